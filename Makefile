@@ -1,0 +1,26 @@
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint golden clean
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch $@
+
+demo: $(VENV)/.installed  ## train the π-limit of programs/mlp.py on the embedded digits
+	$(BIN)/tpc train programs/mlp.py --data digits --out runs/demo --overwrite
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint  ## lint, type-check and run every test
+	$(BIN)/python -m pytest
+
+golden: $(VENV)/.installed  ## rewrite the golden texts after an intended change
+	$(BIN)/python -m pytest tests/golden --update-golden
+
+clean:
+	rm -rf $(VENV) build dist runs

@@ -1,0 +1,155 @@
+"""Nonlinearities as sympy functions of one real variable, with symbolic derivatives.
+
+Kinked functions differentiate into each other: relu' = step, step' = DiracDelta, |x|' = sign.
+At the kink step(0) = 0 and sign(0) = 0, so a zero latent has a zero gradient.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sympy as sp
+from sympy import DiracDelta, Expr, Function, Symbol
+
+X = Symbol("x", real=True)
+
+
+def argument(i: int) -> Symbol:
+    """The i-th argument of a nonlinearity, u0, u1, …"""
+    return Symbol(f"u{i}", real=True)
+
+
+class relu(Function):  # noqa: N801 - printed by this name
+    """max(x, 0)"""
+
+    nargs = 1
+
+    @classmethod
+    def eval(cls, x: Expr) -> Expr | None:
+        return sp.Max(x, 0) if x.is_Number else None
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        return step(self.args[0])
+
+    def _eval_is_extended_real(self) -> bool:
+        return True
+
+
+class step(Function):  # noqa: N801
+    """1 where x > 0, else 0"""
+
+    nargs = 1
+
+    @classmethod
+    def eval(cls, x: Expr) -> Expr | None:
+        return sp.Integer(1 if x > 0 else 0) if x.is_Number else None
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        return DiracDelta(self.args[0])
+
+    def _eval_is_extended_real(self) -> bool:
+        return True
+
+
+class sign(Function):  # noqa: N801
+    """-1, 0 or 1"""
+
+    nargs = 1
+
+    @classmethod
+    def eval(cls, x: Expr) -> Expr | None:
+        return sp.sign(x) if x.is_Number else None
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        return 2 * DiracDelta(self.args[0])
+
+    def _eval_is_extended_real(self) -> bool:
+        return True
+
+
+class absolute(Function):  # noqa: N801
+    """|x|"""
+
+    nargs = 1
+
+    @classmethod
+    def eval(cls, x: Expr) -> Expr | None:
+        return sp.Abs(x) if x.is_Number else None
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        return sign(self.args[0])
+
+    def _eval_is_extended_real(self) -> bool:
+        return True
+
+
+def to_relu_basis(expr: Expr) -> Expr:
+    """Rewrite |x| = 2 relu(x) - x and sign(x) = 2 step(x) - 1, so kinked functions share one table."""
+    expr = expr.replace(absolute, lambda x: 2 * relu(x) - x)
+    return expr.replace(sign, lambda x: 2 * step(x) - 1)
+
+
+def leaky_relu(x: Expr, slope: Any = sp.Rational(1, 100)) -> Expr:
+    """x where x > 0, else slope·x, as the linear combination slope·x + (1 - slope)·relu(x)."""
+    slope = sp.nsimplify(slope, rational=True)
+    return slope * x + (1 - slope) * relu(x)
+
+
+def gelu(x: Expr) -> Expr:
+    """x·Φ(x), the exact form"""
+    return x * (1 + sp.erf(x / sp.sqrt(2))) / 2
+
+
+def sigmoid(x: Expr) -> Expr:
+    """1/(1 + e^-x), written by tanh so that it never overflows"""
+    return (1 + sp.tanh(x / 2)) / 2
+
+
+def silu(x: Expr) -> Expr:
+    """x·sigmoid(x)"""
+    return x * sigmoid(x)
+
+
+class softplus(Function):  # noqa: N801
+    """log(1 + e^x)"""
+
+    nargs = 1
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        return sigmoid(self.args[0])
+
+    def _eval_is_extended_real(self) -> bool:
+        return True
+
+
+def elu(x: Expr, alpha: Any = 1) -> Expr:
+    """x where x > 0, else α(e^x - 1), as relu(x) + α(e^x - 1)·step(-x)"""
+    alpha = sp.nsimplify(alpha, rational=True)
+    return relu(x) + alpha * (sp.exp(x) - 1) * step(-x)
+
+
+def softsign(x: Expr) -> Expr:
+    """x/(1 + |x|)"""
+    return x / (1 + absolute(x))
+
+
+# name -> (function of one argument, one-line meaning); the names `tpc kernel` and programs accept
+NAMED: dict[str, Any] = {
+    "identity": lambda x: x,
+    "relu": relu,
+    "step": step,
+    "sign": sign,
+    "abs": absolute,
+    "leaky_relu": leaky_relu,
+    "erf": sp.erf,
+    "gelu": gelu,
+    "sin": sp.sin,
+    "cos": sp.cos,
+    "exp": sp.exp,
+    "tanh": sp.tanh,
+    "sigmoid": sigmoid,
+    "silu": silu,
+    "softplus": softplus,
+    "elu": elu,
+    "softsign": softsign,
+}
