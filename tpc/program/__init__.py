@@ -1,0 +1,1 @@
+"""NETSOR⊤⁺ programs: the IR, its tracer, text form and verifier."""

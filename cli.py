@@ -1,0 +1,400 @@
+"""The `tpc` command: derive, inspect, train and check infinite-width limits of programs.
+
+Heavy imports live inside the commands, so that `tpc --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tpc.commandline import Commands, print_json
+from tpc.errors import UserError
+from tpc.options import (
+    NOT_JOB,
+    config_option,
+    debug_option,
+    file_option,
+    json_option,
+    program_argument,
+    program_options,
+    train_options,
+)
+
+if TYPE_CHECKING:
+    from tpc.tasks.classify import RunResult
+
+DEFAULT_PROGRAM = Path("programs") / "mlp.py"
+STAGES = {
+    "program": "txt", "backward": "txt", "limit": "txt", "update": "txt", "kernels": "txt", "latex": "tex",
+    "numpy": "py", "c": "c", "cuda": "cu", "dot": "dot", "json": "json",
+}  # fmt: skip
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="tpc", message="tpc %(version)s")
+@debug_option
+def main() -> None:
+    """Tensor Program Compiler: write a network as a program, derive its infinite-width limit, train the limit.
+
+    \b
+    Start here:
+      tpc train                                train the packaged program on embedded data
+      tpc compile programs/mlp.py              what the compiler derives from it
+      tpc graph programs/mlp.py -o mlp.svg     the limit as a picture
+      tpc kernel relu                          the Gaussian expectation V behind a nonlinearity
+    """
+
+
+@main.command("compile")
+@program_argument
+@program_options
+@click.option("--emit", "stages", type=click.Choice(list(STAGES)), multiple=True, metavar="STAGE",
+              help=f"Print a stage: {', '.join(STAGES)}. Repeatable.")  # fmt: skip
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Write each stage to a file in DIR.")
+@debug_option
+def compile_command(
+    program: Path, function: str | None, settings: tuple[tuple[str, Any], ...], limit: str,
+    stages: tuple[str, ...], out: Path | None,
+) -> None:  # fmt: skip
+    """Derive the limit of PROGRAM and show a summary, or the stages asked for.
+
+    \b
+    Examples:
+      tpc compile programs/mlp.py
+      tpc compile programs/mlp.py --set hidden=3 --emit update
+      tpc compile programs/mlp.py --emit numpy > limit.py
+      tpc compile programs/mlp.py --emit program --emit kernels --out build/mlp
+    """
+    if out is not None and not stages:
+        raise click.UsageError("--out needs at least one --emit STAGE.")
+    derived = _derive(program, function, settings, limit)
+    if not stages:
+        click.echo(derived.summary())
+        return
+    texts = {stage: derived.emit(stage) for stage in dict.fromkeys(stages)}
+    for stage, text in texts.items():
+        if out is not None:
+            _write(out / f"{stage}.{STAGES[stage]}", text)
+        elif len(texts) > 1:
+            click.echo(f"# {stage}\n\n{text}\n")
+        else:
+            click.echo(text, nl=not text.endswith("\n"))
+
+
+@main.command()
+@program_argument
+@program_options
+@click.option("--format", "kind", type=click.Choice(["svg", "dot", "html", "json"]), help="Default: by the name of FILE, else svg.")
+@click.option("--full", is_flag=True, help="Show trivial nodes too (views, constants).")
+@file_option
+@debug_option
+def graph(
+    program: Path, function: str | None, settings: tuple[tuple[str, Any], ...], limit: str,
+    kind: str | None, full: bool, output: Path | None,
+) -> None:  # fmt: skip
+    """Draw the limit graph of PROGRAM; needs no other software.
+
+    \b
+    Examples:
+      tpc graph programs/mlp.py -o mlp.svg
+      tpc graph programs/resmlp.py --set blocks=4 --format html -o resmlp.html
+      tpc graph programs/mlp.py --format json | python -m json.tool
+    """
+    from tpc.report.graph import FORMATS, render
+
+    suffix = output.suffix[1:].lower() if output is not None else ""
+    kind = kind or (suffix if suffix in FORMATS else "svg")
+    derived = _derive(program, function, settings, limit)
+    title = f"{program.stem}: {limit}-limit"
+    _write(output, render(derived.to_networkx(), kind, title=title, collapse=not full))
+
+
+@main.command()
+@click.argument("phi")
+@click.argument("psi", required=False)
+@click.option("--series", type=click.IntRange(0, 40), metavar="K", help="Mehler coefficients up to order K.")
+@click.option("--at", metavar="P,Q,C", help="Evaluate at variances P, Q and covariance C.")
+@json_option
+@debug_option
+def kernel(phi: str, psi: str | None, series: int | None, at: str | None, as_json: bool) -> None:
+    """Show V[PHI,PSI] = E φ(u)ψ(v) for Gaussian u, v: closed form, the rule that gave it, series, value.
+
+    \b
+    Examples:
+      tpc kernel relu
+      tpc kernel relu step --at 1,2,0.5
+      tpc kernel "x**2*erf(x)" --series 6
+    """
+    from tpc.gaussian import explain
+
+    point = None
+    if at is not None:
+        try:
+            p, q, c = (float(part) for part in at.split(","))
+        except ValueError:
+            raise click.BadParameter(f"{at!r} is not three numbers P,Q,C such as 1,2,0.5.", param_hint="--at") from None
+        point = (p, q, c)
+    text, record = explain(phi, psi, series=series, at=point)
+    if as_json:
+        print_json(record)
+    else:
+        click.echo(text)
+
+
+@main.command()
+@click.argument("program", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@program_options
+@train_options
+@click.option("--out", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Default: runs/<program>-<data>-<n>.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in RUN_DIR.")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Go on with an unfinished run.")
+@config_option
+@click.option("--report/--no-report", default=True, show_default=True, help="Write report.html and plots at the end.")
+@json_option
+@debug_option
+@click.pass_context
+def train(ctx: click.Context, **given: Any) -> None:
+    """Train the limit of PROGRAM (programs/mlp.py unless given) and write a run directory.
+
+    \b
+    Examples:
+      tpc train
+      tpc train programs/mlp.py --set hidden=3 --epochs 20 --lr-mult readout=4
+      tpc train programs/mlp.py --data cifar10 --data-dir data --rank 200 --batch-size 8 --lr 1 \\
+          --lr-mult embed=0.1 --lr-mult readout=4 --clip 0.4 --epochs 4 --lr-drop 3:0.15
+      tpc train --resume runs/mlp-digits-1 --epochs 40
+      tpc train --config runs/mlp-digits-1/config.toml --seed 1
+    """
+    from tpc.runtime.rundir import open_run
+    from tpc.tasks import classify
+
+    stream = sys.stderr if given["as_json"] else sys.stdout
+    if given["resume"] is not None:
+        run = open_run(given["resume"])
+        source = click.core.ParameterSource.COMMANDLINE
+        changes = {
+            name: value
+            for name, value in given.items()
+            if ctx.get_parameter_source(name) == source and name not in ("resume", "as_json", "report")
+        }
+        result = classify.resume(run, changes, stream)
+    else:
+        job = {name: value for name, value in given.items() if name not in NOT_JOB}
+        job["settings"], job["lr_mult"] = dict(given["settings"]), dict(given["lr_mult"])
+        path = str(given["program"] or _default_program())
+        result = classify.train(classify.TrainJob(path, **job), given["out"], given["overwrite"], stream)
+    _finish(result, given["report"], given["as_json"])
+
+
+def _finish(result: RunResult, report: bool, as_json: bool) -> None:
+    files = {"run": str(result.run.path)}
+    if report:
+        from tpc.report.run_report import write_report
+
+        files["report"] = str(write_report(result.run, result.evaluation, result.dataset.class_names))
+    if as_json:
+        print_json({**files, "test_loss": result.evaluation.loss, "test_accuracy": result.evaluation.accuracy})
+        return
+    click.echo(f"test accuracy {result.evaluation.accuracy:.2%}, test loss {result.evaluation.loss:.4f}")
+    for name, path in files.items():
+        click.echo(f"{name}: {path}")
+
+
+@main.command("eval")
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option("--data-dir", type=click.Path(file_okay=False), help="Where the data set lies now.")
+@click.option("--backend", metavar="NAME", help="Default: the backend of the run.")
+@json_option
+@debug_option
+def eval_command(run_dir: Path, data_dir: str | None, backend: str | None, as_json: bool) -> None:
+    """Evaluate the newest checkpoint of RUN_DIR on the test set.
+
+    \b
+    Examples:
+      tpc eval runs/mlp-digits-1
+      tpc eval runs/mlp-digits-1 --json
+    """
+    from tpc.report.console import print_evaluation
+    from tpc.runtime.rundir import open_run
+    from tpc.tasks.classify import evaluate_run
+
+    result = evaluate_run(open_run(run_dir), data_dir, backend)
+    if as_json:
+        print_json({"run": str(run_dir), **result.to_dict()})
+    else:
+        print_evaluation(result.step, result.evaluation, result.class_names)
+
+
+@main.command()
+@program_argument
+@program_options
+@click.option("--rank", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option("--steps", type=click.IntRange(min=0), default=3, show_default=True, help="Training steps to compare.")
+@click.option("--widths", default="128:4096", show_default=True, metavar="LOW:HIGH", help="Powers of two in this range.")
+@click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Networks per width.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write the plot (svg, png or pdf).")
+@json_option
+@debug_option
+def check(
+    program: Path, function: str | None, settings: tuple[tuple[str, Any], ...], limit: str,
+    rank: int, steps: int, widths: str, seeds: int, plot: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Train finite networks of growing width beside the limit; the error must fall like width^(-1/2).
+
+    Ends with exit code 1 when a fitted slope leaves [-0.7, -0.3].
+
+    \b
+    Examples:
+      tpc check programs/mlp.py
+      tpc check programs/resmlp.py --widths 128:1024 --seeds 3 --plot check.svg
+    """
+    from tpc.report.console import print_check
+    from tpc.tasks.check import run_check
+
+    loaded = _load(program, function, settings)
+    result = run_check(loaded, rank=rank, steps=steps, widths=_widths(widths), seeds=seeds, limit=limit)
+    if plot is not None:
+        from tpc.report.plots import plot_check
+
+        plot_check(result, plot)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        print_check(result)
+    if not result.passed:
+        raise UserError("the finite networks do not approach the limit like width^(-1/2).")
+
+
+@main.group(cls=Commands)
+@debug_option
+def data() -> None:
+    """List, fetch and verify data sets.
+
+    \b
+    Examples:
+      tpc data ls --data-dir data
+      tpc data get cifar10 --data-dir data
+      tpc data verify cifar10 --data-dir data
+    """
+
+
+data_dir_option = click.option(
+    "--data-dir", type=click.Path(file_okay=False, path_type=Path), help="Default: $TPC_DATA_DIR, else data/."
+)
+
+
+@data.command("ls")
+@data_dir_option
+@json_option
+@debug_option
+def data_ls(data_dir: Path | None, as_json: bool) -> None:
+    """Show which data sets are there (by names and sizes only).
+
+    \b
+    Example:
+      tpc data ls --data-dir data
+    """
+    from tpc.data import ls
+    from tpc.report.console import print_holdings
+
+    rows = ls(data_dir)
+    if as_json:
+        print_json({"holdings": [dataclasses.asdict(row) for row in rows]})
+    else:
+        print_holdings(rows)
+
+
+@data.command("get")
+@click.argument("name")
+@data_dir_option
+@click.option("--url", metavar="URL", help="Another address of the same file (a mirror).")
+@debug_option
+def data_get(name: str, data_dir: Path | None, url: str | None) -> None:
+    """Download NAME from its publisher, go on with a partial download, check size and checksum.
+
+    \b
+    Example:
+      tpc data get cifar10 --data-dir data
+    """
+    from tpc.data import get
+    from tpc.report.console import download_progress
+
+    with download_progress(name) as progress:
+        path = get(name, data_dir, url=url, progress=progress)
+    click.echo(f"{name} is there, its checksum is right: {path}")
+
+
+@data.command("verify")
+@click.argument("name")
+@data_dir_option
+@json_option
+@debug_option
+def data_verify(name: str, data_dir: Path | None, as_json: bool) -> None:
+    """Read every file of NAME and say whether it can be used; exit code 1 when one cannot.
+
+    \b
+    Example:
+      tpc data verify cifar10 --data-dir data
+    """
+    from tpc.data import verify
+    from tpc.report.console import print_checks
+
+    rows = verify(name, data_dir)
+    if as_json:
+        print_json({"files": [row._asdict() for row in rows]})
+    else:
+        print_checks(rows)
+    bad = sum(not row.ok for row in rows)
+    if bad or not rows:
+        raise UserError(f"{bad} of {len(rows)} files of {name} cannot be used." if rows else f"{name} is not there.")
+
+
+def _derive(path: Path, function: str | None, settings: tuple[tuple[str, Any], ...], limit: str) -> Any:
+    import tpc
+
+    return tpc.compile(_load(path, function, settings), limit=limit)
+
+
+def _load(path: Path, function: str | None, settings: tuple[tuple[str, Any], ...]) -> Any:
+    import tpc
+
+    return tpc.load(path, function=function, **dict(settings))
+
+
+def _default_program() -> Path:
+    if not DEFAULT_PROGRAM.is_file():
+        raise click.UsageError(
+            f"no PROGRAM given, and the default {DEFAULT_PROGRAM} is not in {Path.cwd()}. Give the path of a "
+            "program, or run the command where programs/ lies."
+        )
+    return DEFAULT_PROGRAM
+
+
+def _widths(text: str) -> list[int]:
+    try:
+        low, high = (int(part) for part in text.split(":"))
+    except ValueError:
+        low = high = 0
+    widths = [1 << k for k in range(1, 24) if low <= 1 << k <= high]
+    if len(widths) < 2:
+        raise click.BadParameter(f"{text!r} holds fewer than two powers of two; try 128:4096.", param_hint="--widths")
+    return widths
+
+
+def _write(path: Path | None, text: str) -> None:
+    if path is None:
+        click.echo(text, nl=not text.endswith("\n"))
+        return
+    from tpc.runtime.checkpoint import write_atomic
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, text)
+    click.echo(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main(prog_name="tpc")

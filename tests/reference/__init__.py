@@ -1,0 +1,1 @@
+"""Independent implementations that the compiler's results are compared with."""

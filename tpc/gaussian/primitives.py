@@ -1,0 +1,189 @@
+"""The functions that closed forms are written in, chosen so that they stay accurate at every correlation.
+
+A closed form in these and in sqrt, exp, erf, tanh, Abs has no cancellation near |ρ| = 1 and no 0/0 at a
+zero vector: with p = 0 (hence c = 0) `gap`, `angle`, `arctan2` and `rsqrt` are all 0.
+"""
+
+from __future__ import annotations
+
+import sympy as sp
+from sympy import Expr, Function
+
+
+class gap(Function):  # noqa: N801 - printed by this name
+    """gap(p, q, c) = √max(pq − c², 0) = √(pq)·sin θ, without cancellation near |ρ| = 1."""
+
+    nargs = 3
+
+    @classmethod
+    def eval(cls, p: Expr, q: Expr, c: Expr) -> Expr | None:
+        if p == 1 and q == 1:
+            return gap1(c)
+        return gap(p, q, -c) if c.could_extract_minus_sign() else None
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        p, q, c = self.args
+        return (q / 2, p / 2, -c)[argindex - 1] / self
+
+    def _eval_is_extended_nonnegative(self) -> bool:
+        return True
+
+    def _eval_is_extended_real(self) -> bool:
+        return True
+
+    def _eval_is_finite(self) -> bool:
+        return True
+
+
+class gap1(Function):  # noqa: N801
+    """gap1(ρ) = √max((1 − ρ)(1 + ρ), 0) = sin θ."""
+
+    nargs = 1
+
+    @classmethod
+    def eval(cls, rho: Expr) -> Expr | None:
+        if rho.is_Rational:
+            return sp.sqrt(sp.Max(1 - rho**2, 0))
+        return gap1(-rho) if rho.could_extract_minus_sign() else None
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        return -self.args[0] / self
+
+    def _eval_is_extended_nonnegative(self) -> bool:
+        return True
+
+    def _eval_is_extended_real(self) -> bool:
+        return True
+
+    def _eval_is_finite(self) -> bool:
+        return True
+
+
+class angle(Function):  # noqa: N801
+    """angle(p, q, c) = atan2(gap(p, q, c), c) = θ in [0, π]; 0 where p or q vanishes."""
+
+    nargs = 3
+
+    @classmethod
+    def eval(cls, p: Expr, q: Expr, c: Expr) -> Expr | None:
+        return angle1(c) if p == 1 and q == 1 else None
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        p, q, c = self.args
+        return (c / (2 * p), c / (2 * q), sp.S.NegativeOne)[argindex - 1] / gap(p, q, c)
+
+    def _eval_is_extended_real(self) -> bool:
+        return True
+
+    def _eval_is_finite(self) -> bool:
+        return True
+
+
+class angle1(Function):  # noqa: N801
+    """angle1(ρ) = arccos of ρ clipped to [−1, 1]."""
+
+    nargs = 1
+
+    @classmethod
+    def eval(cls, rho: Expr) -> Expr | None:
+        return sp.acos(sp.Min(sp.Max(rho, -1), 1)) if rho.is_Rational else None
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        return -1 / gap1(self.args[0])
+
+    def _eval_is_extended_real(self) -> bool:
+        return True
+
+    def _eval_is_finite(self) -> bool:
+        return True
+
+
+class arctan2(Function):  # noqa: N801
+    """arctan2(y, x): the angle of (x, y); 0 at the origin, where sympy's own would divide."""
+
+    nargs = 2
+
+    @classmethod
+    def eval(cls, y: Expr, x: Expr) -> Expr | None:
+        if y == 0 and x.is_nonnegative:
+            return sp.S.Zero
+        if y.is_Rational and x.is_Rational:
+            return sp.atan2(y, x)
+        return -arctan2(-y, x) if y.could_extract_minus_sign() else None
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        y, x = self.args
+        return (x, -y)[argindex - 1] / (x**2 + y**2)
+
+    def _eval_is_extended_real(self) -> bool:
+        return True
+
+    def _eval_is_finite(self) -> bool:
+        return True
+
+
+class rsqrt(Function):  # noqa: N801
+    """rsqrt(p) = 1/√p where p > 0, else 0: a zero vector has a zero gradient."""
+
+    nargs = 1
+
+    @classmethod
+    def eval(cls, p: Expr) -> Expr | None:
+        return 1 / sp.sqrt(p) if p.is_Rational and p > 0 else None
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        return -(self**3) / 2
+
+    def _eval_is_extended_nonnegative(self) -> bool:
+        return True
+
+    def _eval_is_extended_real(self) -> bool:
+        return True
+
+
+class dawson(Function):  # noqa: N801
+    """dawson(x) = e^{−x²} ∫_0^x e^{t²} dt"""
+
+    nargs = 1
+
+    @classmethod
+    def eval(cls, x: Expr) -> Expr | None:
+        if x == 0:
+            return x
+        return -dawson(-x) if x.could_extract_minus_sign() else None
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        return 1 - 2 * self.args[0] * self
+
+    def _eval_is_extended_real(self) -> bool:
+        return True
+
+
+def guard_zero(value: Expr, variances: tuple[Expr, ...]) -> Expr:
+    """Write the negative powers of these variances with `rsqrt`."""
+
+    def is_inverse(e: Expr) -> bool:
+        return bool(e.is_Pow and e.base in variances and e.exp.is_negative)
+
+    return value.replace(is_inverse, lambda e: rsqrt(e.base) ** (-2 * e.exp))
+
+
+def textbook(value: Expr) -> Expr:
+    """The same expression in sqrt, acos and asin, as a book would print it."""
+
+    def opening(p: Expr, q: Expr, c: Expr) -> Expr:
+        if c.could_extract_minus_sign():
+            return sp.pi - opening(p, q, -c)
+        return sp.acos(c / (sp.sqrt(p) * sp.sqrt(q)))
+
+    def sine(y: Expr, x: Expr) -> Expr:
+        if x.could_extract_minus_sign():
+            return sp.pi - sine(y, -x)
+        return sp.asin(y / sp.sqrt(sp.factor(sp.expand(x**2 + y**2))))
+
+    value = value.replace(rsqrt, lambda p: 1 / sp.sqrt(p))
+    value = value.replace(angle, opening)
+    value = value.replace(angle1, lambda rho: opening(sp.S.One, sp.S.One, rho))
+    value = value.replace(gap, lambda p, q, c: sp.sqrt(p * q - c**2))
+    value = value.replace(gap1, lambda rho: sp.sqrt(1 - rho**2))
+    return value.replace(arctan2, sine)

@@ -1,0 +1,265 @@
+"""The limit graph: finite tensors over latents, Gram entries, kernels V[φ,ψ] and stored atoms, and what a step changes.
+
+It has its own leaves (`State`) and operations (`Gram`, `Kernel`, `Expectation`); the rest is the finite tensor
+language of programs, now with a rank axis per space and an atom axis per store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import sympy as sp
+from sympy import Expr
+
+from tpc.errors import InternalError
+from tpc.passes.backward import Flow, vjp
+from tpc.program import tensor
+from tpc.program.axes import Axes, Axis, union, without
+from tpc.program.functions import X, argument
+from tpc.program.node import Node, node, topological
+from tpc.program.tensor import ONE, ZERO, Tensor
+
+
+@node
+class State(Tensor):
+    """A stored array. `unit` says that its rows are unit vectors along the rank axis."""
+
+    name: str
+    shape: Axes
+    unit: bool = False
+
+    @property
+    def axes(self) -> Axes:
+        return self.shape
+
+
+@node
+class Gram(Tensor):
+    """⟨a, b⟩ over the rank axis: the covariance of the Gaussians ⟨z, a⟩ and ⟨z, b⟩."""
+
+    a: Tensor
+    b: Tensor
+    rank: Axis
+
+    @property
+    def axes(self) -> Axes:
+        return without(union(self.a.axes, self.b.axes), (self.rank,))
+
+
+@node
+class Kernel(Tensor):
+    """V[φ,ψ](p, q, c) = E φ(u) ψ(v) for Gaussians u, v with variances p, q and covariance c."""
+
+    phi: Expr
+    psi: Expr
+    p: Tensor
+    q: Tensor
+    c: Tensor
+
+    @property
+    def axes(self) -> Axes:
+        return union(self.p.axes, self.q.axes, self.c.axes)
+
+
+@node
+class Expectation(Tensor):
+    """E fn(u0, u1, …) for three or more jointly Gaussian variables; `grams` is the upper triangle of their covariance."""
+
+    fn: Expr
+    grams: tuple[Tensor, ...]
+
+    @property
+    def axes(self) -> Axes:
+        return union(*(g.axes for g in self.grams))
+
+
+def rank_axis(x: Tensor) -> Axis:
+    """The rank axis of a latent."""
+    found = [a for a in x.axes if a.role == "rank"]
+    if len(found) != 1:
+        raise InternalError(f"a latent has one rank axis, {x!r} has {len(found)}")
+    return found[0]
+
+
+def _place(x: Tensor) -> tuple[bool, int, tuple[str, ...]]:
+    """Stored latents first, so that symmetric operations have one form."""
+    return (not any(a.role == "atom" for a in x.axes), len(x.axes), tuple(a.name for a in x.axes))
+
+
+def gram(a: Tensor, b: Tensor) -> Tensor:
+    """⟨a, b⟩; 1 for stored unit vectors, 0 for a zero latent."""
+    if a is ZERO or b is ZERO:
+        return ZERO
+    if a is b and isinstance(a, State) and a.unit:
+        return ONE
+    a, b = (a, b) if _place(a) <= _place(b) else (b, a)
+    return Gram(a, b, rank_axis(a))
+
+
+def kernel(phi: Expr, psi: Expr, p: Tensor, q: Tensor, c: Tensor) -> Tensor:
+    """V[φ,ψ]; numbers pulled out, trivial cases resolved."""
+    m, phi = phi.as_coeff_Mul()
+    n, psi = psi.as_coeff_Mul()
+    if m * n == 0 or phi == 0 or psi == 0:
+        return ZERO
+    return tensor.contract((tensor.Constant(m * n), _kernel(phi, psi, p, q, c)))
+
+
+def _kernel(phi: Expr, psi: Expr, p: Tensor, q: Tensor, c: Tensor) -> Tensor:
+    if phi == X and psi == X:
+        return c
+    if not phi.has(X) and not psi.has(X):
+        return ONE
+    if {phi, psi} == {X, sp.Integer(1)}:
+        return ZERO
+    if not phi.has(X):
+        return Kernel(psi, sp.Integer(1), q, ZERO, ZERO)
+    if not psi.has(X):
+        return Kernel(phi, sp.Integer(1), p, ZERO, ZERO)
+    if (_place_of(p), str(phi)) > (_place_of(q), str(psi)):
+        return Kernel(psi, phi, q, p, c)
+    return Kernel(phi, psi, p, q, c)
+
+
+def _place_of(variance: Tensor) -> tuple[bool, int, tuple[str, ...]]:
+    return (False, 0, ()) if variance is ONE else _place(variance)
+
+
+@vjp.register
+def _gram_vjp(n: Gram, dy: Tensor) -> Flow:
+    # c = ⟨a, b⟩:  da = dc b,  db = dc a
+    for x, other in ((n.a, n.b), (n.b, n.a)):
+        axes = union(dy.axes, other.axes)
+        yield x, tensor.broadcast(tensor.contract((dy, other), without(axes, x.axes)), x.axes)
+
+
+@vjp.register
+def _kernel_vjp(n: Kernel, dy: Tensor) -> Flow:
+    # Price: ∂_c V[φ,ψ] = V[φ',ψ'],  ∂_p V[φ,ψ] = ½ V[φ'',ψ],  ∂_q V[φ,ψ] = ½ V[φ,ψ'']
+    half = tensor.Constant(sp.Rational(1, 2))
+    dphi, dpsi = sp.diff(n.phi, X), sp.diff(n.psi, X)
+    slopes = (
+        (n.p, tensor.contract((half, kernel(sp.diff(dphi, X), n.psi, n.p, n.q, n.c)))),
+        (n.q, tensor.contract((half, kernel(n.phi, sp.diff(dpsi, X), n.p, n.q, n.c)))),
+        (n.c, kernel(dphi, dpsi, n.p, n.q, n.c)),
+    )
+    for x, slope in slopes:
+        share = tensor.contract((dy, slope), without(union(dy.axes, slope.axes), x.axes))
+        yield x, tensor.broadcast(share, x.axes)
+
+
+@vjp.register
+def _expectation_vjp(n: Expectation, dy: Tensor) -> Flow:
+    # Price again: ∂E f/∂c_ij = E ∂_i∂_j f, and half of that on the diagonal
+    for k, (i, j) in enumerate(upper_triangle(len(n.grams))):
+        slope_fn = sp.diff(n.fn, argument(i), argument(j)) * (sp.Rational(1, 2) if i == j else 1)
+        if slope_fn != 0:
+            slope = Expectation(slope_fn, n.grams)
+            x = n.grams[k]
+            yield x, tensor.contract((dy, slope), without(union(dy.axes, slope.axes), x.axes))
+
+
+@vjp.register
+def _state_vjp(n: State, dy: Tensor) -> Flow:
+    return iter(())
+
+
+def upper_triangle(count: int) -> list[tuple[int, int]]:
+    """The index pairs (i ≤ j) of `count` Gram entries, row by row."""
+    size = int((2 * count + 0.25) ** 0.5)
+    return [(i, j) for i in range(size) for j in range(i, size)]
+
+
+@dataclass(frozen=True)
+class Store:
+    """The atoms of one weight: X_m = fn(⟨z, columns_m⟩; thetas_m) with coefficients A_m.
+
+    `degree` is set when fn is positively homogeneous; the columns are then unit vectors.
+    """
+
+    weight: str
+    name: str
+    fn: Expr
+    coefficients: State
+    columns: tuple[State, ...]
+    thetas: tuple[State, ...]
+    atom: Axis
+    degree: int | None
+    scale: Expr
+    readout: bool
+
+
+@dataclass(frozen=True)
+class Append:
+    """Gradient concatenation: for every index of `batch`, store an atom with coefficient -η·(learning rates)·coefficient."""
+
+    store: Store
+    coefficient: Tensor
+    columns: tuple[Tensor, ...]
+    thetas: tuple[Tensor, ...]
+    batch: Axes
+
+
+@dataclass(frozen=True)
+class Accumulate:
+    """state ← state - η·(learning rates)·gradient"""
+
+    state: State
+    gradient: Tensor
+    std: Expr
+
+
+Update = Append | Accumulate
+
+
+@dataclass(frozen=True)
+class LimitGraph:
+    """A derived limit: outputs, the update of every weight, squared gradient norms.
+
+    `sources` maps a node to the program node it is the limit of (side data, for reports and errors).
+    """
+
+    name: str
+    limit: str
+    outputs: tuple[tuple[str, Tensor], ...]
+    updates: tuple[tuple[str, tuple[Update, ...]], ...]
+    norms: tuple[tuple[str, Tensor], ...]
+    sources: dict[Tensor, Node] = field(default_factory=dict, compare=False, repr=False)
+
+    def __getitem__(self, output: str) -> Tensor:
+        return dict(self.outputs)[output]
+
+    @property
+    def stores(self) -> tuple[Store, ...]:
+        return tuple(u.store for _, updates in self.updates for u in updates if isinstance(u, Append))
+
+    @property
+    def accumulated(self) -> tuple[Accumulate, ...]:
+        return tuple(u for _, updates in self.updates for u in updates if isinstance(u, Accumulate))
+
+    @property
+    def roots(self) -> tuple[Tensor, ...]:
+        """Every tensor a step needs."""
+        found: list[Tensor] = [t for _, t in self.outputs]
+        for _, updates in self.updates:
+            for u in updates:
+                found += [u.coefficient, *u.columns, *u.thetas] if isinstance(u, Append) else [u.gradient]
+        return tuple(found + [t for _, t in self.norms])
+
+    @property
+    def nodes(self) -> list[Tensor]:
+        return [n for n in topological(self.roots) if isinstance(n, Tensor)]
+
+    @property
+    def kernels(self) -> tuple[tuple[Expr, Expr], ...]:
+        """The pairs (φ, ψ) of all V[φ,ψ], in order of first use."""
+        return tuple(dict.fromkeys((n.phi, n.psi) for n in self.nodes if isinstance(n, Kernel)))
+
+    @property
+    def axes(self) -> Axes:
+        return union(*(n.axes for n in self.nodes))
+
+
+def atoms_in(axes: Iterable[Axis]) -> tuple[Axis, ...]:
+    return tuple(a for a in axes if a.role == "atom")

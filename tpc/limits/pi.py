@@ -1,0 +1,323 @@
+"""The π-limit of a program with projected gradients (Yang, Santacroce, Hu 2022; the rules are in docs/theory.md).
+
+A G-vector h = Ω g becomes its latent g. An X-vector becomes a function of ⟨z, g⟩, z ~ N(0, I_r). A trained matrix
+W = (1/n) Ω' Aᵀ X becomes its coefficients A and atoms X. Moments become expectations over z. Each rule below is one
+instruction; none knows any architecture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import singledispatchmethod
+from itertools import product
+
+import sympy as sp
+from sympy import Expr
+
+from tpc.errors import InternalError, ProgramError
+from tpc.limits.expect import expectation
+from tpc.limits.graph import Accumulate, Append, LimitGraph, State, Store, Update, gram
+from tpc.gaussian import homogeneity
+from tpc.passes.normal import Normaliser, Term
+from tpc.passes.project import PREFIX, outers
+from tpc.program import ir, tensor
+from tpc.program.axes import Axes, Axis, fresh, union, without
+from tpc.program.functions import X, argument
+from tpc.program.ir import Matrix, Vector, theta
+from tpc.program.node import Node, rebuild
+from tpc.program.program import AnyWeight, Program
+from tpc.program.tensor import ONE, Tensor
+
+
+@dataclass(frozen=True)
+class LimitTerm:
+    """Σ_over coefficient · fn(⟨z, latents⟩; thetas): a normal-form term in the limit."""
+
+    coefficient: Tensor
+    fn: Expr
+    latents: tuple[Tensor, ...]
+    thetas: tuple[Tensor, ...]
+    over: Axes
+
+
+def pi_limit(program: Program) -> LimitGraph:
+    """The limit graph of a program that has logits, and optionally loss, projected gradients and norms."""
+    return PiLimit(program).graph()
+
+
+class PiLimit:
+    """One derivation: remembers the image of every node."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.normal = Normaliser(program)
+        self.stores: dict[str, tuple[Store, ...]] = {}
+        self._tensors: dict[Tensor, Tensor] = {}
+        self._latents: dict[Vector, Tensor] = {}
+        self._limits: dict[Term, list[LimitTerm]] = {}
+        for w in program.weights:
+            if isinstance(w, ir.MatrixWeight) or (isinstance(w, ir.VectorWeight) and w.role == "readout"):
+                self.stores[w.name] = tuple(self._declare(w))
+
+    # --- the graph ---------------------------------------------------------------------------------------------
+
+    def graph(self) -> LimitGraph:
+        outputs, norms = [], []
+        updates: list[tuple[str, tuple[Update, ...]]] = []
+        weights = {w.name: w for w in self.program.weights}
+        for name, value in self.program.outputs:
+            label, _, weight = name.rpartition(":")
+            if label == "grad":
+                updates.append((weight, tuple(self.update(weights[weight], value))))
+            elif isinstance(value, Tensor) and label == "norm2":
+                norms.append((weight, self.tensor(value)))
+            elif isinstance(value, Tensor):
+                outputs.append((name, self.tensor(value)))
+        order = list(weights)
+        updates.sort(key=lambda u: order.index(u[0]))
+        sources: dict[Tensor, Node] = {v: k for k, v in self._latents.items()}
+        sources.update({v: k for k, v in self._tensors.items()})
+        return LimitGraph(self.program.name, "pi", tuple(outputs), tuple(updates), tuple(norms), sources)
+
+    # --- weights -----------------------------------------------------------------------------------------------
+
+    def _declare(self, w: ir.MatrixWeight | ir.VectorWeight) -> Iterator[Store]:
+        """One store for every form of atom that the gradient of w is a sum of."""
+        forms: dict[tuple[Expr, int, int], None] = {}
+        for t in self._atom_terms(w):
+            forms.setdefault((t.fn, len(t.gs), len(t.thetas)))
+        inner = Axis(f"r_{w.inn if isinstance(w, ir.MatrixWeight) else w.space}", role="rank")
+        outer = (Axis(f"r_{w.out}", role="rank"),) if isinstance(w, ir.MatrixWeight) else w.axes
+        for k, (fn, columns, thetas) in enumerate(forms):
+            name = w.name if k == 0 else f"{w.name}.{k + 1}"
+            atom = Axis(name, role="atom")
+            degree = homogeneity(fn.xreplace({argument(0): X}), X) if columns == 1 and not thetas else None
+            yield Store(
+                w.name,
+                name,
+                fn,
+                State(f"{name}.A", (atom, *outer)),
+                tuple(
+                    State(f"{name}.B" if i == 0 else f"{name}.B{i + 1}", (atom, inner), degree is not None)
+                    for i in range(columns)
+                ),
+                tuple(State(f"{name}.t{j}", (atom,)) for j in range(thetas)),
+                atom,
+                degree,
+                w.std,
+                isinstance(w, ir.VectorWeight),
+            )
+
+    def _atom_terms(self, w: AnyWeight) -> Iterator[Term]:
+        """The terms stored for w: from its gradient, or from the places it is applied."""
+        found = f"{PREFIX}{w.name}" in self.program
+        grad = self.program[f"{PREFIX}{w.name}"] if found else None
+        sources: list[Vector] = []
+        if isinstance(grad, Matrix):
+            sources = [o.x for o in outers(grad)]
+        elif isinstance(grad, Vector):
+            sources = [grad]
+        else:
+            for n in self.program.nodes:
+                if isinstance(n, ir.MatMul) and n.matrix is w:
+                    sources.append(n.x)
+                elif isinstance(n, ir.Moment) and n.fn == ir.PRODUCT and w in n.xs:
+                    sources.append(n.xs[1 - n.xs.index(w)])  # type: ignore[arg-type]  # w is a vector here
+        for x in sources:
+            for t in self.normal.terms(x):
+                if t.leaves:
+                    raise ProgramError(
+                        f"the gradient of {w.name!r} is a product with a sum of stored atoms, which cannot be stored as atoms",
+                        self.program.where(x),
+                        f"apply a nonlinearity of G-vectors before {w.name!r}",
+                    )
+                yield t
+
+    def update(self, w: AnyWeight, grad: Node) -> Iterator[Update]:
+        """What a step does to a weight."""
+        if isinstance(w, tensor.Weight):
+            assert isinstance(grad, Tensor)
+            yield Accumulate(self._state(w), self.tensor(grad), w.std)
+        elif isinstance(w, ir.VectorWeight) and w.role == "input":
+            assert isinstance(grad, Vector)
+            yield Accumulate(self._state(w), self.latent(grad), w.std)
+        elif isinstance(grad, Matrix):
+            for o in outers(grad):
+                for t in self.normal.terms(o.x):
+                    delta = tensor.contract((t.coefficient, self.latent(o.y)))
+                    yield self._append(w, t, delta, union(o.over, t.over))
+        elif isinstance(grad, Vector):
+            for t in self.normal.terms(grad):
+                yield self._append(w, t, self.tensor(t.coefficient), t.over)
+
+    def _append(self, w: AnyWeight, t: Term, coefficient: Tensor, batch: Axes) -> Append:
+        columns = tuple(self.latent(g) for g in t.gs)
+        key = (t.fn, len(columns), len(t.thetas))
+        store = next(s for s in self.stores[w.name] if (s.fn, len(s.columns), len(s.thetas)) == key)
+        return Append(store, self.tensor(coefficient), columns, tuple(self.tensor(p) for p in t.thetas), batch)
+
+    def _state(self, w: tensor.Weight | ir.VectorWeight) -> State:
+        name = f"{w.name}.A" if isinstance(w, ir.VectorWeight) and w.axes else w.name
+        rank = (Axis(f"r_{w.space}", role="rank"),) if isinstance(w, ir.VectorWeight) else ()
+        return State(name, (*w.axes, *rank))
+
+    # --- finite tensors ----------------------------------------------------------------------------------------
+
+    def tensor(self, n: Tensor) -> Tensor:
+        """The limit of a finite tensor."""
+        if n not in self._tensors:
+            self._tensors[n] = self._tensor(n)
+        return self._tensors[n]
+
+    @singledispatchmethod
+    def _tensor(self, n: Tensor) -> Tensor:
+        made = rebuild(n, lambda m: self.tensor(m) if isinstance(m, Tensor) else m)
+        assert isinstance(made, Tensor)
+        return made
+
+    @_tensor.register
+    def _(self, n: tensor.Weight) -> Tensor:
+        return self._state(n)
+
+    @_tensor.register
+    def _(self, n: tensor.Contract) -> Tensor:
+        return tensor.contract((self.tensor(f) for f in n.factors), n.over)
+
+    @_tensor.register
+    def _(self, n: tensor.Add) -> Tensor:
+        return tensor.add(self.tensor(t) for t in n.terms)
+
+    @_tensor.register
+    def _(self, n: ir.Moment) -> Tensor:
+        # (1/n) Σ fn(x) → E fn(Z^x); with a G-vector, E⟨z,g⟩ x(z) = ⟨g, E z x(z)⟩
+        if n.fn in (ir.PRODUCT, argument(0) ** 2) and any(x.kind == "G" for x in n.xs):
+            return gram(self.latent(n.xs[0]), self.latent(n.xs[-1]))
+        terms = [s for t in self.normal.applied(n.fn, n.xs, n.thetas, n) for s in self.limits(t)]
+        return tensor.add(_mean(t, t.fn) for t in terms)
+
+    # --- vectors -----------------------------------------------------------------------------------------------
+
+    def latent(self, x: Vector) -> Tensor:
+        """E[z x(z)]: the latent of a G-vector, the latent of the projection of any other."""
+        if x not in self._latents:
+            self._latents[x] = self._latent(x)
+        return self._latents[x]
+
+    @singledispatchmethod
+    def _latent(self, x: Vector) -> Tensor:
+        return self._projected(x)
+
+    @_latent.register
+    def _(self, x: ir.VectorWeight) -> Tensor:
+        return self._state(x) if x.role == "input" else self._projected(x)
+
+    @_latent.register
+    def _(self, x: ir.LinComb) -> Tensor:
+        # Π is linear
+        return tensor.add(tensor.contract((self.tensor(c), self.latent(y)), over) for c, y, over in x.terms)
+
+    @_latent.register
+    def _(self, x: ir.RenameVector) -> Tensor:
+        return tensor.rename(self.latent(x.arg), dict(x.pairs))
+
+    @_latent.register
+    def _(self, x: ir.Project) -> Tensor:
+        return self.latent(x.arg)
+
+    @_latent.register
+    def _(self, x: ir.MatMul) -> Tensor:
+        # W = (1/n) Ω' Aᵀ X:  g' = Σ_m A_m K(x_m, x)
+        if not isinstance(x.matrix, ir.MatrixWeight):
+            return self._projected(x)
+        parts = []
+        for store in self.stores[x.matrix.name]:
+            atom = LimitTerm(ONE, store.fn, store.columns, store.thetas, ())
+            for t in self.normal.terms(x.x):
+                for s in self.limits(t):
+                    together = _multiply(atom, s, store.coefficients.axes)
+                    k = _mean(replace(together, over=without(together.over, (store.atom,))), together.fn)
+                    parts.append(tensor.contract((store.coefficients, k), (store.atom,)))
+        return tensor.add(parts)
+
+    def _projected(self, x: Vector) -> Tensor:
+        # Stein: E[z f(⟨z,g₁⟩, …)] = Σ_j E[∂_j f] g_j
+        parts = []
+        for t in self.normal.terms(x):
+            for s in self.limits(t):
+                for j, g in enumerate(s.latents):
+                    slope = sp.diff(s.fn, argument(j))
+                    if slope != 0:
+                        parts.append(_mean(s, slope, g))
+        return tensor.add(parts)
+
+    # --- normal-form terms -------------------------------------------------------------------------------------
+
+    def limits(self, t: Term) -> list[LimitTerm]:
+        """A term with its leaves replaced by sums over atoms."""
+        if t not in self._limits:
+            base = LimitTerm(
+                self.tensor(t.coefficient),
+                t.fn,
+                tuple(self.latent(g) for g in t.gs),
+                tuple(self.tensor(p) for p in t.thetas),
+                t.over,
+            )
+            made = []
+            for choice in product(*(self._leaf(x) for x in t.leaves)):
+                whole = base
+                for part in choice:
+                    whole = _multiply(whole, part, t.axes)
+                made.append(whole)
+            self._limits[t] = made
+        return self._limits[t]
+
+    def _leaf(self, x: Vector) -> list[LimitTerm]:
+        """An X-leaf as Σ_m a_m X_m."""
+        pairs: dict[Axis, Axis] = {}
+        if isinstance(x, ir.RenameVector):
+            x, pairs = x.arg, dict(x.pairs)
+        made = []
+        if isinstance(x, ir.VectorWeight):  # v = (1/n) Aᵀ X
+            for s in self.stores[x.name]:
+                made.append(LimitTerm(tensor.rename(s.coefficients, pairs), s.fn, s.columns, s.thetas, (s.atom,)))
+        elif isinstance(x, ir.MatMul) and isinstance(x.matrix, ir.Transpose):  # Wᵀ y = Σ_m ⟨A_m, E z y(z)⟩ X_m
+            w = x.matrix.arg
+            assert isinstance(w, ir.MatrixWeight)
+            y = tensor.rename(self.latent(x.x), pairs)
+            for s in self.stores[w.name]:
+                a = tensor.contract((s.coefficients, y), s.coefficients.axes[1:])
+                made.append(LimitTerm(a, s.fn, s.columns, s.thetas, (s.atom,)))
+        else:
+            raise InternalError(f"{type(x).__name__} is not a leaf of a normal form")
+        return made
+
+
+def _multiply(a: LimitTerm, b: LimitTerm, also: Axes) -> LimitTerm:
+    """The product of two terms, bound axes of b kept apart from all of a."""
+    taken = union(also, a.over, *(t.axes for t in (a.coefficient, *a.latents, *a.thetas)))
+    clash = {x: fresh(x.primed(), taken) for x in b.over if x in taken}
+    latents, thetas = list(a.latents), list(a.thetas)
+    images: dict[Expr, Expr] = {}
+    for i, g in enumerate(tensor.rename(g, clash) for g in b.latents):
+        if g not in latents:
+            latents.append(g)
+        images[argument(i)] = argument(latents.index(g))
+    for j, p in enumerate(tensor.rename(p, clash) for p in b.thetas):
+        if p not in thetas:
+            thetas.append(p)
+        images[theta(j)] = theta(thetas.index(p))
+    return LimitTerm(
+        tensor.contract((a.coefficient, tensor.rename(b.coefficient, clash))),
+        a.fn * b.fn.xreplace(images),
+        tuple(latents),
+        tuple(thetas),
+        (*a.over, *(clash.get(x, x) for x in b.over)),
+    )
+
+
+def _mean(t: LimitTerm, fn: Expr, *extra: Tensor) -> Tensor:
+    """Σ_over coefficient · E fn · Π extra"""
+    mean = expectation(fn, t.latents, t.thetas)
+    parts = mean.terms if isinstance(mean, tensor.Add) else (mean,)
+    return tensor.add(tensor.contract((t.coefficient, part, *extra), t.over) for part in parts)

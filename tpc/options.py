@@ -1,0 +1,108 @@
+"""Groups of command-line options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from tpc.commandline import Drop, KeyValue, Multiplier, remember_debug
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+LIMITS = ("pi", "nngp", "ntk", "mu")
+NOT_JOB = ("program", "out", "overwrite", "resume", "as_json", "report")
+
+program_argument = click.argument("program", type=click.Path(dir_okay=False, path_type=Path))
+file_option = click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to FILE, not to the screen."
+)
+
+
+def debug_option(command: Command) -> Command:
+    """--debug, accepted by every command."""
+    return click.option(
+        "--debug", is_flag=True, expose_value=False, callback=remember_debug, help="Show the traceback of an error."
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """--json, for scripts."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(command)
+
+
+def program_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--function, --set and --limit."""
+    for option in (
+        click.option("--limit", type=click.Choice(LIMITS), default="pi", show_default=True, help="Which limit to take."),
+        click.option("--set", "settings", type=KeyValue(), multiple=True, help="A keyword argument of the program."),
+        click.option("--function", metavar="NAME", help="Which function, when the file holds several networks."),
+    ):
+        command = option(command)
+    return command
+
+
+def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a TrainJob; defaults are the fields' own."""
+    from_one = click.IntRange(min=1)
+    positive = click.FloatRange(min=0, min_open=True)
+    options = (
+        click.option("--data", default="digits", show_default=True, metavar="NAME", help="digits or cifar10."),
+        click.option("--data-dir", type=click.Path(file_okay=False), help="Where the data set lies."),
+        click.option("--limit-train-size", type=from_one, metavar="N", help="Train on the first N samples only."),
+        click.option("--backend", default="numpy", show_default=True, metavar="NAME", help="Where arrays live: numpy, native, cupy."),
+        click.option("--rank", type=from_one, default=100, show_default=True, help="Dimension r of the latents."),
+        click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True),
+        click.option("--mode", type=click.Choice(["exact", "folded"]), default="exact", show_default=True, help="Keep every atom, or fold."),
+        click.option("--storage", metavar="DTYPE", help="Number type of stored atoms."),
+        click.option("--init", metavar="NAME", help="Initialization: paper, zero_readout."),
+        click.option("--epochs", type=click.IntRange(min=0), default=10, show_default=True),
+        click.option("--batch-size", type=from_one, default=32, show_default=True),
+        click.option("--lr", type=positive, default=1.0, show_default=True, help="Learning rate."),
+        click.option("--lr-mult", type=Multiplier(), multiple=True, help="Learning-rate multiplier of a parameter."),
+        click.option("--lr-drop", type=Drop(), multiple=True, help="Multiply the rate by FACTOR after EPOCH epochs."),
+        click.option("--clip", type=positive, help="Largest gradient norm."),
+        click.option("--clip-drop", type=Drop(), multiple=True, help="Multiply --clip by FACTOR after EPOCH epochs."),
+        click.option("--clip-mode", type=click.Choice(["param", "global"]), default="param", show_default=True),
+        click.option("--weight-decay", type=click.FloatRange(min=0), default=0.0, show_default=True),
+        click.option("--decay-follows-lr-mult", is_flag=True, help="Multiply the decay by --lr-mult, too."),
+        click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True),
+        click.option("--loss", type=click.Choice(["cross_entropy", "mse"]), default="cross_entropy", show_default=True),
+        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides initialization and order."),
+        click.option("--checkpoint-steps", type=from_one, metavar="N", help="Write a checkpoint every N steps."),
+        click.option("--checkpoint-seconds", type=positive, default=300.0, show_default=True, help="… and this often."),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def read_config(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:
+    """Make the entries of a config.toml the defaults of all other options."""
+    if path is None:
+        return
+    import tomllib
+
+    try:
+        config = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"{path} is not valid TOML: {error}", ctx, param_hint="--config") from error
+    config.pop("tpc_version", None)
+    known = {param.name for param in ctx.command.params} - set(NOT_JOB) | {"program"}
+    unknown = sorted(set(config) - known)
+    if unknown:
+        raise click.BadParameter(f"{path} has the unknown entry {unknown[0]!r}.", ctx, param_hint="--config")
+    for name in ("settings", "lr_mult"):
+        config[name] = list(config.get(name, {}).items())
+    ctx.default_map = {**(ctx.default_map or {}), **config}
+
+
+config_option = click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=read_config,
+    help="Take options from a config.toml.",
+)

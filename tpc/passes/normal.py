@@ -1,0 +1,196 @@
+"""Normal form of a vector: Σ coefficient · fn(G-vectors; θ) · Π leaves, summed over bound axes.
+
+Leaves are the X-vectors whose limit is a sum over stored atoms: readout weights and Wᵀy. A nonlinearity of
+G-vectors is one term; where a leaf or a sum enters, the nonlinearity must be polynomial in it, and is multiplied out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import sympy as sp
+from sympy import Expr
+
+from tpc.errors import InternalError, ProgramError
+from tpc.program import ir, tensor
+from tpc.program.axes import Axes, Axis, fresh, union
+from tpc.program.functions import argument
+from tpc.program.ir import Vector, theta
+from tpc.program.program import Program
+from tpc.program.tensor import ONE, Tensor
+
+
+@dataclass(frozen=True)
+class Term:
+    """Σ_over coefficient · fn(gs; thetas) · Π leaves, with fn in u0, u1, … and t0, t1, …"""
+
+    coefficient: Tensor
+    fn: Expr
+    gs: tuple[Vector, ...]
+    thetas: tuple[Tensor, ...] = ()
+    leaves: tuple[Vector, ...] = ()
+    over: Axes = ()
+
+    @property
+    def axes(self) -> Axes:
+        """Free and bound axes."""
+        parts = (*self.gs, *self.thetas, *self.leaves)
+        return union(self.coefficient.axes, *(p.axes for p in parts), self.over)
+
+    @property
+    def is_plain(self) -> bool:
+        """A nonlinearity of G-vectors alone, which another nonlinearity may be composed with."""
+        return self.coefficient is ONE and not self.leaves and not self.over
+
+
+class Normaliser:
+    """Computes normal forms; remembers them per node."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._known: dict[Vector, tuple[Term, ...]] = {}
+
+    def terms(self, x: Vector) -> tuple[Term, ...]:
+        """The terms whose sum is x."""
+        if x not in self._known:
+            self._known[x] = tuple(self._expand(x))
+        return self._known[x]
+
+    def _expand(self, x: Vector) -> Iterable[Term]:
+        if x.kind == "G":
+            return (Term(ONE, argument(0), (x,)),)
+        match x:
+            case ir.VectorWeight() | ir.MatMul():
+                return (Term(ONE, sp.Integer(1), (), leaves=(x,)),)
+            case ir.LinComb():
+                return self._lincomb(x)
+            case ir.RenameVector():
+                return self._renamed(x)
+            case ir.Nonlin():
+                return self.applied(x.fn, x.xs, x.thetas, x)
+        raise InternalError(f"no normal form for {type(x).__name__}")
+
+    def _lincomb(self, x: ir.LinComb) -> Iterator[Term]:
+        for c, y, over in x.terms:
+            for t in self.terms(y):
+                t = freshened(t, union(c.axes, over, x.axes, y.axes))
+                yield Term(tensor.contract((c, t.coefficient)), t.fn, t.gs, t.thetas, t.leaves, (*over, *t.over))
+
+    def _renamed(self, x: ir.RenameVector) -> Iterator[Term]:
+        new = dict(x.pairs)
+        for t in self.terms(x.arg):
+            yield renamed(freshened(t, union(new.values(), x.arg.axes)), new)
+
+    def applied(self, fn: Expr, xs: Sequence[Vector], thetas: Sequence[Tensor], at: tensor.Node) -> list[Term]:
+        """The terms of fn(xs; thetas)."""
+        gathered = _Gathered(thetas)
+        free: Axes = union(*(x.axes for x in xs), *(t.axes for t in thetas))
+        sums: dict[sp.Symbol, tuple[Term, ...]] = {}
+        images: dict[Expr, Expr] = {}
+        for i, x in enumerate(xs):
+            terms = self.terms(x)
+            if len(terms) == 1 and terms[0].is_plain:
+                images[argument(i)] = gathered.add(terms[0])
+            else:
+                placeholder = sp.Symbol(f"w{i}", real=True)
+                sums[placeholder] = terms
+                images[argument(i)] = placeholder
+        fn = fn.xreplace(images)
+        out: list[Term] = []
+        for factor, powers in self._monomials(fn, list(sums), at):
+            chosen = [sums[w] for w, n in zip(sums, powers) for _ in range(n)]
+            for combination in product(*chosen):
+                out.append(_multiplied(factor, gathered.copy(), combination, free))
+        return out
+
+    def _monomials(
+        self, fn: Expr, ws: list[sp.Symbol], at: tensor.Node
+    ) -> Iterator[tuple[Expr, tuple[int, ...]]]:
+        if not ws:
+            yield fn, ()
+            return
+        if len(ws) == 1 and (slope := sp.diff(fn, ws[0])).free_symbols.isdisjoint(ws) and fn.subs(ws[0], 0) == 0:
+            yield slope, (1,)
+            return
+        try:
+            poly = sp.Poly(fn, *ws)
+        except sp.PolynomialError:
+            raise ProgramError(
+                "a nonlinearity meets a sum of stored nonlinearities (two in a row, or one of a readout weight), "
+                "which has no finite representation in the π-limit",
+                self._program.where(at),
+                "put a tpc.dense layer between them",
+            ) from None
+        for powers, factor in poly.terms():
+            yield factor, tuple(powers)
+
+
+class _Gathered:
+    """G-vectors and parameters collected from several terms, each once."""
+
+    def __init__(self, thetas: Iterable[Tensor] = ()) -> None:
+        self.gs: list[Vector] = []
+        self.thetas: list[Tensor] = list(thetas)
+
+    def copy(self) -> _Gathered:
+        made = _Gathered(self.thetas)
+        made.gs = list(self.gs)
+        return made
+
+    def add(self, t: Term) -> Expr:
+        """The function of a term, written in the collected arguments."""
+        images: dict[Expr, Expr] = {}
+        for i, g in enumerate(t.gs):
+            if g not in self.gs:
+                self.gs.append(g)
+            images[argument(i)] = argument(self.gs.index(g))
+        for j, p in enumerate(t.thetas):
+            if p not in self.thetas:
+                self.thetas.append(p)
+            images[theta(j)] = theta(self.thetas.index(p))
+        return t.fn.xreplace(images)
+
+
+def _multiplied(factor: Expr, gathered: _Gathered, parts: Iterable[Term], free: Axes) -> Term:
+    coefficient: Tensor = ONE
+    leaves: tuple[Vector, ...] = ()
+    over: Axes = ()
+    taken = free
+    for t in parts:
+        t = freshened(t, taken)
+        taken = union(taken, t.axes)
+        factor = factor * gathered.add(t)
+        coefficient = tensor.contract((coefficient, t.coefficient))
+        leaves += t.leaves
+        over += t.over
+    number, factor = factor.as_coeff_Mul()
+    if number != 1:
+        coefficient = tensor.contract((tensor.Constant(number), coefficient))
+    return Term(coefficient, factor, tuple(gathered.gs), tuple(gathered.thetas), leaves, over)
+
+
+def freshened(t: Term, taken: Iterable[Axis]) -> Term:
+    """The same term with its bound axes renamed apart from `taken`."""
+    used = union(taken)
+    clashes = [a for a in t.over if a in used]
+    if not clashes:
+        return t
+    new: dict[Axis, Axis] = {}
+    for a in clashes:
+        new[a] = fresh(a.primed(), union(used, t.axes, new.values()))
+    return renamed(t, new)
+
+
+def renamed(t: Term, new: Mapping[Axis, Axis]) -> Term:
+    """The term with axes renamed, free and bound alike."""
+    pairs = dict(new)
+    return Term(
+        tensor.rename(t.coefficient, pairs),
+        t.fn,
+        tuple(ir.rename_vector(g, pairs) for g in t.gs),
+        tuple(tensor.rename(p, pairs) for p in t.thetas),
+        tuple(ir.rename_vector(x, pairs) for x in t.leaves),
+        tuple(pairs.get(a, a) for a in t.over),
+    )

@@ -1,0 +1,78 @@
+"""Project the gradients to the span of each space's Ω, and measure them.
+
+Projection is what makes the limit finite-dimensional (Yang, Santacroce, Hu 2022, §3): the gradient of everything
+whose output lives in a space is multiplied by Π from the left. A readout's output is finite, so it is left alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tpc.errors import InternalError
+from tpc.program import ir, tensor
+from tpc.program.axes import Axes, fresh, union
+from tpc.program.ir import Matrix, Vector
+from tpc.program.node import Node
+from tpc.program.program import Program
+from tpc.program.tensor import Tensor
+
+PREFIX = "grad:"
+
+
+def project(program: Program) -> Program:
+    """Replace every "grad:<weight>" by the projected gradient."""
+    roles = {w.name: getattr(w, "role", "") for w in program.weights}
+    outputs = tuple(
+        (name, _projected(value, roles[name.removeprefix(PREFIX)]) if name.startswith(PREFIX) else value)
+        for name, value in program.outputs
+    )
+    return replace(program, outputs=outputs)
+
+
+def _projected(grad: Node, role: str) -> Node:
+    if isinstance(grad, Matrix):
+        return ir.matrix_sum([ir.Outer(ir.Project(o.y), o.x, o.over) for o in outers(grad)])
+    if isinstance(grad, Vector) and role == "input":
+        return ir.Project(grad)
+    return grad
+
+
+def outers(grad: Matrix) -> tuple[ir.Outer, ...]:
+    """The outer products a matrix gradient is the sum of."""
+    terms = grad.terms if isinstance(grad, ir.MatrixSum) else (grad,)
+    found = tuple(t for t in terms if isinstance(t, ir.Outer))
+    if len(found) != len(terms):
+        raise InternalError("a matrix gradient must be a sum of outer products")
+    return found
+
+
+def norms(program: Program) -> Program:
+    """Add "norm2:<weight>", the squared norm of each gradient in function space.
+
+    For a matrix (1/n) Σ_i y_i x_iᵀ it is Σ_ij ⟨y_i, y_j⟩⟨x_i, x_j⟩/n²; for a vector weight |d|²/n over its axes.
+    """
+    extra = [
+        (f"norm2:{name.removeprefix(PREFIX)}", norm2(value))
+        for name, value in program.outputs
+        if name.startswith(PREFIX)
+    ]
+    return program.with_outputs(*extra)
+
+
+def norm2(grad: Node) -> Tensor:
+    """The squared norm of a gradient."""
+    if isinstance(grad, Matrix):
+        parts = outers(grad)
+        return tensor.add(_inner(a, b) for a in parts for b in parts)
+    if isinstance(grad, Vector):
+        return tensor.contract((ir.moment(ir.PRODUCT, (grad, grad)),), grad.axes)
+    assert isinstance(grad, Tensor)
+    return tensor.contract((grad, grad), grad.axes)
+
+
+def _inner(a: ir.Outer, b: ir.Outer) -> Tensor:
+    taken: Axes = union(a.over, b.over)
+    other = {axis: fresh(axis.primed(), taken) for axis in b.over}
+    y, x = ir.rename_vector(b.y, other), ir.rename_vector(b.x, other)
+    left, right = ir.moment(ir.PRODUCT, (a.y, y)), ir.moment(ir.PRODUCT, (a.x, x))
+    return tensor.contract((left, right), union(left.axes, right.axes, a.over, tuple(other.values())))

@@ -1,0 +1,128 @@
+"""Load the network of a program file."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import linecache
+import runpy
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tpc.errors import ProgramError, SourceLine, TpcError, UsageError
+from tpc.program.program import Program
+from tpc.program.trace import trace
+
+
+def load(path: str | Path, function: str | None = None, **settings: Any) -> Program:
+    """Trace the network in a Python file.
+
+    The file holds one public function (or `function` names it); its keyword arguments are the settings.
+    Raises ProgramError with the user's file and line, UsageError for unknown settings.
+    """
+    file = Path(path)
+    network = _pick(_networks(file), function, file)
+    _check_settings(network, settings, file)
+    try:
+        return trace(network, **settings)
+    except TpcError:
+        raise
+    except Exception as e:  # whatever the user's code raises is told at the user's line
+        raise _translated(e, file) from e
+
+
+def _networks(file: Path) -> dict[str, Callable[..., Any]]:
+    if not file.is_file():
+        raise UsageError(f"expected a program file, found none at {file}. A program is a Python file such as programs/mlp.py.")
+    try:
+        linecache.checkcache(str(file))
+        names = runpy.run_path(str(file))
+    except TpcError:
+        raise
+    except SyntaxError as e:
+        where = SourceLine(str(file), e.lineno or 0, (e.text or "").strip())
+        raise ProgramError(f"not valid Python: {e.msg}", where) from e
+    except UnicodeDecodeError as e:
+        raise ProgramError("expected a Python file, got binary data", SourceLine(str(file), 0)) from e
+    except Exception as e:
+        raise _translated(e, file) from e
+    return {
+        name: value
+        for name, value in names.items()
+        if inspect.isfunction(value) and value.__code__.co_filename == str(file) and not name.startswith("_")
+    }
+
+
+def _pick(found: dict[str, Callable[..., Any]], function: str | None, file: Path) -> Callable[..., Any]:
+    listed = ", ".join(found) or "none"
+    if function is not None:
+        if function not in found:
+            raise UsageError(f"{file} has no network named {function!r}; it has: {listed}.{_did_you_mean(function, found)}")
+        return found[function]
+    if not found:
+        raise ProgramError(
+            "expected one network (a public function of x), found none", SourceLine(str(file), 1), "define one, as programs/mlp.py does"
+        )
+    if len(found) > 1:
+        second = list(found.values())[1]
+        raise ProgramError(
+            f"expected one network, found {len(found)}: {listed}",
+            SourceLine(str(file), second.__code__.co_firstlineno, f"def {second.__name__}(…)"),
+            f"choose one with --function {next(iter(found))}, or start the names of helpers with _",
+        )
+    return next(iter(found.values()))
+
+
+def _check_settings(network: Callable[..., Any], settings: dict[str, Any], file: Path) -> None:
+    parameters = list(inspect.signature(network).parameters.values())
+    if not parameters:
+        raise ProgramError(
+            f"expected a function of the data, {network.__name__}(x, …), got one without arguments",
+            SourceLine(str(file), network.__code__.co_firstlineno),
+        )
+    valid = {p.name: p for p in parameters[1:] if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    for name, value in settings.items():
+        if name not in valid:
+            if open_ended:
+                continue
+            raise UsageError(
+                f"{network.__name__} in {file} has no setting {name!r}; it has: {', '.join(valid) or 'none'}."
+                + _did_you_mean(name, valid)
+            )
+        default = valid[name].default
+        if isinstance(default, bool | int | float | str) and not _compatible(value, default):
+            raise UsageError(
+                f"setting {name} of {network.__name__} expects {type(default).__name__} (default {default!r}), got {value!r}."
+            )
+    missing = [n for n, p in valid.items() if p.default is p.empty and n not in settings]
+    if missing:
+        raise UsageError(f"{network.__name__} in {file} needs a value for: {', '.join(missing)}. Give it with --set {missing[0]}=….")
+
+
+def _compatible(value: Any, default: Any) -> bool:
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, float):
+        return isinstance(value, int | float)
+    return isinstance(value, type(default))
+
+
+def _did_you_mean(name: str, choices: Any) -> str:
+    close = difflib.get_close_matches(name, list(choices), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _translated(e: Exception, file: Path) -> ProgramError:
+    """The user's exception, at the user's line."""
+    frames = [f for f in traceback.extract_tb(e.__traceback__) if f.filename == str(file)]
+    where = SourceLine(frames[-1].filename, frames[-1].lineno or 0, (frames[-1].line or "").strip()) if frames else None
+    if isinstance(e, AttributeError) and getattr(e.obj, "__name__", "") == "tpc":
+        import tpc
+
+        return ProgramError(
+            f"unknown operation tpc.{e.name}", where, _did_you_mean(e.name, tpc.__all__).strip() or "tpc.__all__ lists them"
+        )
+    return ProgramError(f"{type(e).__name__}: {e}", where)

@@ -1,0 +1,216 @@
+"""The operations a network is written with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import sympy as sp
+
+from tpc.errors import UserError
+from tpc.program import functions as F
+from tpc.program import ir, tensor
+from tpc.program.axes import Axis, union, without
+from tpc.program.functions import X, argument
+from tpc.program.trace import (
+    Trace,
+    Traced,
+    TracedTensor,
+    TracedVector,
+    apply_nonlin,
+    as_tensor,
+    as_vector,
+    fail,
+    scalar,
+)
+
+SAMPLE = Axis("sample")
+FEATURE = Axis("feature")
+
+
+def _name(name: Any, operation: str) -> str:
+    if not isinstance(name, str) or not name or not name.replace("_", "a").isalnum():
+        fail(f"{operation} expects a name of letters, digits and _, got {name!r}", "for example name='hidden1'")
+    return name
+
+
+def _std(value: Any, what: str) -> sp.Expr:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        fail(f"expected a standard deviation {what} ≥ 0, got {value!r}")
+    return sp.nsimplify(value, rational=True)
+
+
+def _declare(name: str, kind: str, signature: Any) -> None:
+    """Layers are known by name; using a name again means the same weights, so it must be the same layer."""
+    layers = Trace.current().layers
+    kind_before, before = layers.setdefault(name, (kind, signature))
+    if kind_before != kind or before != signature:
+        fail(
+            f"layer {name!r} is used again as something else: expected {kind_before} as before, got {kind}"
+            + ("" if kind_before != kind else " with other axes or scale"),
+            "give the second layer a name of its own (the same name shares the same weights)",
+        )
+
+
+def dense(x: Any, name: str, *, weight_std: float = 1.0, space: str | None = None) -> TracedVector:
+    """W x: an input layer when x is data (feature axis contracted), else a hidden layer into a new space.
+
+    `weight_std` scales the initialization. `space` pins the output space by name. Calling it twice with one name
+    shares the weights. Raises ProgramError when x is the output of a readout.
+    """
+    name = _name(name, "tpc.dense")
+    std = _std(weight_std, "weight_std")
+    out = Trace.current().space(name)
+    if space is not None:
+        out.merge(Trace.current().space(_name(space, "space="), pinned=True))
+    if isinstance(x, TracedTensor) and not x.origin:
+        inner = x.axes[-1:] if x.axes and x.axes[-1] != SAMPLE else ()
+        if not inner:
+            fail("tpc.dense expects a vector or data with a feature axis, got a number", "pass the network's input x")
+        _declare(name, "an input layer", (inner, std))
+        return TracedVector(
+            out,
+            without(x.axes, inner),
+            lambda: ir.LinComb(
+                ((x.build_tensor(), ir.VectorWeight(name, out.resolve(), inner, "input", std), inner),)
+            ),
+        )
+    v = as_vector(x, "tpc.dense")
+    _declare(name, "a hidden layer", (v.space.root(), std))
+    return TracedVector(
+        out,
+        v.axes,
+        lambda: ir.MatMul(ir.MatrixWeight(name, out.resolve(), v.space.resolve(), std), v.build_vector()),
+    )
+
+
+def readout(x: Any, classes: int, name: str = "readout", *, weight_std: float = 1.0) -> TracedTensor:
+    """v x with v of size Θ(1/n): `classes` numbers per sample."""
+    v = as_vector(x, "tpc.readout")
+    name = _name(name, "tpc.readout")
+    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
+        fail(f"tpc.readout expects a positive number of classes, got {classes!r}")
+    if name in Trace.current().spaces:
+        fail(f"the name {name!r} is taken by a hidden layer or its bias", "make the readout before its bias")
+    axis = Axis("class" if name == "readout" else f"{name}_class", classes)
+    std = _std(weight_std, "weight_std")
+    _declare(name, "a readout", (axis, std))
+    f = scalar(
+        union(v.axes, (axis,)),
+        lambda: ir.moment(
+            ir.PRODUCT,
+            (v.build_vector(), ir.VectorWeight(name, v.space.resolve(), (axis,), "readout", std)),
+        ),
+    )
+    f.origin = name
+    return f
+
+
+def bias(name: str, *, std: float = 0.0) -> Any:
+    """The trained bias of the layer `name`: a vector of its output space, or one number per class of a readout."""
+    name = _name(name, "tpc.bias")
+    width = _std(std, "std")
+    kind, signature = Trace.current().layers.get(name, ("", None))
+    weight = f"{name}.bias"
+    if kind == "a readout":
+        axis = signature[0]
+        made = scalar((axis,), lambda: tensor.Weight(weight, (axis,), width))
+        made.origin = name
+        return made
+    space = Trace.current().space(name)
+    return TracedVector(space, (), lambda: ir.VectorWeight(weight, space.resolve(), (), "input", width))
+
+
+def moment(x: Any, y: Any = None) -> TracedTensor:
+    """(1/n) Σ_α x_α y_α, or (1/n) Σ_α x_α: a scalar for every combination of the finite axes."""
+    a = as_vector(x, "tpc.moment")
+    xs = (a,) if y is None else (a, as_vector(y, "tpc.moment"))
+    for other in xs[1:]:
+        a.space.merge(other.space)
+    fn = argument(0) if y is None else ir.PRODUCT
+    return scalar(union(*(v.axes for v in xs)), lambda: ir.moment(fn, [v.build_vector() for v in xs]))
+
+
+def rms_norm(h: Any, eps: float = 1e-5) -> TracedVector:
+    """h / sqrt(moment(h, h) + eps)"""
+    v = as_vector(h, "tpc.rms_norm")
+    return v * (moment(v, v) + eps) ** -0.5
+
+
+def _axis_of(s: TracedTensor, axis: str) -> Axis:
+    for a in s.axes:
+        if a.name == axis:
+            return a
+    return fail(f"expected one of the axes {', '.join(map(str, s.axes)) or '(none)'}, got {axis!r}")
+
+
+def log_softmax(s: Any, axis: str) -> TracedTensor:
+    """s - log Σ exp s along a finite axis"""
+    t = as_tensor(s)
+    a = _axis_of(t, axis)
+    lse = scalar(without(t.axes, (a,)), lambda: tensor.LogSumExp(t.build_tensor(), a), t)
+    return t - lse
+
+
+def softmax(s: Any, axis: str) -> TracedTensor:
+    """exp s / Σ exp s along a finite axis"""
+    t = log_softmax(s, axis)
+    return scalar(t.axes, lambda: tensor.elementwise(sp.exp(argument(0)), (t.build_tensor(),)), t)
+
+
+def total(value: Any, axis: str) -> Any:
+    """The sum along a finite axis, of a scalar or of vectors."""
+    if isinstance(value, TracedVector):
+        a = next((a for a in value.axes if a.name == axis), None)
+        if a is None:
+            fail(f"expected one of the axes {', '.join(map(str, value.axes)) or '(none)'}, got {axis!r}")
+        return TracedVector(
+            value.space,
+            without(value.axes, (a,)),
+            lambda: ir.LinComb(((tensor.ONE, value.build_vector(), (a,)),)),
+        )
+    t = as_tensor(value)
+    a = _axis_of(t, axis)
+    return scalar(without(t.axes, (a,)), lambda: tensor.contract((t.build_tensor(),), (a,)), t)
+
+
+def nonlin(phi: Any) -> Callable[[Any], TracedVector]:
+    """A nonlinearity from an expression in x ("x*tanh(x)"), a sympy expression or a sympy Lambda."""
+    from tpc.program.expression import parse_nonlinearity
+
+    try:
+        if isinstance(phi, str):
+            expr = parse_nonlinearity(phi)
+        elif isinstance(phi, sp.Lambda):
+            expr = phi(X)
+        else:
+            expr = sp.sympify(phi)
+    except UserError as e:
+        fail(str(e))
+    free = expr.free_symbols
+    if len(free) > 1:
+        fail(f"a nonlinearity has one variable, got {', '.join(sorted(map(str, free)))}")
+    fn = expr.xreplace({s: argument(0) for s in free})
+    return lambda h: apply_nonlin(fn, (as_vector(h, f"the nonlinearity {phi}"),))
+
+
+def _named(name: str) -> Callable[..., TracedVector]:
+    phi = F.NAMED[name]
+
+    def apply(h: Any, *parameters: float) -> TracedVector:
+        v = as_vector(h, f"tpc.{name}")
+        for p in parameters:
+            if isinstance(p, Traced):
+                fail(f"the parameter of {name} must be a number from the settings, got a traced value")
+        try:
+            fn = phi(argument(0), *parameters)
+        except TypeError:
+            fail(f"tpc.{name} got {len(parameters)} parameters too many")
+        return apply_nonlin(fn, (v,))
+
+    apply.__name__ = apply.__qualname__ = name
+    apply.__doc__ = (phi.__doc__ or "x") + ", coordinatewise on a vector."
+    return apply
+
+
+NONLINEARITIES = {name: _named(name) for name in F.NAMED}

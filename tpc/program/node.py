@@ -1,0 +1,99 @@
+"""Interned, immutable nodes: equal nodes are the same object, so sharing needs no search."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar, dataclass_transform
+from weakref import WeakValueDictionary
+
+_interned: WeakValueDictionary[tuple[Any, ...], Node] = WeakValueDictionary()
+
+N = TypeVar("N", bound="type[Node]")
+
+
+class _Interning(type):
+    """Makes `Class(*fields)` return the one live node with these fields."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        made = super().__call__(*args, **kwargs)
+        # The class of each field is in the key because 1 == 1.0 == True in Python.
+        values = tuple(getattr(made, f.name) for f in dataclasses.fields(made) if f.init)
+        key = (cls, values, tuple(type(v) for v in values))
+        return _interned.setdefault(key, made)
+
+
+class Node(metaclass=_Interning):
+    """One value of a program; compared and hashed by identity."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        name = getattr(self, "name", "")
+        return f"<{type(self).__name__}{' ' + name if name else ''}>"
+
+    @property
+    def operands(self) -> tuple[Node, ...]:
+        """The nodes this one is computed from, in order."""
+        found: list[Node] = []
+        for f in dataclasses.fields(self):  # type: ignore[arg-type]  # every concrete node is a dataclass
+            _collect(getattr(self, f.name), found)
+        return tuple(found)
+
+
+def _collect(value: Any, found: list[Node]) -> None:
+    if isinstance(value, Node):
+        found.append(value)
+    elif isinstance(value, tuple):
+        for item in value:
+            _collect(item, found)
+
+
+@dataclass_transform(frozen_default=True, eq_default=False)
+def node(cls: N) -> N:
+    """Class decorator: a frozen, slotted dataclass compared by identity."""
+    made: N = dataclasses.dataclass(
+        frozen=True, slots=True, weakref_slot=True, eq=False, repr=False
+    )(cls)
+    return made
+
+
+def topological(roots: Iterable[Node]) -> list[Node]:
+    """Every node reachable from `roots`, operands first, in a reproducible order."""
+    order: list[Node] = []
+    done: set[Node] = set()
+    for root in roots:
+        stack: list[tuple[Node, Iterator[Node]]] = []
+        if root not in done:
+            done.add(root)
+            stack.append((root, iter(root.operands)))
+        while stack:
+            current, rest = stack[-1]
+            for operand in rest:
+                if operand not in done:
+                    done.add(operand)
+                    stack.append((operand, iter(operand.operands)))
+                    break
+            else:
+                order.append(current)
+                stack.pop()
+    return order
+
+
+def rebuild(original: Node, image: Callable[[Node], Node]) -> Node:
+    """`original` with every operand replaced by its image; the same object when nothing changed."""
+
+    def mapped(value: Any) -> Any:
+        if isinstance(value, Node):
+            return image(value)
+        if isinstance(value, tuple):
+            return tuple(mapped(item) for item in value)
+        return value
+
+    fields = [f.name for f in dataclasses.fields(original) if f.init]  # type: ignore[arg-type]
+    old = [getattr(original, name) for name in fields]
+    new = [mapped(value) for value in old]
+    if all(a is b or a == b for a, b in zip(old, new)):
+        return original
+    made: Node = type(original)(*new)
+    return made

@@ -1,0 +1,94 @@
+"""A program: named outputs over shared nodes, with the user's source lines as side data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from tpc.errors import InternalError, SourceLine
+from tpc.program.axes import Axis
+from tpc.program.ir import LinComb, Matrix, MatrixWeight, Outer, Vector, VectorWeight
+from tpc.program.node import Node, topological
+from tpc.program.tensor import Contract, Input, Tensor, Weight
+
+AnyWeight = Weight | VectorWeight | MatrixWeight
+
+
+@dataclass(frozen=True)
+class Program:
+    """A Tensor Program.
+
+    `outputs` maps names to nodes: "logits"; after `attach_loss` also "loss"; after `backward` "grad:<weight>";
+    after `norms` "norm2:<weight>". Two programs are equal when name and output nodes are the same.
+    """
+
+    name: str
+    outputs: tuple[tuple[str, Node], ...]
+    sources: Mapping[Node, SourceLine] = field(default_factory=dict, compare=False, repr=False)
+
+    def __getitem__(self, output: str) -> Node:
+        for name, value in self.outputs:
+            if name == output:
+                return value
+        raise InternalError(f"program {self.name} has no output {output}")
+
+    def __contains__(self, output: str) -> bool:
+        return any(name == output for name, _ in self.outputs)
+
+    def tensor(self, output: str) -> Tensor:
+        value = self[output]
+        if not isinstance(value, Tensor):
+            raise InternalError(f"output {output} is a {type(value).__name__}, not a finite tensor")
+        return value
+
+    def with_outputs(self, *extra: tuple[str, Node]) -> Program:
+        return replace(self, outputs=self.outputs + extra)
+
+    @property
+    def nodes(self) -> list[Node]:
+        """Every node, operands first."""
+        return topological(value for _, value in self.outputs)
+
+    @property
+    def weights(self) -> tuple[AnyWeight, ...]:
+        """The trained parameters, in the order the network uses them."""
+        used = (operand for n in self.nodes for operand in n.operands)
+        return tuple(dict.fromkeys(n for n in used if isinstance(n, AnyWeight)))
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        return tuple(n for n in self.nodes if isinstance(n, Input))
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        seen: dict[Axis, None] = {}
+        for n in self.nodes:
+            for axis in axes_in(n):
+                seen.setdefault(axis)
+        return tuple(seen)
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        found: dict[str, None] = {}
+        for n in self.nodes:
+            if isinstance(n, Vector):
+                found.setdefault(n.space.name)
+            elif isinstance(n, Matrix):
+                found.setdefault(n.inn.name)
+                found.setdefault(n.out.name)
+        return tuple(found)
+
+    def where(self, n: Node) -> SourceLine | None:
+        """The user's line a node came from."""
+        return self.sources.get(n)
+
+
+def axes_in(n: Node) -> Iterator[Axis]:
+    """Free and bound axes of a node."""
+    if isinstance(n, Tensor | Vector):
+        yield from n.axes
+    if isinstance(n, Contract | Outer):
+        yield from n.over
+    if isinstance(n, LinComb):
+        for _, _, over in n.terms:
+            yield from over

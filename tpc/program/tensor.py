@@ -1,0 +1,239 @@
+"""Finite tensors: what NETSOR⊤⁺ calls scalars, with named finite axes, broadcast by name.
+
+Programs use them for data, multipliers, moments, logits and losses. Limit graphs are made of nothing else.
+The lower-case functions build nodes and apply the identities that keep listings short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import sympy as sp
+from sympy import Expr
+
+from tpc.errors import InternalError
+from tpc.program.axes import Axes, Axis, union, without
+from tpc.program.functions import argument
+from tpc.program.node import Node, node
+
+
+class Tensor(Node):
+    """A value with finite axes only."""
+
+    __slots__ = ()
+
+    @property
+    def axes(self) -> Axes:
+        raise InternalError(f"{type(self).__name__} has no axes")
+
+
+@node
+class Input(Tensor):
+    """Data: one array per call."""
+
+    name: str
+    shape: Axes
+
+    @property
+    def axes(self) -> Axes:
+        return self.shape
+
+
+@node
+class Weight(Tensor):
+    """A trained tensor without a width axis, such as the bias of a readout; starts as N(0, std²)."""
+
+    name: str
+    shape: Axes
+    std: Expr
+
+    @property
+    def axes(self) -> Axes:
+        return self.shape
+
+
+@node
+class Constant(Tensor):
+    """A number."""
+
+    value: Expr
+
+    @property
+    def axes(self) -> Axes:
+        return ()
+
+
+@node
+class Size(Tensor):
+    """The length of an axis."""
+
+    axis: Axis
+
+    @property
+    def axes(self) -> Axes:
+        return ()
+
+
+@node
+class Map(Tensor):
+    """fn(args) elementwise; fn is written in u0, u1, …"""
+
+    fn: Expr
+    args: tuple[Tensor, ...]
+
+    @property
+    def axes(self) -> Axes:
+        return union(*(a.axes for a in self.args))
+
+
+@node
+class Add(Tensor):
+    """A sum of tensors."""
+
+    terms: tuple[Tensor, ...]
+
+    @property
+    def axes(self) -> Axes:
+        return union(*(t.axes for t in self.terms))
+
+
+@node
+class Contract(Tensor):
+    """The product of the factors, summed over the axes `over`."""
+
+    factors: tuple[Tensor, ...]
+    over: Axes
+
+    @property
+    def axes(self) -> Axes:
+        return without(union(*(f.axes for f in self.factors)), self.over)
+
+
+@node
+class LogSumExp(Tensor):
+    """log Σ exp over one axis."""
+
+    arg: Tensor
+    over: Axis
+
+    @property
+    def axes(self) -> Axes:
+        return without(self.arg.axes, (self.over,))
+
+
+@node
+class Rename(Tensor):
+    """The same values under other axis names."""
+
+    arg: Tensor
+    pairs: tuple[tuple[Axis, Axis], ...]
+
+    @property
+    def axes(self) -> Axes:
+        new = dict(self.pairs)
+        return tuple(new.get(a, a) for a in self.arg.axes)
+
+
+@node
+class Broadcast(Tensor):
+    """The same values, repeated along further axes."""
+
+    arg: Tensor
+    along: Axes
+
+    @property
+    def axes(self) -> Axes:
+        return union(self.arg.axes, self.along)
+
+
+ZERO = Constant(sp.Integer(0))
+ONE = Constant(sp.Integer(1))
+
+
+def constant(value: Any) -> Constant:
+    """A number as an exact rational where it has a short one (0.1 → 1/10)."""
+    return Constant(sp.nsimplify(value, rational=True))
+
+
+def is_number(x: Node, value: int) -> bool:
+    return isinstance(x, Constant) and bool(x.value == value)
+
+
+def add(terms: Iterable[Tensor]) -> Tensor:
+    """Σ terms; flat, without zeros, equal terms counted, numbers together."""
+    flat: list[Tensor] = []
+    for t in terms:
+        flat.extend(t.terms if isinstance(t, Add) else (t,))
+    number: Expr = sp.Integer(0)
+    counts: dict[Tensor, int] = {}
+    for t in flat:
+        if isinstance(t, Constant):
+            number += t.value
+        else:
+            counts[t] = counts.get(t, 0) + 1
+    out = [t if n == 1 else contract((Constant(sp.Integer(n)), t)) for t, n in counts.items()]
+    if number != 0 or not out:
+        out.append(Constant(number))
+    return out[0] if len(out) == 1 else Add(tuple(out))
+
+
+def contract(factors: Iterable[Tensor], over: Iterable[Axis] = ()) -> Tensor:
+    """Σ_over Π factors; plain products are flat, numbers come first, a sum over an absent axis is its size."""
+    over = tuple(dict.fromkeys(over))
+    flat: list[Tensor] = []
+    for f in factors:
+        flat.extend(f.factors if isinstance(f, Contract) and not f.over else (f,))
+    for i, f in enumerate(flat):  # a factor need not be repeated along axes that others have
+        if isinstance(f, Broadcast) and set(f.along) <= set(union(*(g.axes for g in flat[:i] + flat[i + 1 :]))):
+            flat[i] = f.arg
+    present = union(*(f.axes for f in flat))
+    flat.extend(Size(axis) for axis in over if axis not in present)
+    over = tuple(axis for axis in over if axis in present)
+    number: Expr = sp.Integer(1)
+    rest: list[Tensor] = []
+    for f in flat:
+        if isinstance(f, Constant):
+            number *= f.value
+        else:
+            rest.append(f)
+    if number == 0:
+        return ZERO
+    if len(rest) == 1 and isinstance(rest[0], Contract) and number == 1:
+        inner = rest[0]  # Σ_i Σ_j x = Σ_ij x
+        return Contract(inner.factors, inner.over + over)
+    if number != 1 or not rest:
+        rest.insert(0, Constant(number))
+    return rest[0] if len(rest) == 1 and not over else Contract(tuple(rest), over)
+
+
+def elementwise(fn: Expr, args: Sequence[Tensor]) -> Tensor:
+    """Map with unused arguments dropped and constants folded."""
+    used = [i for i in range(len(args)) if fn.has(argument(i))]
+    values = {argument(i): args[i].value for i in used if isinstance(args[i], Constant)}  # type: ignore[attr-defined]
+    used = [i for i in used if argument(i) not in values]
+    fn = fn.subs(values).xreplace({argument(i): argument(k) for k, i in enumerate(used)})
+    if not used:
+        return Constant(fn)
+    if fn == argument(0):
+        return args[used[0]]
+    return Map(fn, tuple(args[i] for i in used))
+
+
+def rename(x: Tensor, pairs: dict[Axis, Axis]) -> Tensor:
+    """Rename axes; renamings merge and vanish where they change nothing."""
+    pairs = {a: b for a, b in pairs.items() if a != b and a in x.axes}
+    if not pairs:
+        return x
+    if isinstance(x, Rename):
+        merged = {a: pairs.get(b, b) for a, b in x.pairs}
+        seen = {b for _, b in x.pairs}
+        merged.update({a: b for a, b in pairs.items() if a not in seen})
+        return rename(x.arg, merged)
+    return Rename(x, tuple(sorted(pairs.items(), key=lambda p: p[0].name)))
+
+
+def broadcast(x: Tensor, axes: Axes) -> Tensor:
+    """x repeated along those of `axes` that it lacks."""
+    missing = without(axes, x.axes)
+    return Broadcast(x, missing) if missing else x

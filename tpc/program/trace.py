@@ -1,0 +1,400 @@
+"""Tracing: a plain Python function becomes a Program.
+
+Operations on traced values record deferred nodes. Spaces are variables that merge when vectors meet;
+nodes are built once all of them are known.
+"""
+
+from __future__ import annotations
+
+import linecache
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from numbers import Real
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import sympy as sp
+
+from tpc.errors import ProgramError, SourceLine, UsageError
+from tpc.program import ir, tensor
+from tpc.program.axes import Axes, Space, union, without
+from tpc.program.functions import argument
+from tpc.program.node import Node
+from tpc.program.program import Program
+
+_PACKAGE = str(Path(__file__).resolve().parents[1]) + "/"
+_current: ContextVar[Trace | None] = ContextVar("trace", default=None)
+
+T = TypeVar("T")
+
+
+def user_line() -> SourceLine | None:
+    """The innermost line of the call stack that is outside tpc."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not file.startswith(_PACKAGE) and not file.startswith("<frozen"):
+            text = linecache.getline(file, frame.f_lineno).strip()
+            return SourceLine(file, frame.f_lineno, text)
+        if frame.f_back is None:
+            return None
+        frame = frame.f_back
+    return None
+
+
+def fail(message: str, fix: str = "") -> NoReturn:
+    raise ProgramError(message, user_line(), fix)
+
+
+class SpaceVariable:
+    """A space that may still turn out to be another one; `pinned` once the user named it."""
+
+    def __init__(self, name: str, pinned: bool = False) -> None:
+        self.name = name
+        self.pinned = pinned
+        self._parent: SpaceVariable | None = None
+
+    def root(self) -> SpaceVariable:
+        found = self
+        while found._parent is not None:
+            found = found._parent
+        return found
+
+    def resolve(self) -> Space:
+        return Space(self.root().name)
+
+    def merge(self, other: SpaceVariable) -> None:
+        """Make two spaces one; the pinned name wins, else the older."""
+        a, b = self.root(), other.root()
+        if a is b:
+            return
+        if a.pinned and b.pinned:
+            fail(
+                f"vectors of different spaces meet: expected both in {a.name!r}, got {a.name!r} and {b.name!r}",
+                "give both layers the same space=…, or map one of them with tpc.dense into the other's space",
+            )
+        keep, gone = (b, a) if b.pinned else (a, b)
+        gone._parent = keep
+
+
+class Trace:
+    """What is known while a network function runs."""
+
+    def __init__(self) -> None:
+        self.spaces: dict[str, SpaceVariable] = {}
+        self.layers: dict[str, tuple[str, Any]] = {}
+        self.sources: dict[Node, SourceLine] = {}
+
+    @staticmethod
+    def current() -> Trace:
+        trace = _current.get()
+        if trace is None:
+            raise UsageError(
+                "tpc operations describe a network and run only while one is traced: "
+                "write them in a function and pass it to tpc.trace(function) or tpc.load(file)"
+            )
+        return trace
+
+    def space(self, name: str, pinned: bool = False) -> SpaceVariable:
+        """The space variable of a name; pinning one that exists pins it."""
+        variable = self.spaces.setdefault(name, SpaceVariable(name))
+        if pinned and not variable.root().pinned:
+            root = variable.root()
+            root.pinned, root.name = True, name
+        return variable
+
+
+@contextmanager
+def tracing() -> Iterator[Trace]:
+    token = _current.set(Trace())
+    try:
+        yield Trace.current()
+    finally:
+        _current.reset(token)
+
+
+class Traced:
+    """Anything a network computes with. Python may not look inside: the program must not depend on values."""
+
+    __array_priority__ = 1000
+
+    def __init__(self, axes: Axes, make: Callable[[], Node], label: str) -> None:
+        self.axes = axes
+        self.label = label
+        self.where = user_line()
+        self._make = make
+        self._node: Node | None = None
+
+    def build(self) -> Node:
+        """The node, made on first use, once spaces are known."""
+        if self._node is None:
+            self._node = self._make()
+            if self.where is not None:
+                Trace.current().sources.setdefault(self._node, self.where)
+        return self._node
+
+    def _is_a(self) -> str:
+        return f"a {self.label}"
+
+    def __bool__(self) -> bool:
+        fail(
+            f"the program branches on the value of {self._is_a()}, but a traced network has no values yet",
+            "branch on settings (keyword arguments) only; use tpc.relu, tpc.step or tpc.abs for data-dependent behaviour",
+        )
+
+    def _no_value(self, *_: Any, **__: Any) -> NoReturn:
+        fail(
+            f"expected a traced operation, got Python asking for the value of {self._is_a()}",
+            "a network only combines tpc operations; numbers come from settings or data",
+        )
+
+    __float__ = __int__ = __index__ = __complex__ = __len__ = __iter__ = __getitem__ = _no_value
+    __array__ = __lt__ = __le__ = __gt__ = __ge__ = _no_value
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> NoReturn:
+        fail(
+            f"unknown operation numpy.{ufunc.__name__} on {self._is_a()}",
+            f"use tpc.{ufunc.__name__} if tpc has it, or tpc.nonlin('expression in x') for a nonlinearity of your own",
+        )
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        fail(f"unknown operation .{name} on {self._is_a()}", "call tpc operations as functions, as in tpc.relu(h)")
+
+    def _unknown(self, symbol: str) -> Callable[..., NoReturn]:
+        def raise_it(*_: Any) -> NoReturn:
+            fail(f"unknown operation {symbol} on {self._is_a()}", "a matrix product is tpc.dense(x, name=…)")
+
+        return raise_it
+
+    def __matmul__(self, other: Any) -> NoReturn:
+        self._unknown("@")()
+
+    __rmatmul__ = __matmul__
+
+    def __mod__(self, other: Any) -> NoReturn:
+        self._unknown("%")()
+
+    def __floordiv__(self, other: Any) -> NoReturn:
+        self._unknown("//")()
+
+
+class TracedTensor(Traced):
+    """A finite tensor: data, a multiplier, a moment, logits."""
+
+    origin = ""  # "readout" for values computed by the network
+
+    def build_tensor(self) -> tensor.Tensor:
+        made = self.build()
+        assert isinstance(made, tensor.Tensor)
+        return made
+
+    def __add__(self, other: Any) -> TracedTensor:
+        if isinstance(other, TracedVector):
+            fail(
+                f"expected two vectors or two scalars to add, got a scalar and {other._is_a()}",
+                "a scalar multiplies a vector; a bias of a readout is made after it, with tpc.bias(<its name>)",
+            )
+        b = as_tensor(other)
+        return scalar(union(self.axes, b.axes), lambda: tensor.add((self.build_tensor(), b.build_tensor())), self, b)
+
+    __radd__ = __add__
+
+    def __neg__(self) -> TracedTensor:
+        return -1 * self
+
+    def __sub__(self, other: Any) -> TracedTensor:
+        return self + (-1 * other)
+
+    def __rsub__(self, other: Any) -> TracedTensor:
+        return (-1 * self) + other
+
+    def __mul__(self, other: Any) -> Any:
+        if isinstance(other, TracedVector):
+            return other * self
+        b = as_tensor(other)
+        return scalar(
+            union(self.axes, b.axes), lambda: tensor.contract((b.build_tensor(), self.build_tensor())), self, b
+        )
+
+    __rmul__ = __mul__
+
+    def __pow__(self, exponent: Any) -> TracedTensor:
+        if isinstance(exponent, bool) or not isinstance(exponent, Real):
+            fail(f"expected a number as exponent, got {type(exponent).__name__}")
+        power = sp.nsimplify(exponent, rational=True)
+        return scalar(self.axes, lambda: tensor.elementwise(argument(0) ** power, (self.build_tensor(),)), self)
+
+    def __truediv__(self, other: Any) -> TracedTensor:
+        return self * as_tensor(other) ** -1
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return self**-1 * other
+
+
+class TracedVector(Traced):
+    """n values per neuron of a space."""
+
+    def __init__(self, space: SpaceVariable, axes: Axes, make: Callable[[], Node], label: str = "vector") -> None:
+        super().__init__(axes, make, label)
+        self.space = space
+
+    def build_vector(self) -> ir.Vector:
+        made = self.build()
+        assert isinstance(made, ir.Vector)
+        return made
+
+    def __add__(self, other: Any) -> TracedVector:
+        if isinstance(other, TracedTensor):
+            return other + self  # the error of that side
+        if isinstance(other, TracedVector):
+            self.space.merge(other.space)
+            return TracedVector(
+                self.space,
+                union(self.axes, other.axes),
+                lambda: _flat_sum((self.build_vector(), other.build_vector())),
+            )
+        number = _number(other)
+        return apply_nonlin(argument(0) + number, (self,))
+
+    __radd__ = __add__
+
+    def __neg__(self) -> TracedVector:
+        return self * -1
+
+    def __sub__(self, other: Any) -> TracedVector:
+        return self + (-1 * other)
+
+    def __rsub__(self, other: Any) -> TracedVector:
+        return (-1 * self) + other
+
+    def __mul__(self, other: Any) -> TracedVector:
+        if isinstance(other, TracedVector):
+            return apply_nonlin(argument(0) * argument(1), (self, other))
+        c = as_tensor(other)
+        return TracedVector(
+            self.space, union(c.axes, self.axes), lambda: _scaled(c.build_tensor(), self.build_vector())
+        )
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Any) -> TracedVector:
+        if isinstance(other, TracedVector):
+            fail("unknown operation: a vector divided by a vector", "divide by a scalar, such as a tpc.moment")
+        return self * as_tensor(other) ** -1
+
+    def __rtruediv__(self, other: Any) -> NoReturn:
+        fail("unknown operation: division by a vector", "divide by a scalar, such as a tpc.moment")
+
+    def __pow__(self, exponent: Any) -> TracedVector:
+        if isinstance(exponent, bool) or not isinstance(exponent, int) or exponent < 1:
+            fail(f"expected a positive whole exponent of a vector, got {exponent!r}", "write tpc.nonlin('…') instead")
+        return apply_nonlin(argument(0) ** exponent, (self,))
+
+
+def _flat_sum(vectors: tuple[ir.Vector, ...]) -> ir.Vector:
+    """A sum of scaled vectors is one LinComb."""
+    terms: list[tuple[tensor.Tensor, ir.Vector, Axes]] = []
+    for x in vectors:
+        terms.extend(x.terms if isinstance(x, ir.LinComb) and _is_cheap(x) else ((tensor.ONE, x, ()),))
+    return ir.LinComb(tuple(terms))
+
+
+def _scaled(c: tensor.Tensor, x: ir.Vector) -> ir.Vector:
+    if isinstance(c, tensor.Constant) and isinstance(x, ir.LinComb) and _is_cheap(x):
+        return ir.LinComb(tuple((tensor.contract((c, ci)), xi, over) for ci, xi, over in x.terms))
+    return x if c is tensor.ONE else ir.LinComb(((c, x, ()),))
+
+
+def _is_cheap(x: ir.LinComb) -> bool:
+    """Whether repeating x inside another sum repeats additions only, no contraction."""
+    return not any(over for _, _, over in x.terms)
+
+
+def scalar(axes: Axes, make: Callable[[], Node], *parents: TracedTensor) -> TracedTensor:
+    """A traced tensor that remembers whether it came out of the network."""
+    made = TracedTensor(axes, make, "scalar")
+    made.origin = next((p.origin for p in parents if p.origin), "")
+    return made
+
+
+def _number(value: Any) -> sp.Expr:
+    if isinstance(value, bool) or not isinstance(value, Real | sp.Number):
+        fail(
+            f"expected a number or a traced value, got {type(value).__name__}",
+            "pass arrays as data to the trained model, not inside the program",
+        )
+    if value != value or value in (float("inf"), float("-inf")):
+        fail(f"expected a finite number, got {value}")
+    return sp.nsimplify(value, rational=True)
+
+
+def as_tensor(value: Any) -> TracedTensor:
+    """Numbers become constant tensors."""
+    if isinstance(value, TracedTensor):
+        return value
+    if isinstance(value, TracedVector):
+        fail("expected a scalar, got a vector", "use tpc.moment to turn vectors into a scalar")
+    number = _number(value)
+    return scalar((), lambda: tensor.Constant(number))
+
+
+def as_vector(value: Any, operation: str) -> TracedVector:
+    """The argument as a vector, or the error that says what it is instead."""
+    if isinstance(value, TracedVector):
+        return value
+    if isinstance(value, TracedTensor):
+        what = "the output of a readout" if value.origin else "a scalar (finite axes only)"
+        if operation.startswith("tpc.") and value.origin:
+            fix = "put the readout last: apply it once all hidden layers are done"
+        else:
+            fix = "embed data first: h = tpc.dense(x, name='embed'), then apply the operation to h"
+        fail(f"{operation} expects a vector (one value per neuron), got {what}", fix)
+    fail(f"{operation} expects a vector, got {type(value).__name__}", "pass the result of tpc.dense")
+
+
+def apply_nonlin(fn: sp.Expr, xs: tuple[TracedVector, ...]) -> TracedVector:
+    """fn(x₁, …) coordinatewise; the spaces of the arguments become one."""
+    for x in xs[1:]:
+        xs[0].space.merge(x.space)
+    return TracedVector(
+        xs[0].space, union(*(x.axes for x in xs)), lambda: ir.nonlin(fn, [x.build_vector() for x in xs])
+    )
+
+
+def trace(function: Callable[..., Any], name: str | None = None, **settings: Any) -> Program:
+    """Run `function(x, **settings)` on a traced input with axes (sample, feature) and return its Program.
+
+    Raises ProgramError, with the user's line, for anything a Tensor Program cannot express.
+    """
+    from tpc.program.nn import FEATURE, SAMPLE
+
+    with tracing() as t:
+        x = scalar((SAMPLE, FEATURE), lambda: tensor.Input("x", (SAMPLE, FEATURE)))
+        result = function(x, **settings)
+        code = getattr(function, "__code__", None)
+        here = SourceLine(code.co_filename, code.co_firstlineno) if code else None
+        if isinstance(result, TracedVector):
+            raise ProgramError(
+                "a network must return its logits (a scalar with a class axis), got a vector",
+                result.where or here,
+                "end with tpc.readout(x, classes, name='readout')",
+            )
+        if not isinstance(result, TracedTensor):
+            raise ProgramError(
+                f"a network must return its logits, got {type(result).__name__}",
+                here,
+                "return the result of tpc.readout",
+            )
+        others = without(result.axes, (SAMPLE,))
+        if len(result.axes) != 2 or len(others) != 1 or others[0].size is None or not result.origin:
+            shape = ", ".join(map(str, result.axes)) or "no axes"
+            raise ProgramError(
+                f"a network must return logits with axes (sample, class), got a scalar with {shape}",
+                result.where or here,
+                "return the result of tpc.readout(x, classes, name='readout')",
+            )
+        return Program(name or function.__name__, (("logits", result.build()),), dict(t.sources))

@@ -1,0 +1,76 @@
+"""Tables and progress on the terminal; plain and wide when piped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from tpc.data import FileCheck, Holding
+from tpc.runtime.evaluate import Evaluation
+from tpc.runtime.progress import human_bytes
+
+PIPED_WIDTH = 240
+
+
+def console() -> Console:
+    """Standard output; a pipe gets no colour and no wrapping at 80 columns."""
+    terminal = sys.stdout.isatty()
+    return Console(width=None if terminal else PIPED_WIDTH, highlight=False, soft_wrap=not terminal)
+
+
+def print_evaluation(step: int, evaluation: Evaluation, names: Sequence[str]) -> None:
+    """Accuracy, loss and the confusion matrix: a row per true class, with its share of right answers."""
+    out = console()
+    out.print(f"step {step}: test accuracy {evaluation.accuracy:.2%}, test loss {evaluation.loss:.4f}")
+    table = Table(title="true class (rows) and predicted class (columns)", title_justify="left")
+    table.add_column("")
+    for name in names:
+        table.add_column(name, justify="right")
+    table.add_column("right", justify="right")
+    for name, row, right in zip(names, evaluation.confusion, np.diag(evaluation.confusion)):
+        share = f"{right / row.sum():.1%}" if row.sum() else "–"
+        table.add_row(name, *(str(count) if count else "·" for count in row), share)
+    out.print(table)
+
+
+def print_holdings(rows: Sequence[Holding]) -> None:
+    """What is on disk of every data set."""
+    table = Table("data set", "status", "size", "path")
+    for row in rows:
+        table.add_row(row.dataset, row.status, human_bytes(row.bytes) if row.bytes else "–", row.path)
+    console().print(table)
+
+
+def print_checks(rows: Sequence[FileCheck]) -> None:
+    """One line per file."""
+    out = console()
+    for row in rows:
+        out.print(f"{'ok    ' if row.ok else 'BROKEN'} {row.file}: {row.message}", markup=False)
+
+
+@contextmanager
+def download_progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A function of (bytes there, bytes wanted): a bar on a terminal, a line per tenth elsewhere."""
+    if sys.stderr.isatty():
+        from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        with Progress("{task.description}", *columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(title, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+    tenth = -1
+
+    def line(done: int, total: int) -> None:
+        nonlocal tenth
+        now = 10 * done // max(total, 1)
+        if now > tenth:
+            tenth = now
+            print(f"{title}: {human_bytes(done)} of {human_bytes(total)}", file=sys.stderr, flush=True)
+
+    yield line

@@ -1,0 +1,38 @@
+"""The formats of `tpc graph`."""
+
+from __future__ import annotations
+
+from html import escape
+
+import networkx as nx
+
+from tpc.report.collapse import collapse_trivial
+from tpc.report.dot import to_dot
+from tpc.report.json_graph import to_json
+from tpc.report.svg import to_svg
+
+FORMATS = ("svg", "dot", "html", "json")
+
+
+def render(graph: nx.DiGraph, kind: str, title: str = "", collapse: bool = True) -> str:
+    """`graph` in one of FORMATS; drawings leave trivial nodes out unless `collapse` is False, json keeps all."""
+    if kind == "json":
+        return to_json(graph, title)
+    shown = collapse_trivial(graph) if collapse else graph
+    if kind == "dot":
+        return to_dot(shown, title)
+    if kind == "svg":
+        return to_svg(shown, title)
+    if kind == "html":
+        return _page(to_svg(shown, title), title)
+    raise ValueError(f"unknown format {kind!r}; expected one of {', '.join(FORMATS)}")
+
+
+def _page(svg: str, title: str) -> str:
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
+        f'<meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+        "<style>body{margin:0}svg{max-width:100%;height:auto;display:block;margin:auto}"
+        "@media (prefers-color-scheme:dark){body{background:#16191d}}</style></head>\n"
+        f"<body>\n{svg}</body></html>\n"
+    )

@@ -1,0 +1,151 @@
+"""A graph as one SVG file: no other software, no fonts, no scripts; tooltips hold the equations."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+from xml.sax.saxutils import escape, quoteattr
+
+import networkx as nx
+
+from tpc.report.layout import Layout, Point, layout
+from tpc.report.style import LOOKS, kind_css, look
+
+CHARACTER = 7.0  # pixels of one character of the 12 px monospaced label
+LINE = 15.0
+LABEL_WIDTH = 28  # characters before a label is broken
+LEGEND_ROW = 26.0
+TITLE_HEIGHT = 34.0
+
+BASE_CSS = (
+    "text{font:12px ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace;fill:#1c1c1c;"
+    "text-anchor:middle;dominant-baseline:central}"
+    ".title{font-size:16px;font-weight:600;text-anchor:start}.sub{font-size:10px;fill:#5a5a5a}"
+    ".legend text{text-anchor:start;font-size:11px}"
+    ".page{fill:#fff}.node>path{stroke-width:1.4}.edge{fill:none;stroke:#8a8f96;stroke-width:1.2}"
+    ".edge.back{stroke-dasharray:5 4}.tip{fill:#8a8f96}"
+    ".node:hover>path,.edge:hover{stroke-width:2.6}"
+    "@media (prefers-color-scheme:dark){text{fill:#ececec}.sub{fill:#a9a9a9}.page{fill:#16191d}"
+    ".edge{stroke:#7d858e}.tip{fill:#7d858e}}"
+)
+
+
+def to_svg(graph: nx.DiGraph, title: str = "") -> str:
+    """Draw `graph` with its legend and title.
+
+    Nodes carry `label`, `kind`, `op`, `axes`, `equation` and `layer`; what is missing is left out of the drawing.
+    """
+    lines = {node: _label_lines(str(data.get("label") or node)) for node, data in graph.nodes(data=True)}
+    size = {node: _box(lines[node], str(graph.nodes[node].get("kind", ""))) for node in graph}
+    drawing = layout(graph, size)
+    kinds = [kind for kind in LOOKS if any(k == kind for _, k in graph.nodes(data="kind"))]
+    legend, legend_height = _legend(kinds, max(drawing.width, 640.0))
+    width = max(drawing.width, 640.0)
+    shift_x, shift_y = (width - drawing.width) / 2, TITLE_HEIGHT + legend_height
+    height = shift_y + drawing.height
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
+        f'height="{height:.0f}" role="img" aria-label={quoteattr(title or "graph")}>',
+        f"<title>{escape(title or 'graph')}</title><style>{BASE_CSS}{kind_css()}</style>",
+        '<rect class="page" width="100%" height="100%"/>',
+        f'<text class="title" x="24" y="22">{escape(title)}</text>',
+        legend,
+        f'<g transform="translate({shift_x:.1f},{shift_y:.1f})">',
+        *_edges(graph, drawing, size),
+        *(_node(graph.nodes[node], drawing.centres[node], size[node], lines[node]) for node in graph),
+        "</g></svg>",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def tooltip(data: Mapping[str, Any]) -> str:
+    """The text shown over a node: equation, then kind, operation, axes and layer."""
+    facts = [str(data.get("kind", ""))]
+    facts += [f"op {data['op']}"] if data.get("op") else []
+    facts += [f"axes ({', '.join(map(str, data['axes']))})"] if data.get("axes") else []
+    facts += [f"layer {data['layer']}"] if data.get("layer") else []
+    return "\n".join(part for part in (str(data.get("equation", "")), " · ".join(f for f in facts if f)) if part)
+
+
+def _label_lines(label: str) -> list[str]:
+    return textwrap.wrap(label, LABEL_WIDTH, break_long_words=True)[:3] or [""]
+
+
+def _box(lines: Sequence[str], kind: str) -> tuple[float, float]:
+    slack = 20.0 if kind in ("map", "latent", "output", "update") else 34.0
+    return max(len(line) for line in lines) * CHARACTER + slack, LINE * len(lines) + (17.0 if kind == "state" else 13.0)
+
+
+def _node(data: Mapping[str, Any], centre: Point, size: tuple[float, float], lines: Sequence[str]) -> str:
+    kind = str(data.get("kind", ""))
+    top = -LINE * (len(lines) - 1) / 2 + (3.0 if kind in ("state", "loss") else 0.0)
+    text = "".join(f'<text y="{top + LINE * i:.1f}">{escape(line)}</text>' for i, line in enumerate(lines))
+    return (
+        f'<g class="node k-{kind if kind in LOOKS else "other"}" transform="translate({centre[0]:.1f},{centre[1]:.1f})">'
+        f'<title>{escape(tooltip(data))}</title><path d="{look(kind).outline(*size)}"/>{text}</g>'
+    )
+
+
+def _edges(graph: nx.DiGraph, drawing: Layout, size: Mapping[Hashable, tuple[float, float]]) -> list[str]:
+    parts = []
+    for edge, route in drawing.routes.items():
+        back = edge in drawing.back_edges
+        down = -1.0 if back else 1.0  # a back edge leaves at the top and arrives at the bottom
+        points = list(route)
+        for end, side, gap in ((0, 1.0, 0.0), (-1, -1.0, 6.0)):
+            node = edge[end]
+            x = points[end][0] + _port(graph, drawing, edge, size[node][0], node, below=side == down)
+            points[end] = (x, points[end][1] + side * down * (size[node][1] / 2 + gap))
+        path, (x, y) = _curve(points), points[-1]
+        tip = f"M{x:.1f},{y + 6 * down:.1f} l-4,{-7 * down:.0f} h8 Z"
+        names = [str(graph.nodes[node].get("label") or node) for node in edge]
+        position = graph.edges[edge].get("position")
+        note = f"{names[0]} → {names[1]}" + (f" (argument {position})" if position is not None else "")
+        css = "edge back" if back else "edge"
+        parts.append(f'<path class="{css}" d="{path}"><title>{escape(note)}</title></path><path class="tip" d="{tip}"/>')
+    return parts
+
+
+def _port(
+    graph: nx.DiGraph,
+    drawing: Layout,
+    edge: tuple[Hashable, Hashable],
+    width: float,
+    node: Hashable,
+    below: bool,
+) -> float:
+    """Offset along the side of a box, so that several edges do not share one point."""
+    here = []
+    for each in [*graph.out_edges(node), *graph.in_edges(node)]:
+        leaves = each[0] == node
+        if each in drawing.routes and (leaves != (each in drawing.back_edges)) == below:
+            here.append((drawing.routes[each][1 if leaves else -2][0], each))
+    order = [each for _, each in sorted(here, key=lambda pair: pair[0])]
+    step = min(14.0, 0.6 * width / max(len(order), 1))
+    return (order.index(edge) - (len(order) - 1) / 2) * step
+
+
+def _curve(points: Sequence[Point]) -> str:
+    """Cubic Béziers through the points, vertical at each of them."""
+    path = f"M{points[0][0]:.1f},{points[0][1]:.1f}"
+    for (x0, y0), (x1, y1) in zip(points, points[1:]):
+        middle = (y1 - y0) / 2
+        path += f" C{x0:.1f},{y0 + middle:.1f} {x1:.1f},{y1 - middle:.1f} {x1:.1f},{y1:.1f}"
+    return path
+
+
+def _legend(kinds: Sequence[str], width: float) -> tuple[str, float]:
+    parts = ['<g class="legend">']
+    x, y = 24.0, TITLE_HEIGHT + 12.0
+    for kind in kinds:
+        text = f"{kind}: {look(kind).meaning}"
+        needed = 58 + len(text) * 6.7
+        if x + needed > width and x > 24:
+            x, y = 24.0, y + LEGEND_ROW
+        parts.append(
+            f'<g class="node k-{kind}" transform="translate({x + 15:.1f},{y:.1f})"><path d="{look(kind).outline(30, 17)}"/>'
+            f'<text x="22">{escape(text)}</text></g>'
+        )
+        x += needed
+    return "".join(parts) + "</g>", y + LEGEND_ROW / 2 - TITLE_HEIGHT if kinds else 0.0
