@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tpc.commandline import Commands, print_json
+from tpc.commandline import Commands, point, powers_of_two, print_json, write_output
 from tpc.errors import UserError
 from tpc.options import (
     NOT_JOB,
@@ -34,11 +34,12 @@ STAGES = {
     "numpy": "py", "c": "c", "cuda": "cu", "dot": "dot", "json": "json",
 }  # fmt: skip
 
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="tpc", message="tpc %(version)s")
 @debug_option
 def main() -> None:
-    """Tensor Program Compiler: write a network as a program, derive its infinite-width limit, train the limit.
+    """Tensor Program Compiler: write a network as a program, derive its infinite-width limit, train it.
 
     \b
     Start here:
@@ -54,7 +55,9 @@ def main() -> None:
 @program_options
 @click.option("--emit", "stages", type=click.Choice(list(STAGES)), multiple=True, metavar="STAGE",
               help=f"Print a stage: {', '.join(STAGES)}. Repeatable.")  # fmt: skip
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Write each stage to a file in DIR.")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Write each stage to a file in DIR."
+)
 @debug_option
 def compile_command(
     program: Path, function: str | None, settings: tuple[tuple[str, Any], ...], limit: str,
@@ -78,7 +81,7 @@ def compile_command(
     texts = {stage: derived.emit(stage) for stage in dict.fromkeys(stages)}
     for stage, text in texts.items():
         if out is not None:
-            _write(out / f"{stage}.{STAGES[stage]}", text)
+            write_output(out / f"{stage}.{STAGES[stage]}", text)
         elif len(texts) > 1:
             click.echo(f"# {stage}\n\n{text}\n")
         else:
@@ -88,7 +91,12 @@ def compile_command(
 @main.command()
 @program_argument
 @program_options
-@click.option("--format", "kind", type=click.Choice(["svg", "dot", "html", "json"]), help="Default: by the name of FILE, else svg.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["svg", "dot", "html", "json"]),
+    help="Default: by the name of FILE, else svg.",
+)
 @click.option("--full", is_flag=True, help="Show trivial nodes too (views, constants).")
 @file_option
 @debug_option
@@ -110,17 +118,19 @@ def graph(
     kind = kind or (suffix if suffix in FORMATS else "svg")
     derived = _derive(program, function, settings, limit)
     title = f"{program.stem}: {limit}-limit"
-    _write(output, render(derived.to_networkx(), kind, title=title, collapse=not full))
+    write_output(output, render(derived.to_networkx(), kind, title=title, collapse=not full))
 
 
 @main.command()
 @click.argument("phi")
 @click.argument("psi", required=False)
 @click.option("--series", type=click.IntRange(0, 40), metavar="K", help="Mehler coefficients up to order K.")
-@click.option("--at", metavar="P,Q,C", help="Evaluate at variances P, Q and covariance C.")
+@click.option("--at", type=point, metavar="P,Q,C", help="Evaluate at variances P, Q and covariance C.")
 @json_option
 @debug_option
-def kernel(phi: str, psi: str | None, series: int | None, at: str | None, as_json: bool) -> None:
+def kernel(
+    phi: str, psi: str | None, series: int | None, at: tuple[float, float, float] | None, as_json: bool
+) -> None:
     """Show V[PHI,PSI] = E φ(u)ψ(v) for Gaussian u, v: closed form, the rule that gave it, series, value.
 
     \b
@@ -131,14 +141,7 @@ def kernel(phi: str, psi: str | None, series: int | None, at: str | None, as_jso
     """
     from tpc.gaussian import explain
 
-    point = None
-    if at is not None:
-        try:
-            p, q, c = (float(part) for part in at.split(","))
-        except ValueError:
-            raise click.BadParameter(f"{at!r} is not three numbers P,Q,C such as 1,2,0.5.", param_hint="--at") from None
-        point = (p, q, c)
-    text, record = explain(phi, psi, series=series, at=point)
+    text, record = explain(phi, psi, series=series, at=at)
     if as_json:
         print_json(record)
     else:
@@ -149,15 +152,21 @@ def kernel(phi: str, psi: str | None, series: int | None, at: str | None, as_jso
 @click.argument("program", required=False, type=click.Path(dir_okay=False, path_type=Path))
 @program_options
 @train_options
-@click.option("--out", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Default: runs/<program>-<data>-<n>.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Default: runs/<program>-<data>-<n>."
+)
 @click.option("--overwrite", is_flag=True, help="Replace the run in RUN_DIR.")
-@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Go on with an unfinished run.")
+@click.option(
+    "--resume", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Go on with an unfinished run."
+)
 @config_option
-@click.option("--report/--no-report", default=True, show_default=True, help="Write report.html and plots at the end.")
+@click.option(
+    "--report/--no-report", default=True, show_default=True, help="Write report.html and plots at the end."
+)
 @json_option
 @debug_option
 @click.pass_context
-def train(ctx: click.Context, **given: Any) -> None:
+def train(ctx: click.Context, /, **given: Any) -> None:
     """Train the limit of PROGRAM (programs/mlp.py unless given) and write a run directory.
 
     \b
@@ -191,17 +200,18 @@ def train(ctx: click.Context, **given: Any) -> None:
 
 
 def _finish(result: RunResult, report: bool, as_json: bool) -> None:
+    scores = {"test_accuracy": result.evaluation.accuracy, "test_loss": result.evaluation.loss}
     files = {"run": str(result.run.path)}
+    if not as_json:
+        click.echo(f"test accuracy {scores['test_accuracy']:.2%}, test loss {scores['test_loss']:.4f}")
     if report:
         from tpc.report.run_report import write_report
 
         files["report"] = str(write_report(result.run, result.evaluation, result.dataset.class_names))
     if as_json:
-        print_json({**files, "test_loss": result.evaluation.loss, "test_accuracy": result.evaluation.accuracy})
-        return
-    click.echo(f"test accuracy {result.evaluation.accuracy:.2%}, test loss {result.evaluation.loss:.4f}")
-    for name, path in files.items():
-        click.echo(f"{name}: {path}")
+        print_json(scores | files)
+    else:
+        click.echo("\n".join(f"{name}: {path}" for name, path in files.items()))
 
 
 @main.command("eval")
@@ -233,15 +243,26 @@ def eval_command(run_dir: Path, data_dir: str | None, backend: str | None, as_js
 @program_argument
 @program_options
 @click.option("--rank", type=click.IntRange(min=1), default=8, show_default=True)
-@click.option("--steps", type=click.IntRange(min=0), default=3, show_default=True, help="Training steps to compare.")
-@click.option("--widths", default="128:4096", show_default=True, metavar="LOW:HIGH", help="Powers of two in this range.")
+@click.option(
+    "--steps", type=click.IntRange(min=0), default=3, show_default=True, help="Training steps to compare."
+)
+@click.option(
+    "--widths",
+    type=powers_of_two,
+    default="128:4096",
+    show_default=True,
+    metavar="LOW:HIGH",
+    help="Powers of two in this range.",
+)
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Networks per width.")
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write the plot (svg, png or pdf).")
+@click.option(
+    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write the plot (svg, png or pdf)."
+)
 @json_option
 @debug_option
 def check(
     program: Path, function: str | None, settings: tuple[tuple[str, Any], ...], limit: str,
-    rank: int, steps: int, widths: str, seeds: int, plot: Path | None, as_json: bool,
+    rank: int, steps: int, widths: list[int], seeds: int, plot: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Train finite networks of growing width beside the limit; the error must fall like width^(-1/2).
 
@@ -252,11 +273,12 @@ def check(
       tpc check programs/mlp.py
       tpc check programs/resmlp.py --widths 128:1024 --seeds 3 --plot check.svg
     """
-    from tpc.report.console import print_check
     from tpc.tasks.check import run_check
 
+    from tpc.report.console import print_check
+
     loaded = _load(program, function, settings)
-    result = run_check(loaded, rank=rank, steps=steps, widths=_widths(widths), seeds=seeds, limit=limit)
+    result = run_check(loaded, rank=rank, steps=steps, widths=widths, seeds=seeds, limit=limit)
     if plot is not None:
         from tpc.report.plots import plot_check
 
@@ -350,7 +372,9 @@ def data_verify(name: str, data_dir: Path | None, as_json: bool) -> None:
         print_checks(rows)
     bad = sum(not row.ok for row in rows)
     if bad or not rows:
-        raise UserError(f"{bad} of {len(rows)} files of {name} cannot be used." if rows else f"{name} is not there.")
+        raise UserError(
+            f"{bad} of {len(rows)} files of {name} cannot be used." if rows else f"{name} is not there."
+        )
 
 
 def _derive(path: Path, function: str | None, settings: tuple[tuple[str, Any], ...], limit: str) -> Any:
@@ -372,28 +396,6 @@ def _default_program() -> Path:
             "program, or run the command where programs/ lies."
         )
     return DEFAULT_PROGRAM
-
-
-def _widths(text: str) -> list[int]:
-    try:
-        low, high = (int(part) for part in text.split(":"))
-    except ValueError:
-        low = high = 0
-    widths = [1 << k for k in range(1, 24) if low <= 1 << k <= high]
-    if len(widths) < 2:
-        raise click.BadParameter(f"{text!r} holds fewer than two powers of two; try 128:4096.", param_hint="--widths")
-    return widths
-
-
-def _write(path: Path | None, text: str) -> None:
-    if path is None:
-        click.echo(text, nl=not text.endswith("\n"))
-        return
-    from tpc.runtime.checkpoint import write_atomic
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, text)
-    click.echo(f"wrote {path}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import traceback
+from pathlib import Path
 from typing import Any
 
 import click
@@ -79,48 +80,69 @@ def parse_value(text: str) -> int | float | bool | str:
     return text
 
 
-class KeyValue(click.ParamType):
-    """key=value with the value read as int, float, bool or text."""
-
-    name = "key=value"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
-        if isinstance(value, tuple):
-            return value
-        key, equals, text = str(value).partition("=")
-        if not equals or not key.strip():
-            self.fail(f"{value!r} is not of the form name=value.", param, ctx)
-        return key.strip(), parse_value(text.strip())
+def key_value(text: str | tuple[str, Any]) -> tuple[str, Any]:
+    """'hidden=3' → ('hidden', 3)."""
+    if isinstance(text, tuple):
+        return text
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise click.BadParameter(f"{text!r} is not of the form name=value.")
+    return key.strip(), parse_value(value.strip())
 
 
-class Multiplier(KeyValue):
-    """name=number."""
-
-    name = "name=number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
-        key, number = super().convert(value, param, ctx)
-        if isinstance(number, bool | str) or not abs(number) < float("inf"):
-            self.fail(f"{value!r} is not of the form name=number, such as embed=0.1.", param, ctx)
-        return key, float(number)
+def multiplier(text: str | tuple[str, Any]) -> tuple[str, float]:
+    """'embed=0.1' → ('embed', 0.1)."""
+    key, number = key_value(text)
+    if isinstance(number, bool | str) or not abs(number) < float("inf"):
+        raise click.BadParameter(f"{text!r} is not of the form name=number, such as embed=0.1.")
+    return key, float(number)
 
 
-class Drop(click.ParamType):
-    """EPOCH:FACTOR."""
+def drop(text: str | tuple[int, float]) -> tuple[int, float]:
+    """'40:0.15' → (40, 0.15)."""
+    if isinstance(text, tuple):
+        return text
+    from tpc.tasks.classify import parse_drop
 
-    name = "epoch:factor"
+    try:
+        return parse_drop(text)
+    except UserError as error:
+        raise click.BadParameter(str(error)) from error
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, float]:
-        if isinstance(value, tuple):
-            return value
-        from tpc.tasks.classify import parse_drop
 
-        try:
-            return parse_drop(str(value))
-        except UserError as error:
-            self.fail(str(error), param, ctx)
+def point(text: str) -> tuple[float, float, float]:
+    """'1,2,0.5' → (1.0, 2.0, 0.5)."""
+    try:
+        p, q, c = (float(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not three numbers P,Q,C such as 1,2,0.5.") from None
+    return p, q, c
+
+
+def powers_of_two(text: str) -> list[int]:
+    """'128:512' → [128, 256, 512]."""
+    low, _, high = text.partition(":")
+    if low.isdecimal() and high.isdecimal():
+        found = [1 << k for k in range(1, 24) if int(low) <= 1 << k <= int(high)]
+        if len(found) > 1:
+            return found
+    raise click.BadParameter(
+        f"{text!r} is not LOW:HIGH with two or more powers of two between; try 128:4096."
+    )
 
 
 def print_json(record: Any) -> None:
     """One JSON object on standard output."""
     click.echo(json.dumps(record, indent=2, default=float))
+
+
+def write_output(path: Path | None, text: str) -> None:
+    """Write `text` to a file in one step and say so, or print it."""
+    if path is None:
+        click.echo(text, nl=not text.endswith("\n"))
+        return
+    from tpc.runtime.checkpoint import write_atomic
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, text)
+    click.echo(f"wrote {path}")

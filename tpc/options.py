@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from tpc.commandline import Drop, KeyValue, Multiplier, remember_debug
+from tpc.commandline import drop, key_value, multiplier, remember_debug
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 LIMITS = ("pi", "nngp", "ntk", "mu")
@@ -16,28 +16,48 @@ NOT_JOB = ("program", "out", "overwrite", "resume", "as_json", "report")
 
 program_argument = click.argument("program", type=click.Path(dir_okay=False, path_type=Path))
 file_option = click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to FILE, not to the screen."
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write to FILE, not to the screen.",
 )
 
 
 def debug_option(command: Command) -> Command:
     """--debug, accepted by every command."""
     return click.option(
-        "--debug", is_flag=True, expose_value=False, callback=remember_debug, help="Show the traceback of an error."
+        "--debug",
+        is_flag=True,
+        expose_value=False,
+        callback=remember_debug,
+        help="Show the traceback of an error.",
     )(command)
 
 
 def json_option(command: Command) -> Command:
     """--json, for scripts."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(
+        command
+    )
 
 
 def program_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--function, --set and --limit."""
     for option in (
-        click.option("--limit", type=click.Choice(LIMITS), default="pi", show_default=True, help="Which limit to take."),
-        click.option("--set", "settings", type=KeyValue(), multiple=True, help="A keyword argument of the program."),
-        click.option("--function", metavar="NAME", help="Which function, when the file holds several networks."),
+        click.option(
+            "--limit", type=click.Choice(LIMITS), default="pi", show_default=True, help="Which limit to take."
+        ),
+        click.option(
+            "--set",
+            "settings",
+            type=key_value,
+            metavar="NAME=VALUE",
+            multiple=True,
+            help="A keyword argument of the program.",
+        ),
+        click.option(
+            "--function", metavar="NAME", help="Which function, when the file holds several networks."
+        ),
     ):
         command = option(command)
     return command
@@ -48,31 +68,85 @@ def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
     from_one = click.IntRange(min=1)
     positive = click.FloatRange(min=0, min_open=True)
     options = (
-        click.option("--data", default="digits", show_default=True, metavar="NAME", help="digits or cifar10."),
+        click.option(
+            "--data", default="digits", show_default=True, metavar="NAME", help="digits or cifar10."
+        ),
         click.option("--data-dir", type=click.Path(file_okay=False), help="Where the data set lies."),
-        click.option("--limit-train-size", type=from_one, metavar="N", help="Train on the first N samples only."),
-        click.option("--backend", default="numpy", show_default=True, metavar="NAME", help="Where arrays live: numpy, native, cupy."),
-        click.option("--rank", type=from_one, default=100, show_default=True, help="Dimension r of the latents."),
-        click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True),
-        click.option("--mode", type=click.Choice(["exact", "folded"]), default="exact", show_default=True, help="Keep every atom, or fold."),
+        click.option(
+            "--limit-train-size", type=from_one, metavar="N", help="Train on the first N samples only."
+        ),
+        click.option(
+            "--backend",
+            default="numpy",
+            show_default=True,
+            metavar="NAME",
+            help="What computes: numpy, native or cupy.",
+        ),
+        click.option(
+            "--rank", type=from_one, default=100, show_default=True, help="Dimension r of the latents."
+        ),
+        click.option(
+            "--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True
+        ),
+        click.option(
+            "--mode",
+            type=click.Choice(["exact", "folded"]),
+            default="exact",
+            show_default=True,
+            help="Keep every atom, or fold.",
+        ),
         click.option("--storage", metavar="DTYPE", help="Number type of stored atoms."),
         click.option("--init", metavar="NAME", help="Initialization: paper, zero_readout."),
         click.option("--epochs", type=click.IntRange(min=0), default=10, show_default=True),
         click.option("--batch-size", type=from_one, default=32, show_default=True),
         click.option("--lr", type=positive, default=1.0, show_default=True, help="Learning rate."),
-        click.option("--lr-mult", type=Multiplier(), multiple=True, help="Learning-rate multiplier of a parameter."),
-        click.option("--lr-drop", type=Drop(), multiple=True, help="Multiply the rate by FACTOR after EPOCH epochs."),
+        click.option(
+            "--lr-mult",
+            type=multiplier,
+            metavar="NAME=NUMBER",
+            multiple=True,
+            help="Learning-rate multiplier of a parameter.",
+        ),
+        click.option(
+            "--lr-drop",
+            type=drop,
+            metavar="EPOCH:FACTOR",
+            multiple=True,
+            help="Multiply the rate by FACTOR after EPOCH epochs.",
+        ),
         click.option("--clip", type=positive, help="Largest gradient norm."),
-        click.option("--clip-drop", type=Drop(), multiple=True, help="Multiply --clip by FACTOR after EPOCH epochs."),
-        click.option("--clip-mode", type=click.Choice(["param", "global"]), default="param", show_default=True),
+        click.option(
+            "--clip-drop",
+            type=drop,
+            metavar="EPOCH:FACTOR",
+            multiple=True,
+            help="Multiply --clip by FACTOR after EPOCH epochs.",
+        ),
+        click.option(
+            "--clip-mode", type=click.Choice(["param", "global"]), default="param", show_default=True
+        ),
         click.option("--weight-decay", type=click.FloatRange(min=0), default=0.0, show_default=True),
         click.option("--decay-follows-lr-mult", is_flag=True, help="Multiply the decay by --lr-mult, too."),
-        click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True),
-        click.option("--loss", type=click.Choice(["cross_entropy", "mse"]), default="cross_entropy", show_default=True),
-        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides initialization and order."),
-        click.option("--checkpoint-steps", type=from_one, metavar="N", help="Write a checkpoint every N steps."),
-        click.option("--checkpoint-seconds", type=positive, default=300.0, show_default=True, help="… and this often."),
-    )  # fmt: skip
+        click.option(
+            "--momentum", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True
+        ),
+        click.option(
+            "--loss", type=click.Choice(["cross_entropy", "mse"]), default="cross_entropy", show_default=True
+        ),
+        click.option(
+            "--seed",
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            help="Decides initialization and order.",
+        ),
+        click.option(
+            "--checkpoint-steps", type=from_one, metavar="N", help="Write a checkpoint every N steps."
+        ),
+        click.option(
+            "--checkpoint-seconds", type=positive, default=300.0, show_default=True, help="… and this often."
+        ),
+    )
     for option in reversed(options):
         command = option(command)
     return command

@@ -1,6 +1,7 @@
 """Small synthetic data sets in the official formats of CIFAR-10."""
 
 import pickle
+import shutil
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,11 @@ def write_python2(sample: Sample, root: Path) -> Path:
     for name, pixels, labels in zip(BATCHES, sample.pixels, sample.labels):
         (folder / name).write_bytes(python2_batch(pixels, labels, name))
     names = b"".join(f"S'{name}'\np{index + 5}\na".encode() for index, name in enumerate(NAMES))
-    meta = b"(dp1\nS'num_cases_per_batch'\np2\nI6\nsS'label_names'\np3\n(lp4\n" + names + b"sS'num_vis'\nI3072\ns."
+    meta = (
+        b"(dp1\nS'num_cases_per_batch'\np2\nI6\nsS'label_names'\np3\n(lp4\n"
+        + names
+        + b"sS'num_vis'\nI3072\ns."
+    )
     (folder / "batches.meta").write_bytes(meta)
     return folder
 
@@ -68,7 +73,9 @@ def python2_batch(pixels: np.ndarray, labels: list[int], name: str) -> bytes:
     raw = pixels.tobytes()
     rows = len(pixels).to_bytes(2, "little")
     array = (
-        b"cnumpy.core.multiarray\n_reconstruct\nq\x08cnumpy\nndarray\nq\x09K\x00\x85q\x0a" + short(b"b") + b"\x87Rq\x0b"
+        b"cnumpy.core.multiarray\n_reconstruct\nq\x08cnumpy\nndarray\nq\x09K\x00\x85q\x0a"
+        + short(b"b")
+        + b"\x87Rq\x0b"
         b"(K\x01M" + rows + b"M\x00\x0c\x86cnumpy\ndtype\nq\x0c" + short(b"u1") + b"K\x00K\x01\x87Rq\x0d"
         b"(K\x03" + short(b"|") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89"
         b"T" + len(raw).to_bytes(4, "little") + raw + b"tb"
@@ -100,3 +107,16 @@ def pack(folder: Path, archive: Path) -> Path:
         for file in sorted(folder.iterdir(), reverse=True):
             tar.add(file, arcname=f"{folder.name}/{file.name}")
     return archive
+
+
+def write_layout(sample: Sample, layout: str, root: Path) -> Path:
+    """Write the sample and return the path that is given as data_dir."""
+    if layout == "python2 folder":
+        return write_python2(sample, root)
+    folder = write_binary(sample, root) if "binary" in layout else write_python(sample, root)
+    if "archive" not in layout:
+        return folder if "folder itself" in layout else root
+    archive = root / ("cifar-10-binary.tar.gz" if "binary" in layout else "cifar-10-python.tar.gz")
+    pack(folder, archive)
+    shutil.rmtree(folder)
+    return archive if "archive itself" in layout else root

@@ -1,6 +1,7 @@
 """The restricted pickle reader: what CIFAR-10 contains comes through, nothing else runs or is admitted."""
 
 import builtins
+import contextlib
 import os
 import pickle
 import re
@@ -54,7 +55,9 @@ def test_python2_pickle():
 
 
 def test_numbers_of_numpy():
-    got = loads(pickle.dumps({"labels": [np.int64(7), np.uint8(255)], "array": np.array([1, -2], dtype=">i4")}))
+    got = loads(
+        pickle.dumps({"labels": [np.int64(7), np.uint8(255)], "array": np.array([1, -2], dtype=">i4")})
+    )
     assert got["labels"] == [7, 255]
     assert got["array"].tolist() == [1, -2]
 
@@ -112,8 +115,7 @@ def test_the_hostile_sample_is_hostile_and_refused(tmp_path):
 def test_refused_values(value, protocol):
     raw = pickle.dumps({"data": PIXELS, "labels": value}, protocol)
     with pytest.raises(UnpickleError):
-        got = loads(raw)
-        assert type(got["labels"]) is not type(value)  # a bare allowed name stays an inert token
+        loads(raw)
 
 
 DTYPE = b"cnumpy\ndtype\n(X\x02\x00\x00\x00u1I0\nI1\ntR"
@@ -127,7 +129,7 @@ EMPTY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntC\x01btR
         (b".", "stack is empty"),
         (b"}", "pickle exhausted"),
         (b"K\x05.", "holds a int and not a dictionary"),
-        (b"\x80\x04\x95", "expected 8 bytes"),
+        (b"\x80\x04\x95", "not enough data"),
         (b"\xff.", "opcode b'\\\\xff' unknown"),
         (b"(ios\nsystem\n.", "instruction INST"),
         (b"cos\nsystem\n.", "names 'os.system'"),
@@ -153,6 +155,8 @@ EMPTY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntC\x01btR
         (b"}(K\x01K\x02u.", "expected a string, got int"),
         (b"}(X\x01\x00\x00\x00au.", "key without a value"),
         (b"}}(K\x01tb.", "sets the state of a dict"),
+        (b"}(X\x04\x00\x00\x00data" + EMPTY + b"u.", "array without content"),
+        (b"}(X\x04\x00\x00\x00data" + DTYPE + b"u.", "type without an array"),
         (EMPTY + b"}b.", "state of the wrong form"),
         (EMPTY + b"(K\x01(K\x04t" + DTYPE + b"\x89C\x02abtb.", "cannot reshape"),
         (EMPTY + b"(K\x01(J\xff\xff\xff\xfft" + DTYPE + b"\x89C\x02abtb.", "shape of the wrong form"),
@@ -171,10 +175,6 @@ def test_refused_streams(raw, message):
         loads(raw)
 
 
-def test_an_unset_array_is_not_data():
-    assert loads(b"}(X\x04\x00\x00\x00data" + EMPTY + b"u.") == {"data": None}
-
-
 def test_bombs_are_bounded():
     huge_memo = b"}r\xff\xff\xff\xff."
     assert loads(huge_memo) == {}  # the memo is sparse: no room for four billion entries
@@ -183,7 +183,9 @@ def test_bombs_are_bounded():
     with pytest.raises(UnpickleError, match="steps"):
         loads(b"}" + b"]" * MAX_OPCODES + b".")
     text = b"X" + struct.pack("<I", 10_000) + b"a" * 10_000 + b"q\x01"
-    repeat = b"c_codecs\nencode\nq\x02" + text + b"X\x06\x00\x00\x00latin1q\x03" + b"h\x02h\x01h\x03\x86R" * 50
+    repeat = (
+        b"c_codecs\nencode\nq\x02" + text + b"X\x06\x00\x00\x00latin1q\x03" + b"h\x02h\x01h\x03\x86R" * 50
+    )
     with pytest.raises(UnpickleError, match="more bytes than the file has"):
         loads(repeat + b".")
     nested = b")" + b"\x85" * 400_000
@@ -214,7 +216,5 @@ def test_damage_is_refused_or_harmless(data):
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200))
 def test_noise_is_refused_or_harmless(raw):
-    try:
+    with contextlib.suppress(UnpickleError):
         assert isinstance(loads(raw), dict)
-    except UnpickleError as error:
-        assert str(error)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from tpc.data import cifar10, digits
 from tpc.data.dataset import Dataset
 from tpc.data.download import Progress, fetch
 from tpc.data.source import FileCheck, Holding, Source
-from tpc.errors import UsageError
+from tpc.errors import DataError, UsageError
 
 SOURCES: dict[str, Source] = {source.name: source for source in (digits.SOURCE, cifar10.SOURCE)}
 
@@ -36,7 +38,9 @@ def load(
         raise UsageError(f"Expected inputs of type float32 or float64, got {np.dtype(dtype).name}.")
     if limit_train is not None and limit_train < 1:
         raise UsageError(f"Expected at least one training sample, got a limit of {limit_train}.")
-    return source.load(_folder(data_dir), limit_train, dtype)
+    folder = _folder(data_dir)
+    with _disk_trouble(folder):
+        return source.load(folder, limit_train, dtype)
 
 
 def get(
@@ -59,12 +63,19 @@ def get(
 
 def verify(name: str, data_dir: Path | None = None) -> list[FileCheck]:
     """Read every file of a data set in `data_dir` and say of each whether it can be used, and why not."""
-    return _source(name).check(_folder(data_dir))
+    source, folder = _source(name), _folder(data_dir)
+    with _disk_trouble(folder):
+        return source.check(folder)
 
 
 def ls(data_dir: Path | None = None) -> list[Holding]:
     """What is there of every data set, partial downloads included, by names and sizes only."""
     folder = _folder(data_dir)
+    with _disk_trouble(folder):
+        return _holdings(folder)
+
+
+def _holdings(folder: Path) -> list[Holding]:
     rows: list[Holding] = []
     for source in SOURCES.values():
         rows += source.holdings(folder)
@@ -75,6 +86,14 @@ def ls(data_dir: Path | None = None) -> list[Holding]:
                 status = f"partial download, {100 * size / download.size:.0f} %"
                 rows.append(Holding(source.name, str(part), size, status))
     return rows
+
+
+@contextmanager
+def _disk_trouble(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"Cannot look into {folder}: {error.strerror or error}.") from error
 
 
 def _folder(data_dir: Path | None) -> Path:

@@ -19,7 +19,7 @@ from tpc.data.cifar10_format import (
     Layout,
     corrupted,
 )
-from tpc.data.containers import Archive, Container, Folder
+from tpc.data.containers import MAX_FILE, Archive, Container, Folder
 from tpc.data.dataset import Dataset, Labels, Normalisation, require_limit
 from tpc.data.source import FileCheck, Holding, Source, md5_hex, md5_of
 from tpc.errors import DataError
@@ -49,14 +49,13 @@ def load_cifar10(
     names = CLASS_NAMES
     if layout.meta in sizes:
         names = layout.read_names(source.take(layout.meta), source.label(layout.meta))
-    wanted = sum(sizes[name] for name in layout.train) // WIDTH  # at least the number of images
-    if limit_train is not None:
-        wanted = min(wanted, limit_train)
+    room = sum(min(sizes[name], MAX_FILE) for name in layout.train) // WIDTH  # no fewer than there are images
+    wanted = room if limit_train is None else min(room, limit_train)
     train_x = np.empty((wanted, WIDTH), dtype)
     labels: list[Labels] = []
     rows = 0
     for name in layout.train:
-        if rows < wanted:
+        if limit_train is None or rows < limit_train:
             images, batch_labels = layout.read(source.take(name), source.label(name))
             kept = min(len(images), wanted - rows)
             NORMALISATION.apply(images[:kept], out=train_x[rows : rows + kept])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import tarfile
 import zlib
 from pathlib import Path
@@ -43,24 +44,23 @@ class Folder:
         return str(self.path / name)
 
     def sizes(self) -> dict[str, int]:
-        try:
-            files = {name: self.path / name for name in self.wanted}
-            return {name: file.stat().st_size for name, file in files.items() if file.is_file()}
-        except OSError as error:
-            raise DataError(f"Cannot look into {self.path}: {error.strerror or error}.") from error
+        files = {name: self.path / name for name in self.wanted}
+        return {name: file.stat().st_size for name, file in files.items() if file.is_file()}
 
     def take(self, name: str) -> bytes:
         file = self.path / name
         try:
             with file.open("rb") as stream:
-                content = stream.read(MAX_FILE + 1)
+                size = os.fstat(stream.fileno()).st_size
+                if size > MAX_FILE:
+                    raise DataError(
+                        f"{file} is too large: expected at most {MAX_FILE:,} bytes, got {size:,}."
+                    )
+                return stream.read(size)
         except FileNotFoundError as error:
             raise DataError(f"{file} is missing.") from error
         except OSError as error:
             raise DataError(f"Cannot read {file}: {error.strerror or error}.") from error
-        if len(content) > MAX_FILE:
-            raise DataError(f"{file} is too large: expected at most {MAX_FILE:,} bytes.")
-        return content
 
 
 class _Bounded(io.RawIOBase):
@@ -81,6 +81,9 @@ class _Bounded(io.RawIOBase):
         if self.total > MAX_TOTAL:
             raise _TooLarge(f"it unpacks to more than {MAX_TOTAL:,} bytes")
         return chunk
+
+
+CORRUPTED = (gzip.BadGzipFile, zlib.error, EOFError, tarfile.TarError, RecursionError, ValueError)
 
 
 class _TooLarge(Exception):
@@ -118,14 +121,7 @@ class Archive:
                 content = self._members(bounded)
                 while bounded.read(2**20):
                     pass
-        except (
-            zlib.error,
-            EOFError,
-            tarfile.TarError,
-            RecursionError,
-            ValueError,
-            gzip.BadGzipFile,
-        ) as error:
+        except CORRUPTED as error:
             raise DataError(f"{self.path} is truncated or corrupted: {error}.") from error
         except _TooLarge as error:
             raise DataError(f"{self.path} is not the archive it claims to be: {error}.") from error

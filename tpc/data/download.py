@@ -60,11 +60,8 @@ def _receive(download: Download, address: str, part: Path, progress: Progress | 
     if have == download.size:
         return
     _require_space(part.parent, download.size - have)
-    request = urllib.request.Request(address, headers={"User-Agent": "tpc"})
-    if have:
-        request.add_header("Range", f"bytes={have}-")
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+        with _open(address, have) as response:
             start = _start(response, have)
             _append(response, download, part, start, progress)
     except urllib.error.HTTPError as error:
@@ -82,6 +79,17 @@ def _receive(download: Download, address: str, part: Path, progress: Progress | 
         raise _stopped(part, download, str(error) or type(error).__name__) from error
     if part.stat().st_size < download.size:
         raise _stopped(part, download, "the server closed the connection")
+
+
+def _open(address: str, have: int) -> http.client.HTTPResponse:
+    headers = {"User-Agent": "tpc"} | ({"Range": f"bytes={have}-"} if have else {})
+    try:
+        response: http.client.HTTPResponse = urllib.request.urlopen(
+            urllib.request.Request(address, headers=headers), timeout=TIMEOUT
+        )
+    except (http.client.InvalidURL, ValueError) as error:
+        raise UsageError(f"{address!r} is not a usable address: {error}.") from error
+    return response
 
 
 def _start(response: http.client.HTTPResponse, have: int) -> int:
@@ -126,6 +134,8 @@ def _require_space(folder: Path, needed: int) -> None:
 
 def _stopped(part: Path, download: Download, why: str) -> DataError:
     have = part.stat().st_size if part.is_file() else 0
+    if not have:
+        part.unlink(missing_ok=True)
     return DataError(
         f"The download of {download.file} stopped after {have:,} of {download.size:,} bytes: {why}.\n"
         "  Fix: run the same command again; it continues from there."

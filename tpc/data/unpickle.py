@@ -291,4 +291,14 @@ def loads(raw: bytes) -> dict[str, Any]:
     result = machine.pop()
     if not isinstance(result, dict):
         raise UnpickleError(f"it holds a {type(result).__name__} and not a dictionary")
-    return {key: value.value if isinstance(value, _Array) else value for key, value in result.items()}
+    return {key: _finished(value) for key, value in result.items()}
+
+
+def _finished(value: Any) -> Any:
+    if isinstance(value, (_Name, _DType)):
+        raise UnpickleError("it holds a name or a type without an array")
+    if not isinstance(value, _Array):
+        return value
+    if value.value is None:
+        raise UnpickleError("it holds an array without content")
+    return value.value

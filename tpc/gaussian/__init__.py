@@ -1,7 +1,20 @@
 """Gaussian expectations of nonlinearities: closed forms with their derivations, and numeric kernels."""
 
+from tpc.gaussian.expectation import Expectation, ExpectationTerm, expectation
 from tpc.gaussian.kernel import Kernel, kernel
 from tpc.gaussian.moments import Step
 from tpc.gaussian.symbols import RHO, C, P, Q, gram
 
-__all__ = ["RHO", "C", "Kernel", "P", "Q", "Step", "gram", "kernel"]
+__all__ = [
+    "RHO",
+    "C",
+    "Expectation",
+    "ExpectationTerm",
+    "Kernel",
+    "P",
+    "Q",
+    "Step",
+    "expectation",
+    "gram",
+    "kernel",
+]

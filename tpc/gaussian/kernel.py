@@ -107,4 +107,4 @@ def _derive(phi: Expr, psi: Expr, left: Sum, right: Sum) -> tuple[Expr | None, t
 
 def finish(total: Expr) -> Expr:
     """Collect a derived value and write it in the stable primitives."""
-    return guard_zero(collect_terms(total).xreplace({ROOT: gap(P, Q, C)}), (P, Q))
+    return guard_zero(collect_terms(total).xreplace({ROOT: gap(P, Q, C)}), ((P, (C,)), (Q, (C,))))

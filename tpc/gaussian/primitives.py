@@ -159,13 +159,26 @@ class dawson(Function):  # noqa: N801
         return True
 
 
-def guard_zero(value: Expr, variances: tuple[Expr, ...]) -> Expr:
-    """Write the negative powers of these variances with `rsqrt`."""
+def guard_zero(value: Expr, sites: tuple[tuple[Expr, tuple[Expr, ...]], ...]) -> Expr:
+    """Write negative powers of what vanishes at a zero vector with `rsqrt`.
+
+    `sites` holds, per site, its variance and its covariances with the others.
+    """
+
+    def vanishes(base: Expr) -> bool:
+        if isinstance(base, gap) or not base.has(*(variance for variance, _ in sites)):
+            return False
+        return any(_at_zero_vector(base, variance, covariances) == 0 for variance, covariances in sites)
 
     def is_inverse(e: Expr) -> bool:
-        return bool(e.is_Pow and e.base in variances and e.exp.is_negative)
+        return bool(e.is_Pow and e.exp.is_negative and (2 * e.exp).is_Integer and vanishes(e.base))
 
     return value.replace(is_inverse, lambda e: rsqrt(e.base) ** (-2 * e.exp))
+
+
+def _at_zero_vector(base: Expr, variance: Expr, covariances: tuple[Expr, ...]) -> Expr:
+    flat = base.replace(lambda e: isinstance(e, gap) and variance in e.args, lambda _: sp.S.Zero)
+    return flat.xreplace({variance: sp.S.Zero, **dict.fromkeys(covariances, sp.S.Zero)})
 
 
 def textbook(value: Expr) -> Expr:

@@ -18,7 +18,7 @@ from sympy import Expr
 from tpc.errors import InternalError, ProgramError
 from tpc.limits.expect import expectation
 from tpc.limits.graph import Accumulate, Append, LimitGraph, State, Store, Update, gram
-from tpc.gaussian import homogeneity
+from tpc.gaussian.kernel import kernel
 from tpc.passes.normal import Normaliser, Term
 from tpc.passes.project import PREFIX, outers
 from tpc.program import ir, tensor
@@ -92,7 +92,7 @@ class PiLimit:
         for k, (fn, columns, thetas) in enumerate(forms):
             name = w.name if k == 0 else f"{w.name}.{k + 1}"
             atom = Axis(name, role="atom")
-            degree = homogeneity(fn.xreplace({argument(0): X}), X) if columns == 1 and not thetas else None
+            degree = _degree(fn) if columns == 1 and not thetas else None
             yield Store(
                 w.name,
                 name,
@@ -321,3 +321,10 @@ def _mean(t: LimitTerm, fn: Expr, *extra: Tensor) -> Tensor:
     mean = expectation(fn, t.latents, t.thetas)
     parts = mean.terms if isinstance(mean, tensor.Add) else (mean,)
     return tensor.add(tensor.contract((t.coefficient, part, *extra), t.over) for part in parts)
+
+
+def _degree(fn: Expr) -> int | None:
+    """k when fn(u0) is positively homogeneous of degree k; its atoms are then stored as unit vectors."""
+    phi = fn.xreplace({argument(0): X})
+    degrees = kernel(phi, phi).degrees
+    return None if degrees is None else degrees[0]

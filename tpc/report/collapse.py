@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import networkx as nx
 
-PASSING = frozenset({"view", "reshape", "broadcast", "expand", "identity", "neg", "transpose", "cast", "label"})
+PASSING = frozenset(
+    {"view", "reshape", "broadcast", "expand", "identity", "neg", "transpose", "cast", "label"}
+)
 CONSTANT = frozenset({"const", "constant", "number"})
 
 

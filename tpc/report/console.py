@@ -57,7 +57,13 @@ def print_checks(rows: Sequence[FileCheck]) -> None:
 def download_progress(title: str) -> Iterator[Callable[[int, int], None]]:
     """A function of (bytes there, bytes wanted): a bar on a terminal, a line per tenth elsewhere."""
     if sys.stderr.isatty():
-        from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
 
         columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
         with Progress("{task.description}", *columns, console=Console(stderr=True), transient=True) as bar:

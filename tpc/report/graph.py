@@ -15,7 +15,7 @@ FORMATS = ("svg", "dot", "html", "json")
 
 
 def render(graph: nx.DiGraph, kind: str, title: str = "", collapse: bool = True) -> str:
-    """`graph` in one of FORMATS; drawings leave trivial nodes out unless `collapse` is False, json keeps all."""
+    """`graph` in one of FORMATS; drawings leave trivial nodes out if `collapse`, json never."""
     if kind == "json":
         return to_json(graph, title)
     shown = collapse_trivial(graph) if collapse else graph
@@ -30,7 +30,8 @@ def render(graph: nx.DiGraph, kind: str, title: str = "", collapse: bool = True)
 
 def _page(svg: str, title: str) -> str:
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="color-scheme" content="light dark">'
         f'<meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
         "<style>body{margin:0}svg{max-width:100%;height:auto;display:block;margin:auto}"
         "@media (prefers-color-scheme:dark){body{background:#16191d}}</style></head>\n"

@@ -1,11 +1,12 @@
 """A graph as JSON.
 
     {"format": "tpc-graph", "version": 1, "title": str,
-     "nodes": [{"id": int, "label": str, "op": str, "kind": str, "axes": [str], "equation": str, "layer": str}],
+     "nodes": [{"id": int, "label": str, "op": str, "kind": str, "axes": [str],
+                "equation": str, "layer": str}],
      "edges": [{"source": int, "target": int, "position": int or null}]}
 
-`id` numbers the nodes from 0 in the order of the program; `kind` is one of tpc.report.style.LOOKS; `position` is
-the place of the source among the arguments of the target.
+`id` numbers the nodes from 0 in the order of the program; `kind` is one of tpc.report.style.LOOKS; `position`
+is the place of the source among the arguments of the target.
 """
 
 from __future__ import annotations
@@ -23,11 +24,16 @@ def to_record(graph: nx.DiGraph, title: str = "") -> dict[str, Any]:
     """The graph as plain dictionaries and lists, in the schema above."""
     number = {node: i for i, node in enumerate(graph)}
     nodes = [
-        {"id": number[node], **{key: str(data.get(key, "")) for key in TEXTS}, "axes": [str(a) for a in data.get("axes", ())]}
+        {
+            "id": number[node],
+            **{key: str(data.get(key, "")) for key in TEXTS},
+            "axes": [str(a) for a in data.get("axes", ())],
+        }
         for node, data in graph.nodes(data=True)
     ]
     edges = [
-        {"source": number[a], "target": number[b], "position": data.get("position")} for a, b, data in graph.edges(data=True)
+        {"source": number[a], "target": number[b], "position": data.get("position")}
+        for a, b, data in graph.edges(data=True)
     ]
     return {"format": FORMAT, "version": VERSION, "title": title, "nodes": nodes, "edges": edges}
 

@@ -3,8 +3,8 @@
 1. edges that close a cycle are turned round, then vertices are layered by longest path from the sources;
 2. an edge across several layers gets a bend in each of them;
 3. order: barycentre sweeps, the order with the fewest crossings is kept;
-4. coordinates: every vertex is pulled to the mean of its neighbours under the spacing constraints of its layer,
-   which is isotonic regression and solved exactly by pooling adjacent violators.
+4. coordinates: every vertex is pulled to the mean of its neighbours under the spacing constraints of its
+   layer, which is isotonic regression and solved exactly by pooling adjacent violators.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import networkx as nx
@@ -62,7 +63,9 @@ def layout(
     left = min((x[v] - widths[v] / 2 for v in x), default=0.0) - margin
     right = max((x[v] + widths[v] / 2 for v in x), default=0.0) + margin
     place = {
-        vertex: (x[vertex] - left, tops[i] + heights[i] / 2) for i, layer in enumerate(layers) for vertex in layer
+        vertex: (x[vertex] - left, tops[i] + heights[i] / 2)
+        for i, layer in enumerate(layers)
+        for vertex in layer
     }
     routes = {}
     for a, b in graph.edges:
@@ -99,7 +102,7 @@ def _back_edges(graph: nx.DiGraph) -> set[tuple[Node, Node]]:
 
 
 def _layers(dag: nx.DiGraph) -> dict[Node, int]:
-    """Longest path from a source; what has no more inputs than users then sinks to just above its first use."""
+    """Longest path from a source; then vertices sink to their first use if no edge grows."""
     rank: dict[Node, int] = {}
     order = list(nx.topological_sort(dag))
     for node in order:
@@ -152,7 +155,7 @@ def _order(layered: nx.DiGraph) -> list[list[Node]]:
 def crossings(layered: nx.DiGraph, layers: Sequence[Sequence[Node]]) -> int:
     """Number of pairs of edges between neighbouring layers that cross."""
     total = 0
-    for upper, lower in zip(layers, layers[1:]):
+    for upper, lower in pairwise(layers):
         place = {v: i for i, v in enumerate(lower)}
         seen: list[int] = []
         for vertex in upper:

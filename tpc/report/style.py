@@ -10,7 +10,7 @@ Outline = Callable[[float, float], str]
 
 @dataclass(frozen=True)
 class Look:
-    """Outline of a box, its graphviz shape, fill and line colour in light and dark, and what the kind means."""
+    """Outline, graphviz shape, (fill, line) colours in light and in dark, and what the kind means."""
 
     outline: Outline
     dot: str
@@ -29,8 +29,9 @@ def _rounded(radius: float) -> Outline:
         a = f"A{r:.1f},{r:.1f} 0 0 1"
         x, y = w / 2, h / 2
         return (
-            f"M{-x + r:.1f},{-y:.1f} H{x - r:.1f} {a} {x:.1f},{-y + r:.1f} V{y - r:.1f} {a} {x - r:.1f},{y:.1f} "
-            f"H{-x + r:.1f} {a} {-x:.1f},{y - r:.1f} V{-y + r:.1f} {a} {-x + r:.1f},{-y:.1f} Z"
+            f"M{-x + r:.1f},{-y:.1f} H{x - r:.1f} {a} {x:.1f},{-y + r:.1f} V{y - r:.1f} "
+            f"{a} {x - r:.1f},{y:.1f} H{-x + r:.1f} {a} {-x:.1f},{y - r:.1f} "
+            f"V{-y + r:.1f} {a} {-x + r:.1f},{-y:.1f} Z"
         )
 
     return outline
@@ -45,7 +46,8 @@ def _drum(w: float, h: float) -> str:
     x, y, e = w / 2, h / 2, 4.0
     return (
         f"M{-x:.1f},{-y + e:.1f} A{x:.1f},{e} 0 0 1 {x:.1f},{-y + e:.1f} V{y - e:.1f} "
-        f"A{x:.1f},{e} 0 0 1 {-x:.1f},{y - e:.1f} Z M{-x:.1f},{-y + e:.1f} A{x:.1f},{e} 0 0 0 {x:.1f},{-y + e:.1f}"
+        f"A{x:.1f},{e} 0 0 1 {-x:.1f},{y - e:.1f} Z "
+        f"M{-x:.1f},{-y + e:.1f} A{x:.1f},{e} 0 0 0 {x:.1f},{-y + e:.1f}"
     )
 
 
@@ -82,12 +84,20 @@ def _double(w: float, h: float) -> str:
 
 
 LOOKS: dict[str, Look] = {
-    "input": Look(_slanted, "parallelogram", ("#e3e7ec", "#4a5560"), ("#39424c", "#b7c2cd"), "input of the network"),
+    "input": Look(
+        _slanted, "parallelogram", ("#e3e7ec", "#4a5560"), ("#39424c", "#b7c2cd"), "input of the network"
+    ),
     "state": Look(_drum, "cylinder", ("#fbe3b5", "#9a6700"), ("#4d3a12", "#e0b354"), "trained state (A, B)"),
-    "latent": Look(_rounded(12), "box", ("#d7e8fb", "#1f5fa8"), ("#1d3a59", "#8bbdf2"), "latent in r dimensions"),
-    "gram": Look(_hexagon, "hexagon", ("#d5f0ea", "#117a65"), ("#144a40", "#7fd6c2"), "inner products (variances)"),
+    "latent": Look(
+        _rounded(12), "box", ("#d7e8fb", "#1f5fa8"), ("#1d3a59", "#8bbdf2"), "latent in r dimensions"
+    ),
+    "gram": Look(
+        _hexagon, "hexagon", ("#d5f0ea", "#117a65"), ("#144a40", "#7fd6c2"), "inner products (variances)"
+    ),
     "kernel": Look(_octagon, "octagon", ("#e9dcf8", "#6b35a8"), ("#3e2759", "#c7a6ee"), "kernel V[φ,ψ]"),
-    "contract": Look(_funnel, "invtrapezium", ("#d9f2d4", "#2e7d25"), ("#22451d", "#9bd992"), "sum over atoms"),
+    "contract": Look(
+        _funnel, "invtrapezium", ("#d9f2d4", "#2e7d25"), ("#22451d", "#9bd992"), "sum over atoms"
+    ),
     "map": Look(_rounded(3), "box", ("#f2f2f0", "#5d5d58"), ("#3a3a38", "#c4c4bd"), "elementwise operation"),
     "loss": Look(_house, "house", ("#fbd9d7", "#b3261e"), ("#571f1b", "#f0a39c"), "compared with the labels"),
     "update": Look(_note, "note", ("#fbdcec", "#a3246b"), ("#52203b", "#f0a1cb"), "update of the state"),

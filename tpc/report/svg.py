@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Hashable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
@@ -34,7 +35,7 @@ BASE_CSS = (
 def to_svg(graph: nx.DiGraph, title: str = "") -> str:
     """Draw `graph` with its legend and title.
 
-    Nodes carry `label`, `kind`, `op`, `axes`, `equation` and `layer`; what is missing is left out of the drawing.
+    Nodes carry `label`, `kind`, `op`, `axes`, `equation` and `layer`; what is missing is left out.
     """
     lines = {node: _label_lines(str(data.get("label") or node)) for node, data in graph.nodes(data=True)}
     size = {node: _box(lines[node], str(graph.nodes[node].get("kind", ""))) for node in graph}
@@ -65,7 +66,9 @@ def tooltip(data: Mapping[str, Any]) -> str:
     facts += [f"op {data['op']}"] if data.get("op") else []
     facts += [f"axes ({', '.join(map(str, data['axes']))})"] if data.get("axes") else []
     facts += [f"layer {data['layer']}"] if data.get("layer") else []
-    return "\n".join(part for part in (str(data.get("equation", "")), " · ".join(f for f in facts if f)) if part)
+    return "\n".join(
+        part for part in (str(data.get("equation", "")), " · ".join(f for f in facts if f)) if part
+    )
 
 
 def _label_lines(label: str) -> list[str]:
@@ -74,15 +77,18 @@ def _label_lines(label: str) -> list[str]:
 
 def _box(lines: Sequence[str], kind: str) -> tuple[float, float]:
     slack = 20.0 if kind in ("map", "latent", "output", "update") else 34.0
-    return max(len(line) for line in lines) * CHARACTER + slack, LINE * len(lines) + (17.0 if kind == "state" else 13.0)
+    return max(len(line) for line in lines) * CHARACTER + slack, LINE * len(lines) + (
+        17.0 if kind == "state" else 13.0
+    )
 
 
 def _node(data: Mapping[str, Any], centre: Point, size: tuple[float, float], lines: Sequence[str]) -> str:
     kind = str(data.get("kind", ""))
+    css = kind if kind in LOOKS else "other"
     top = -LINE * (len(lines) - 1) / 2 + (3.0 if kind in ("state", "loss") else 0.0)
     text = "".join(f'<text y="{top + LINE * i:.1f}">{escape(line)}</text>' for i, line in enumerate(lines))
     return (
-        f'<g class="node k-{kind if kind in LOOKS else "other"}" transform="translate({centre[0]:.1f},{centre[1]:.1f})">'
+        f'<g class="node k-{css}" transform="translate({centre[0]:.1f},{centre[1]:.1f})">'
         f'<title>{escape(tooltip(data))}</title><path d="{look(kind).outline(*size)}"/>{text}</g>'
     )
 
@@ -103,7 +109,8 @@ def _edges(graph: nx.DiGraph, drawing: Layout, size: Mapping[Hashable, tuple[flo
         position = graph.edges[edge].get("position")
         note = f"{names[0]} → {names[1]}" + (f" (argument {position})" if position is not None else "")
         css = "edge back" if back else "edge"
-        parts.append(f'<path class="{css}" d="{path}"><title>{escape(note)}</title></path><path class="tip" d="{tip}"/>')
+        parts.append(f'<path class="{css}" d="{path}"><title>{escape(note)}</title></path>')
+        parts.append(f'<path class="tip" d="{tip}"/>')
     return parts
 
 
@@ -129,7 +136,7 @@ def _port(
 def _curve(points: Sequence[Point]) -> str:
     """Cubic Béziers through the points, vertical at each of them."""
     path = f"M{points[0][0]:.1f},{points[0][1]:.1f}"
-    for (x0, y0), (x1, y1) in zip(points, points[1:]):
+    for (x0, y0), (x1, y1) in pairwise(points):
         middle = (y1 - y0) / 2
         path += f" C{x0:.1f},{y0 + middle:.1f} {x1:.1f},{y1 - middle:.1f} {x1:.1f},{y1:.1f}"
     return path
@@ -144,8 +151,8 @@ def _legend(kinds: Sequence[str], width: float) -> tuple[str, float]:
         if x + needed > width and x > 24:
             x, y = 24.0, y + LEGEND_ROW
         parts.append(
-            f'<g class="node k-{kind}" transform="translate({x + 15:.1f},{y:.1f})"><path d="{look(kind).outline(30, 17)}"/>'
-            f'<text x="22">{escape(text)}</text></g>'
+            f'<g class="node k-{kind}" transform="translate({x + 15:.1f},{y:.1f})">'
+            f'<path d="{look(kind).outline(30, 17)}"/><text x="22">{escape(text)}</text></g>'
         )
         x += needed
     return "".join(parts) + "</g>", y + LEGEND_ROW / 2 - TITLE_HEIGHT if kinds else 0.0

@@ -19,7 +19,7 @@ class Predictor(Protocol):
     def predict(self, x: Array) -> Array: ...
 
 
-class Stopped(Exception):  # noqa: N818 - a signal, not an error
+class Stopped(Exception):
     """`stop` became true between two blocks."""
 
 
@@ -56,7 +56,7 @@ def evaluate(
 
 
 def mean_loss(f: Array, labels: Array, loss: str) -> float:
-    """Mean over rows of cross-entropy −log softmax(f)_y, or of ½|f − onehot(y)|²."""
+    """Mean over rows of −log softmax(f)_y, or over rows and classes of (f − onehot(y))²."""
     rows = np.arange(len(f))
     if loss == "cross_entropy":
         top = f.max(axis=1)
@@ -65,5 +65,5 @@ def mean_loss(f: Array, labels: Array, loss: str) -> float:
     if loss == "mse":
         target = np.zeros_like(f)
         target[rows, labels] = 1.0
-        return float(0.5 * ((f - target) ** 2).sum(axis=1).mean())
+        return float(((f - target) ** 2).mean())
     raise UsageError(f"unknown loss {loss!r}; choose cross_entropy or mse.")

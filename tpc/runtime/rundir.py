@@ -1,4 +1,4 @@
-"""A run directory: config.toml, metrics.jsonl, checkpoints/, plots/, report.html and a copy of the program."""
+"""A run directory: config.toml, metrics.jsonl, checkpoints/, plots/, report.html, the program."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The training loop: seeded epochs, schedules, checkpoints, metrics; resuming repeats nothing and skips nothing.
+"""The training loop: seeded epochs, schedules, metrics, checkpoints; resuming repeats and skips nothing.
 
-Nothing random outlives a step: the order of epoch e is a function of (seed, e). Model, position in the epoch and
-the running sums of the epoch are therefore the whole state, and a resumed run equals an uninterrupted one.
+Nothing random outlives a step: the order of epoch e is a function of (seed, e). Model, position in the epoch
+and the running sums of the epoch are therefore the whole state; a resumed run equals an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ class Trainer:
         return time.monotonic() - self._saved_at >= self.settings.checkpoint_seconds
 
     def _checkpoint(self, probe: Array) -> None:
-        """Save; `probe` rows must predict finite numbers, so that a broken model replaces no good checkpoint."""
+        """Save, unless the prediction on `probe` rows shows that the model is broken."""
         if len(probe) and not np.isfinite(self.model.predict(self.train_x[probe])).all():
             self._require_finite(math.nan)
         self._update_clock()
@@ -248,8 +248,9 @@ class Trainer:
         self._checkpoint(probe)
         at = self.position
         raise InterruptedRunError(
-            f"stopped by {interrupt.name} in epoch {at.epoch + 1} after step {at.step} of {self.total_steps}; "
-            f"the checkpoint is written. Go on with: tpc train --resume {self.checkpoints.directory.parent}"
+            f"stopped by {interrupt.name} in epoch {at.epoch + 1} after step {at.step} of "
+            f"{self.total_steps}; the checkpoint is written. Go on with: "
+            f"tpc train --resume {self.checkpoints.directory.parent}"
         )
 
     def _require_finite(self, loss: float) -> None:
@@ -262,8 +263,8 @@ class Trainer:
         kept = f" The checkpoint of step {saved.state['position']['step']} is kept." if saved else ""
         self.log.write({"kind": "diverged", "step": at.step, "epoch": at.epoch, "lr": lr})
         raise DivergedError(
-            f"training diverged: the loss became {loss} after step {at.step} (epoch {at.epoch + 1}, lr {lr:g}). "
-            f"Lower the learning rate (--lr {lr / 4:g}){clip}.{kept}"
+            f"training diverged: the loss became {loss} after step {at.step} "
+            f"(epoch {at.epoch + 1}, lr {lr:g}). Lower the learning rate (--lr {lr / 4:g}){clip}.{kept}"
         )
 
     def _update_clock(self) -> None:

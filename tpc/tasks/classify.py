@@ -1,4 +1,4 @@
-"""Classification: a program and a data set become a trained limit in a run directory, resumable and evaluable."""
+"""Classification: a program and a data set become a trained limit in a run directory, ready to resume."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MAX_STEP_RECORDS = 20_000
 
 @dataclass(frozen=True)
 class TrainJob:
-    """Everything needed to repeat a training; the fields are the options of `tpc train` and keys of config.toml."""
+    """Everything needed to repeat a training; the fields are the entries of config.toml."""
 
     program: str
     function: str | None = None
@@ -125,7 +125,9 @@ def parse_drop(text: str) -> tuple[int, float]:
     return drop
 
 
-def train(job: TrainJob, out: Path | None = None, overwrite: bool = False, stream: TextIO | None = None) -> RunResult:
+def train(
+    job: TrainJob, out: Path | None = None, overwrite: bool = False, stream: TextIO | None = None
+) -> RunResult:
     """Train from the start; nothing is written before program, data and settings are known to be good."""
     if out is not None:
         rundir.check_free(out, overwrite)
@@ -180,7 +182,9 @@ class CheckpointEvaluation:
         return {"step": self.step, "classes": list(self.class_names), **self.evaluation.to_dict()}
 
 
-def evaluate_run(run: RunDir, data_dir: str | None = None, backend: str | None = None) -> CheckpointEvaluation:
+def evaluate_run(
+    run: RunDir, data_dir: str | None = None, backend: str | None = None
+) -> CheckpointEvaluation:
     """Evaluate the newest checkpoint on the test set."""
     job = TrainJob.from_config(run.read_config())
     checkpoint = run.checkpoints.require()
@@ -221,8 +225,6 @@ def _load(job: TrainJob) -> Dataset:
 
 
 def _check_fit(job: TrainJob, model: Model, dataset: Dataset) -> None:
-    if not 1 <= job.batch_size:
-        raise UsageError(f"--batch-size must be at least 1, not {job.batch_size}.")
     outputs = model.predict(dataset.test_x[:1]).shape[1]
     if outputs != dataset.classes:
         raise UsageError(

@@ -1,0 +1,311 @@
+"""What generated NumPy code calls: stored atoms that grow without copying, loops over blocks of them, a few functions.
+
+Needs numpy alone; with threadpoolctl installed, blocks are shared between threads.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+SEGMENT_BYTES = 1 << 24  # a segment of a column: large enough to stream, small enough not to waste memory
+BLOCK_ELEMENTS = 1 << 15  # batch × atoms of one block: elementwise work stays in the cache
+
+
+class Atoms:
+    """The atoms of one kernel matrix: columns of rows, in segments that are allocated once and never copied.
+
+    `coefficients` names the column A. Its stored rows are multiplied by `scale`: one number without momentum, or one
+    per atom with it (then `velocity` holds each atom's share of the momentum).
+    """
+
+    def __init__(self, widths: Mapping[str, tuple[int, ...]], dtype: Any, momentum: bool = False) -> None:
+        self.widths = dict(widths)
+        self.dtype = np.dtype(dtype)
+        self.scale = 1.0
+        self.per_atom = momentum
+        row_bytes = max(1, sum(math.prod(w) for w in self.widths.values()) * self.dtype.itemsize)
+        self.rows = max(256, SEGMENT_BYTES // row_bytes)
+        self._segments: list[dict[str, Array]] = []
+        self._count = 0
+        self._scales: list[Array] = []
+        self._velocities: list[Array] = []
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all stored rows."""
+        row = sum(math.prod(w) for w in self.widths.values()) * self.dtype.itemsize
+        return self._count * (row + (16 if self.per_atom else 0))
+
+    # --- growing -----------------------------------------------------------------------------------------------
+
+    def extend(self, scale: float = 1.0, velocity: float = 0.0, **columns: Array) -> None:
+        """Store rows; arrays may have several batch axes, which are flattened."""
+        flat = {n: np.asarray(columns[n]).reshape(-1, *w) for n, w in self.widths.items()}
+        total = len(next(iter(flat.values())))
+        done = 0
+        while done < total:
+            used = self._count % self.rows
+            if used == 0:
+                self._segments.append({n: np.empty((self.rows, *w), self.dtype) for n, w in self.widths.items()})
+                if self.per_atom:
+                    self._scales.append(np.empty(self.rows))
+                    self._velocities.append(np.empty(self.rows))
+            n = min(self.rows - used, total - done)
+            for name, rows in flat.items():
+                self._segments[-1][name][used : used + n] = rows[done : done + n]
+            if self.per_atom:
+                self._scales[-1][used : used + n] = scale
+                self._velocities[-1][used : used + n] = velocity
+            self._count += n
+            done += n
+
+    def append(self, rate: float, clip: float, **columns: Array) -> None:
+        """Gradient concatenation: coefficients -rate·clip·A (Yang, Santacroce, Hu 2022, §4)."""
+        if self.per_atom:
+            self.extend(-rate * clip, clip, **columns)
+            return
+        columns["A"] = columns["A"] * self._typed(-rate * clip / self.scale)
+        self.extend(**columns)
+
+    def age(self, rate: float, keep: float, momentum: float) -> None:
+        """Weight decay and momentum of the atoms already stored: m ← μ m, W ← keep·W - rate·m."""
+        if self.per_atom:
+            for k, (s, v) in enumerate(zip(self._scales, self._velocities)):
+                n = self._filled(k)
+                v[:n] *= momentum
+                s[:n] *= keep
+                s[:n] -= rate * v[:n]
+            return
+        self.scale *= keep
+        if not 1e-3 < abs(self.scale) < 1e3:  # keep stored rows at the size of the real ones
+            factor = self._typed(self.scale)
+            for segment in self._segments:
+                segment["A"] *= factor
+            self.scale = 1.0
+
+    def with_momentum(self) -> None:
+        """From one scale for all atoms to one scale and one velocity per atom."""
+        if not self.per_atom:
+            self.per_atom = True
+            self._scales = [np.full(self.rows, self.scale) for _ in self._segments]
+            self._velocities = [np.zeros(self.rows) for _ in self._segments]
+
+    def _typed(self, x: float) -> Any:
+        return self.dtype.type(x)
+
+    # --- reading -----------------------------------------------------------------------------------------------
+
+    def _filled(self, k: int) -> int:
+        return min(self.rows, self._count - k * self.rows)
+
+    def blocks(self, columns: tuple[str, ...], size: int) -> list[tuple[Array, ...]]:
+        """Views of at most `size` rows of the named columns; "scale" is the per-atom scale."""
+        found = []
+        for k, segment in enumerate(self._segments):
+            for start in range(0, self._filled(k), size):
+                rows = slice(start, min(start + size, self._filled(k)))
+                found.append(tuple(self._column(segment, k, c)[rows] for c in columns))
+        return found
+
+    def _column(self, segment: dict[str, Array], k: int, name: str) -> Array:
+        if name != "scale":
+            return segment[name]
+        return self._scales[k].astype(self.dtype)
+
+    def column(self, name: str) -> Array:
+        """One column of all atoms, copied; A with every multiplier applied."""
+        parts = [segment[name][: self._filled(k)] for k, segment in enumerate(self._segments)]
+        if name == "A":
+            parts = [p * self._factor(k, p.ndim) for k, p in enumerate(parts)]
+        return np.concatenate(parts) if parts else np.empty((0, *self.widths[name]), self.dtype)
+
+    def _factor(self, k: int, ndim: int) -> Any:
+        if not self.per_atom:
+            return self._typed(self.scale)
+        return self._scales[k][: self._filled(k)].astype(self.dtype).reshape(-1, *([1] * (ndim - 1)))
+
+    def dump(self) -> dict[str, Array]:
+        """Everything stored, exactly: `restore` gives the same atoms back bit for bit."""
+        stored = {
+            n: np.concatenate([s[n][: self._filled(k)] for k, s in enumerate(self._segments)])
+            if self._segments
+            else np.empty((0, *w), self.dtype)
+            for n, w in self.widths.items()
+        }
+        stored["scale"] = np.asarray(self.scale)
+        if self.per_atom:
+            stored["scales"] = np.concatenate([s[: self._filled(k)] for k, s in enumerate(self._scales)] or [np.empty(0)])
+            stored["velocities"] = np.concatenate(
+                [s[: self._filled(k)] for k, s in enumerate(self._velocities)] or [np.empty(0)]
+            )
+        return stored
+
+    @classmethod
+    def restore(cls, stored: Mapping[str, Array], widths: Mapping[str, tuple[int, ...]], dtype: Any) -> Atoms:
+        """The inverse of `dump`."""
+        made = cls(widths, dtype, momentum="scales" in stored)
+        made.extend(**{n: stored[n] for n in widths})
+        made.scale = float(stored["scale"])
+        for name, parts in (("scales", made._scales), ("velocities", made._velocities)):
+            for k, part in enumerate(parts):
+                n = made._filled(k)
+                part[:n] = stored[name][k * made.rows : k * made.rows + n]
+        return made
+
+
+# --- loops -----------------------------------------------------------------------------------------------------------
+
+
+class _Threads:
+    """Worker threads, with one BLAS thread each; one worker where BLAS cannot be told so."""
+
+    def __init__(self) -> None:
+        self.count = 1
+        self._limits: Any = None
+        self._pool: ThreadPoolExecutor | None = None
+        try:
+            from threadpoolctl import ThreadpoolController
+        except ImportError:
+            return
+        self._controller = ThreadpoolController()
+        self.set(int(os.environ.get("TPC_THREADS", "0")) or len(os.sched_getaffinity(0)))
+
+    def set(self, count: int) -> None:
+        self.count = max(1, count)
+        self._pool = ThreadPoolExecutor(self.count) if self.count > 1 else None
+
+    def run(self, jobs: list[Callable[[], Any]]) -> list[Any]:
+        if self._pool is None or len(jobs) == 1:
+            return [job() for job in jobs]
+        with self._controller.limit(limits=1, user_api="blas"):
+            futures = [self._pool.submit(job) for job in jobs[1:]]
+            return [jobs[0](), *(f.result() for f in futures)]
+
+
+@lru_cache(maxsize=1)
+def threads() -> _Threads:
+    """The process's worker threads (TPC_THREADS sets their number)."""
+    return _Threads()
+
+
+def over_blocks(
+    block: Callable[..., tuple[Array, ...]], atoms: Atoms, columns: tuple[str, ...], batch: int
+) -> tuple[Array, ...]:
+    """Σ over blocks of block(*columns of the block).
+
+    Threads take contiguous runs of blocks and the shares are added in a fixed order, so a result depends on the
+    number of threads but never on timing.
+    """
+    size = min(8192, max(256, BLOCK_ELEMENTS // max(1, batch)))
+    parts = atoms.blocks(columns, size)
+    if not parts:
+        empty = tuple(np.empty((0, *atoms.widths[c]) if c != "scale" else 0, atoms.dtype) for c in columns)
+        return block(*empty)
+    workers = threads()
+    count = min(workers.count, len(parts))
+    bounds = [len(parts) * i // count for i in range(count + 1)]
+    shares = workers.run([_job(block, parts[a:b]) for a, b in zip(bounds, bounds[1:])])
+    total = shares[0]
+    for share in shares[1:]:
+        for t, s in zip(total, share):
+            t += s
+    return tuple(total)
+
+
+def _job(block: Callable[..., tuple[Array, ...]], parts: list[tuple[Array, ...]]) -> Callable[[], list[Array]]:
+    def run() -> list[Array]:
+        total = [np.array(t) for t in block(*parts[0])]
+        for part in parts[1:]:
+            for k, share in enumerate(block(*part)):
+                total[k] += share
+        return total
+
+    return run
+
+
+# --- updates ---------------------------------------------------------------------------------------------------------
+
+
+def accumulate(
+    state: dict[str, Any], name: str, gradient: Array, rate: float, clip: float, keep: float, momentum: float
+) -> None:
+    """m ← μ m + clip·∇;  W ← keep·W - rate·m, in place."""
+    w = state[name]
+    if momentum or f"{name}.velocity" in state:
+        m = state.setdefault(f"{name}.velocity", np.zeros_like(w))
+        m *= w.dtype.type(momentum)
+        m += gradient * w.dtype.type(clip)
+        step = m * w.dtype.type(rate)
+    else:
+        step = gradient * w.dtype.type(rate * clip)
+    if keep != 1:
+        w *= w.dtype.type(keep)
+    w -= step
+
+
+# --- functions -------------------------------------------------------------------------------------------------------
+
+
+def rsqrt(x: Array, out: Array | None = None) -> Array:
+    """1/√x where x > 0, else 0"""
+    x = np.asarray(x)
+    root = np.sqrt(x)
+    return np.divide(1, root, out=np.zeros_like(root), where=x > 0)
+
+
+def step(x: Array, out: Array | None = None) -> Array:
+    """1 where x > 0, else 0"""
+    return np.greater(x, 0, out=out, casting="unsafe") if out is not None else (np.asarray(x) > 0).astype(np.asarray(x).dtype)
+
+
+def relu(x: Array, out: Array | None = None) -> Array:
+    return np.maximum(x, 0, out=out)
+
+
+def clip1(x: Array, out: Array | None = None) -> Array:
+    """x clipped to [-1, 1]"""
+    return np.clip(x, -1, 1, out=out)
+
+
+def softplus(x: Array, out: Array | None = None) -> Array:
+    """log(1 + e^x)"""
+    return np.logaddexp(x, np.zeros_like(x), out=out)
+
+
+def logsumexp(x: Array, axis: int) -> Array:
+    top = x.max(axis=axis, keepdims=True)
+    result: Array = np.log(np.exp(x - top).sum(axis=axis)) + top.squeeze(axis)
+    return result
+
+
+def _special(name: str) -> Callable[..., Array]:
+    def call(x: Array, out: Array | None = None) -> Array:
+        import scipy.special
+
+        result: Array = getattr(scipy.special, name)(x, out=out)
+        return result
+
+    call.__name__ = name
+    return call
+
+
+erf, erfc, dawson = _special("erf"), _special("erfc"), _special("dawsn")
+
+
+def rows_of(x: Array, size: int) -> Iterator[Array]:
+    """x in pieces of at most `size` rows."""
+    for start in range(0, len(x), size):
+        yield x[start : start + size]

@@ -1,0 +1,154 @@
+"""Wrong usage: one clear paragraph, exit code 2 or 1, no traceback, nothing written."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import cli
+from tpc.commandline import describe, parse_value
+from tpc.errors import InternalError, UsageError
+
+ROOT = Path(__file__).parents[2]
+MLP = str(ROOT / "programs" / "mlp.py")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        result = CliRunner().invoke(cli.main, arguments, prog_name="tpc", catch_exceptions=False)
+        assert "Traceback" not in result.output
+        return result
+
+    return call
+
+
+def test_every_command_has_help_with_an_example(run):
+    commands = [*cli.main.commands.items(), *((f"data {n}", c) for n, c in cli.data.commands.items())]
+    for name, command in commands:
+        result = run(*name.split(), "--help")
+        assert result.exit_code == 0
+        assert "Example" in result.output, name
+        assert f"tpc {name}" in result.output, name
+        assert command.help
+
+
+MISTAKES = {
+    "mistyped command": (["trian"], "Did you mean 'train'?", 2),
+    "mistyped subcommand": (["data", "gte"], "Did you mean 'get'?", 2),
+    "mistyped option": (["train", "--epoch", "3"], "--epochs", 2),
+    "no default program": (["train"], "programs/mlp.py is not in", 2),
+    "no such program": (["compile", "nothing.py"], "nothing.py", 2),
+    "unknown stage": (["compile", MLP, "--emit", "kernel"], "kernels", 2),
+    "out without emit": (["compile", MLP, "--out", "d"], "--out needs at least one --emit", 2),
+    "setting without value": (
+        ["compile", MLP, "--set", "hidden"],
+        "'hidden' is not of the form name=value",
+        2,
+    ),
+    "unknown setting": (["compile", MLP, "--set", "hiden=3"], "Did you mean 'hidden'?", 2),
+    "setting of another type": (["compile", MLP, "--set", "hidden=many"], "expects int", 2),
+    "multiplier that is no number": (
+        ["train", MLP, "--lr-mult", "embed=x"],
+        "not of the form name=number",
+        2,
+    ),
+    "malformed drop": (["train", MLP, "--lr-drop", "3"], "'3' is not EPOCH:FACTOR", 2),
+    "drop to zero": (["train", MLP, "--lr-drop", "3:0"], "is not EPOCH:FACTOR", 2),
+    "negative rate": (["train", MLP, "--lr", "-1"], "--lr", 2),
+    "unknown data set": (["train", MLP, "--data", "mnist"], "digits, cifar10", 2),
+    "missing data set": (["train", MLP, "--data", "cifar10", "--data-dir", "no"], "tpc data get cifar10", 1),
+    "resume of nothing": (["train", "--resume", "runs/x"], "is not a run directory", 2),
+    "eval of nothing": (["eval", "runs/x"], "is not a run directory", 2),
+    "config that is no TOML": (["train", "--config", MLP], "not valid TOML", 2),
+    "kernel at two numbers": (["kernel", "relu", "--at", "1,2"], "not three numbers", 2),
+    "widths without a range": (["check", MLP, "--widths", "128"], "--widths", 2),
+    "verify of what is not there": (["data", "verify", "cifar10", "--data-dir", "no"], "cifar10", 1),
+    "get of embedded data": (["data", "get", "digits"], "needs no download", 2),
+}
+
+
+@pytest.mark.parametrize(("arguments", "told", "code"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_are_told(run, arguments, told, code):
+    result = run(*arguments)
+    assert told in result.output
+    assert result.exit_code == code
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_unknown_config_entry_is_named(run):
+    Path("c.toml").write_text('program = "p.py"\nlearning_rate = 1.0\n')
+    result = run("train", "--config", "c.toml")
+    assert "unknown entry 'learning_rate'" in result.output
+    assert result.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("-2", -2),
+        ("0.5", 0.5),
+        ("1e-3", 1e-3),
+        ("true", True),
+        ("False", False),
+        ("relu", "relu"),
+        ("", ""),
+    ],
+)
+def test_settings_are_read_by_their_look(text, value):
+    assert parse_value(text) == value
+    assert type(parse_value(text)) is type(value)
+
+
+def test_errors_have_a_paragraph_and_an_exit_code():
+    assert describe(UsageError("give n")) == ("give n", 2)
+    assert describe(InternalError("x"))[1] == 1
+    assert "--debug" in describe(ZeroDivisionError("division by zero"))[0]
+    assert "out of memory" in describe(MemoryError())[0]
+    assert describe(PermissionError(13, "Permission denied", "/x")) == ("/x: Permission denied.", 1)
+
+
+def test_debug_shows_the_traceback(run, monkeypatch, capsys):
+    process = subprocess.run(
+        [sys.executable, str(ROOT / "cli.py"), "eval", "nothing", "--debug"], capture_output=True, text=True
+    )
+    assert "Traceback" in process.stderr
+    assert "error: nothing is not a run directory" in process.stderr
+    assert process.returncode == 2
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['tpc', '--help']\n"
+        "import cli\n"
+        "try: cli.main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numpy', 'sympy', 'matplotlib', 'networkx', 'rich', 'sklearn'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert process.returncode == 0, process.stderr
+
+
+def test_data_ls_tells_what_is_there(run):
+    result = run("data", "ls", "--data-dir", "no")
+    assert result.exit_code == 0
+    assert "digits" in result.output
+    assert run("data", "ls", "--json").output.lstrip().startswith("{")
+
+
+def test_data_get_tells_an_unreachable_server(run):
+    result = run("data", "get", "cifar10", "--data-dir", "d", "--url", "http://127.0.0.1:9/x.tar.gz")
+    assert result.exit_code == 1
+    assert "127.0.0.1:9" in result.output
+
+
+def test_data_verify_of_the_embedded_digits(run):
+    result = run("data", "verify", "digits")
+    assert result.exit_code == 0
+    assert result.output.startswith("ok")

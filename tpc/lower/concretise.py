@@ -1,0 +1,154 @@
+"""From limit graph to plain tensor arithmetic: kernels become closed forms, Gram entries contractions.
+
+Where φ and ψ are positively homogeneous of degrees a and b, V = |g|ᵃ |g'|ᵇ κ(ρ) with ρ = ⟨g/|g|, g'/|g'|⟩: the norms
+leave the loop over atoms, and stored unit vectors need none.
+"""
+
+from __future__ import annotations
+
+import sympy as sp
+from sympy import Expr
+
+from tpc.errors import GaussianError
+from tpc.gaussian.kernel import kernel
+from tpc.gaussian.primitives import rsqrt
+from tpc.gaussian.symbols import RHO, C, P, Q
+from tpc.limits.graph import Append, Expectation, Gram, Kernel, State, Store, gram, rank_axis
+from tpc.program import tensor
+from tpc.program.axes import Axis
+from tpc.program.functions import X, argument, step
+from tpc.program.node import Node, rebuild
+from tpc.program.tensor import ONE, Tensor
+
+
+def unit(g: Tensor) -> Tensor:
+    """g/|g|, zero for a zero latent."""
+    if isinstance(g, State) and g.unit:
+        return g
+    return tensor.contract((tensor.elementwise(rsqrt(argument(0)), (square(g),)), g))
+
+
+def square(g: Tensor) -> Tensor:
+    """|g|²"""
+    return ONE if isinstance(g, State) and g.unit else contraction(g, g, rank_axis(g))
+
+
+def contraction(a: Tensor, b: Tensor, axis: Axis) -> Tensor:
+    return tensor.Contract((a, b), (axis,))
+
+
+def norm_power(g: Tensor, k: int) -> Tensor:
+    """|g|ᵏ, with |0|⁰ = 0 and |0|⁻¹ = 0: the conventions step(0) = 0 and zero gradient at a zero latent."""
+    p = square(g)
+    if p is ONE:
+        return ONE
+    fn: Expr
+    if k == 0:
+        fn = step(argument(0))
+    elif k > 0:
+        fn = sp.sqrt(argument(0)) ** k
+    else:
+        fn = rsqrt(argument(0)) ** (-k)
+    return tensor.elementwise(fn, (p,))
+
+
+class Concretiser:
+    """Rewrites tensors; remembers the image of every node. `multipliers` gives every atom a factor of its own."""
+
+    def __init__(self, stores: tuple[Store, ...], multipliers: bool = False) -> None:
+        self._known: dict[Tensor, Tensor] = {}
+        for s in stores:
+            raw = State(s.coefficients.name, s.coefficients.shape)
+            scale = State(f"{s.name}.scale", (s.atom,) if multipliers else ())
+            self._known[s.coefficients] = tensor.contract((scale, raw))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if x not in self._known:
+            self._known[x] = self._image(x)
+        return self._known[x]
+
+    def _image(self, x: Tensor) -> Tensor:
+        match x:
+            case Kernel():
+                return self._kernel(x)
+            case Gram():
+                return contraction(self(x.a), self(x.b), x.rank)
+            case Expectation():
+                return self._expectation(x)
+            case tensor.Contract():
+                return tensor.contract((self(f) for f in x.factors), x.over)
+            case tensor.Add():
+                return tensor.add(self(t) for t in x.terms)
+            case State() | tensor.Input():
+                return x
+
+        def image(n: Node) -> Node:
+            return self(n) if isinstance(n, Tensor) else n
+
+        made = rebuild(x, image)
+        assert isinstance(made, Tensor)
+        return made
+
+    def _kernel(self, x: Kernel) -> Tensor:
+        v = kernel(x.phi, x.psi)
+        if v.value is None:
+            raise GaussianError(f"V[{x.phi}, {x.psi}] has no closed form, and this backend has no numeric kernel for it")
+        if v.degrees is not None and v.kappa is not None:
+            a, b = v.degrees
+            alone = _latent(x.p) if not x.psi.has(X) else None
+            if alone is not None:
+                number = v.kappa.xreplace({RHO: sp.Integer(0)})
+                return tensor.contract((tensor.Constant(number), norm_power(self(alone), a)))
+            pair = _pair(x)
+            if pair is not None:
+                g, h = self(pair[0]), self(pair[1])
+                number, kappa_fn = _constant_factor(v.kappa.xreplace({RHO: argument(0)}))
+                rho = contraction(unit(g), unit(h), rank_axis(g))
+                kappa = tensor.elementwise(kappa_fn, (rho,))
+                return tensor.contract((tensor.Constant(number), norm_power(g, a), norm_power(h, b), kappa))
+        number, fn = _constant_factor(v.value.xreplace({P: argument(0), Q: argument(1), C: argument(2)}))
+        value = tensor.elementwise(fn, (self(x.p), self(x.q), self(x.c)))
+        return tensor.contract((tensor.Constant(number), value))
+
+    def _expectation(self, x: Expectation) -> Tensor:
+        from tpc.gaussian import expectation, gram as gram_symbol
+        from tpc.limits.graph import upper_triangle
+
+        pairs = upper_triangle(len(x.grams))
+        found = expectation(x.fn, [argument(i) for i in range(pairs[-1][1] + 1)])
+        if found.value is None:
+            raise GaussianError(f"no rule for E {x.fn} over jointly Gaussian variables")
+        images = {gram_symbol(i, j): argument(k) for k, (i, j) in enumerate(pairs)}
+        return tensor.elementwise(found.value.xreplace(images), [self(g) for g in x.grams])
+
+    def column(self, update: Append, i: int) -> Tensor:
+        """The i-th stored latent of the atoms a step appends."""
+        g = self(update.columns[i])
+        return unit(g) if update.store.degree is not None else g
+
+    def coefficient(self, update: Append) -> Tensor:
+        """The stored coefficient, with the latent's norm folded in where rows are unit vectors."""
+        a = self(update.coefficient)
+        if update.store.degree is None:
+            return a
+        return tensor.contract((a, norm_power(self(update.columns[0]), update.store.degree)))
+
+
+def _constant_factor(fn: Expr) -> tuple[Expr, Expr]:
+    """fn = number · rest, the number irrational or not."""
+    number, rest = fn.as_independent(*fn.free_symbols, as_Add=False) if fn.free_symbols else (fn, sp.Integer(1))
+    return number, rest
+
+
+def _latent(p: Tensor) -> Tensor | None:
+    return p.a if isinstance(p, Gram) and p.a is p.b else None
+
+
+def _pair(x: Kernel) -> tuple[Tensor, Tensor] | None:
+    """The latents g, h of V[φ,ψ](|g|², |h|², ⟨g,h⟩)."""
+    if not isinstance(x.c, Gram):
+        return None
+    for g, h in ((x.c.a, x.c.b), (x.c.b, x.c.a)):
+        if gram(g, g) is x.p and gram(h, h) is x.q:
+            return g, h
+    return None

@@ -1,0 +1,162 @@
+"""Elementwise functions as three-address code: what every array printer emits, one operation per line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import sympy as sp
+from sympy import Expr
+
+from tpc.errors import InternalError
+from tpc.gaussian import primitives as g
+from tpc.lower.plan import volume
+from tpc.program import functions as f
+from tpc.program.axes import Axes, union
+
+
+@dataclass(frozen=True)
+class Value:
+    """An array of known axes, or a number when `number` is set."""
+
+    name: str
+    axes: Axes = ()
+    number: float | None = None
+
+
+@dataclass(frozen=True)
+class Operation:
+    """target = op(args); `op` is one of the keys of `ARITY`."""
+
+    target: Value
+    op: str
+    args: tuple[Value, ...]
+
+
+# every operation a printer must know, with its number of arguments
+ARITY = {
+    "add": 2, "subtract": 2, "multiply": 2, "divide": 2, "power": 2, "negative": 1, "square": 1, "sqrt": 1,
+    "reciprocal": 1, "rsqrt": 1, "exp": 1, "log": 1, "sin": 1, "cos": 1, "tanh": 1, "erf": 1, "erfc": 1, "abs": 1, "sign": 1, "step": 1,
+    "relu": 1, "arccos": 1, "arcsin": 1, "arctan2": 2, "clip1": 1, "maximum": 2, "minimum": 2, "softplus": 1,
+    "sinh": 1, "cosh": 1, "asinh": 1, "log1p": 1, "expm1": 1, "dawson": 1,
+}  # fmt: skip
+
+_DIRECT: dict[type, str] = {
+    sp.exp: "exp", sp.log: "log", sp.sin: "sin", sp.cos: "cos", sp.tanh: "tanh", sp.erf: "erf", sp.erfc: "erfc", sp.Abs: "abs",
+    sp.sign: "sign", sp.acos: "arccos", sp.asin: "arcsin", sp.atan2: "arctan2", sp.sinh: "sinh", sp.cosh: "cosh", sp.asinh: "asinh",
+    f.relu: "relu", f.step: "step", f.sign: "sign", f.absolute: "abs", f.softplus: "softplus",
+    g.rsqrt: "rsqrt", g.arctan2: "arctan2", g.dawson: "dawson",
+}  # fmt: skip
+
+
+class Builder:
+    """Turns expressions into operations; a value computed before is not computed again."""
+
+    def __init__(self, fresh: Callable[[], str]) -> None:
+        self.operations: list[Operation] = []
+        self._fresh = fresh
+        self._known: dict[tuple[str, tuple[Value, ...]], Value] = {}
+
+    def emit(self, op: str, *args: Value) -> Value:
+        """The value of op(args), from an earlier operation where there is one."""
+        if ARITY[op] != len(args):
+            raise InternalError(f"{op} takes {ARITY[op]} arguments, got {len(args)}")
+        key = (op, args)
+        if key not in self._known:
+            target = Value(self._fresh(), union(*(a.axes for a in args)))
+            self.operations.append(Operation(target, op, args))
+            self._known[key] = target
+        return self._known[key]
+
+    def expression(self, expr: Expr, values: Mapping[Expr, Value]) -> Value:
+        """The value of an expression whose symbols have `values`."""
+        if expr in values:
+            return values[expr]
+        if not expr.free_symbols:
+            return Value("", (), float(expr))
+        if isinstance(expr, sp.Add):
+            return self._sum(expr, values)
+        if isinstance(expr, sp.Mul):
+            return self._product(expr, values)
+        if isinstance(expr, sp.Pow):
+            return self._power(expr.base, expr.exp, values)
+        if isinstance(expr, sp.Max | sp.Min):
+            parts = [self.expression(a, values) for a in expr.args]
+            op = "maximum" if isinstance(expr, sp.Max) else "minimum"
+            return self._fold(op, parts)
+        args = [self.expression(a, values) for a in expr.args]
+        if isinstance(expr, g.gap):
+            return self._gap(*args)
+        if isinstance(expr, g.angle):
+            return self.emit("arctan2", self._gap(*args), args[2])
+        if isinstance(expr, g.gap1):
+            rho = self.emit("clip1", args[0])
+            one = Value("", (), 1.0)
+            inside = self.emit("multiply", self.emit("subtract", one, rho), self.emit("add", one, rho))
+            return self.emit("sqrt", inside)
+        if isinstance(expr, g.angle1):
+            negated = expr.args[0].could_extract_minus_sign()
+            rho = self.expression(-expr.args[0], values) if negated else args[0]
+            clipped = self.emit("clip1", rho)  # shared with gap1
+            return self.emit("arccos", self.emit("negative", clipped) if negated else clipped)
+        if type(expr) in _DIRECT:
+            return self.emit(_DIRECT[type(expr)], *args)
+        raise InternalError(f"no array operation for {expr.func} in {expr}")
+
+    def _gap(self, p: Value, q: Value, c: Value) -> Value:
+        # √(pq - c²) = √((√p√q - c)(√p√q + c)): the factor that vanishes near |ρ| = 1 is a plain difference
+        s = self.emit("multiply", self.emit("sqrt", p), self.emit("sqrt", q)) if p is not q else p
+        inside = self.emit("multiply", self.emit("subtract", s, c), self.emit("add", s, c))
+        return self.emit("sqrt", self.emit("maximum", inside, Value("", (), 0.0)))
+
+    def _fold(self, op: str, parts: Sequence[Value]) -> Value:
+        """Join small arrays first, so that large ones are touched once."""
+        ordered = sorted(parts, key=lambda v: volume(v.axes))
+        result = ordered[0]
+        for part in ordered[1:]:
+            result = self.emit(op, result, part)
+        return result
+
+    def _sum(self, expr: sp.Add, values: Mapping[Expr, Value]) -> Value:
+        positive = [t for t in expr.args if not t.could_extract_minus_sign()]
+        negative = [t for t in expr.args if t.could_extract_minus_sign()]
+        if not positive:
+            return self.emit("negative", self.expression(-expr, values))
+        result = self._fold("add", [self.expression(t, values) for t in positive])
+        for t in negative:
+            result = self.emit("subtract", result, self.expression(-t, values))
+        return result
+
+    def _product(self, expr: sp.Mul, values: Mapping[Expr, Value]) -> Value:
+        top: list[Value] = []
+        bottom: list[Value] = []
+        for factor in expr.args:
+            if isinstance(factor, sp.Pow) and factor.exp.is_negative and factor.free_symbols:
+                bottom.append(self._power(factor.base, -factor.exp, values))
+            else:
+                top.append(self.expression(factor, values))
+        if len(top) > 1 and top[0].number == -1:
+            top[1:2] = [self.emit("negative", top[1])]
+            top = top[1:]
+        numerator = self._fold("multiply", top) if top else Value("", (), 1.0)
+        return self.emit("divide", numerator, self._fold("multiply", bottom)) if bottom else numerator
+
+    def _power(self, base: Expr, exponent: Expr, values: Mapping[Expr, Value]) -> Value:
+        if base == sp.E:
+            return self.emit("exp", self.expression(exponent, values))
+        b = self.expression(base, values)
+        if exponent.is_negative:
+            return self.emit("reciprocal", self._power(base, -exponent, values))
+        if exponent == sp.Rational(1, 2):
+            return self.emit("sqrt", b)
+        if exponent.is_Integer and exponent <= 8:
+            n = int(exponent)
+            if n == 1:
+                return b
+            half = b if n in (2, 3) else self._power(base, sp.Integer(n // 2), values)
+            squared = self.emit("square", half)
+            return squared if n % 2 == 0 else self.emit("multiply", squared, b)
+        if (2 * exponent).is_Integer:
+            whole = sp.floor(exponent)
+            return self.emit("multiply", self._power(base, whole, values), self.emit("sqrt", b))
+        return self.emit("power", b, self.expression(exponent, values))

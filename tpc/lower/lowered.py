@@ -1,0 +1,122 @@
+"""The functions a trained limit needs, scheduled: predict, gradients, norms, and what the update does with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tpc.limits.graph import Accumulate, Append, LimitGraph, Update
+from tpc.lower.concretise import Concretiser
+from tpc.lower.plan import Planner
+from tpc.lower.schedule import Function, Loop, schedule
+from tpc.program.axes import Axes
+from tpc.program.node import topological
+from tpc.program.tensor import Input, Tensor, broadcast
+
+
+@dataclass(frozen=True)
+class UpdatePlan:
+    """Where the gradient of a weight is found among the outputs of `gradients`.
+
+    For an accumulated weight `keys` is (gradient,); for appended atoms (coefficient, columns…, thetas…), and `targets`
+    are the store's column names in the same order.
+    """
+
+    weight: str
+    update: Update
+    keys: tuple[str, ...]
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A limit graph ready to print for one backend."""
+
+    graph: LimitGraph
+    predict: Function
+    gradients: Function
+    norms: Function
+    updates: tuple[UpdatePlan, ...]
+    multipliers: bool
+
+
+def lower(graph: LimitGraph, multipliers: bool = False) -> Lowered:
+    """Schedule a limit graph that has a loss. `multipliers` stores a factor per atom, which momentum needs."""
+    concrete, plan = Concretiser(graph.stores, multipliers), Planner()
+
+    def final(t: Tensor) -> Tensor:
+        return plan(concrete(t))
+
+    logits = final(graph["logits"])
+    outputs = {"logits": logits, "loss": final(graph["loss"])}
+    updates: list[UpdatePlan] = []
+    for weight, changes in graph.updates:
+        for k, u in enumerate(changes):
+            tensors, targets = _parts(u, concrete, plan)
+            stem = f"{weight}.{k}" if len(changes) > 1 else weight
+            keys = tuple(f"{stem}:{target}" for target in targets)
+            outputs.update(zip(keys, tensors))
+            updates.append(UpdatePlan(weight, u, keys, targets))
+    norms = {weight: final(t) for weight, t in graph.norms}
+    computed = _computed(schedule("gradients", outputs))
+    saved = [n for n in _frontier(list(norms.values()), computed) if not isinstance(n, Input)]
+    known = {id(t): name for name, t in outputs.items()}
+    for k, t in enumerate(saved, 1):
+        if id(t) not in known:
+            outputs[f"saved{k}"] = t
+    gradients = schedule("gradients", outputs)
+    return Lowered(
+        graph,
+        schedule("predict", {"logits": logits}),
+        gradients,
+        schedule("norms", norms, saved),
+        tuple(updates),
+        multipliers,
+    )
+
+
+def _parts(u: Update, concrete: Concretiser, plan: Planner) -> tuple[list[Tensor], tuple[str, ...]]:
+    if isinstance(u, Accumulate):
+        return [plan(broadcast(concrete(u.gradient), u.state.axes))], ("gradient",)
+    store = u.store
+    batch: Axes = u.batch
+
+    def along(t: Tensor, extra: Axes) -> Tensor:
+        return plan(broadcast(t, (*batch, *extra)))
+
+    tensors = [along(concrete.coefficient(u), store.coefficients.axes[1:])]
+    tensors += [along(concrete.column(u, i), c.axes[1:]) for i, c in enumerate(store.columns)]
+    tensors += [along(concrete(t), ()) for t in u.thetas]
+    columns = (store.coefficients, *store.columns, *store.thetas)
+    return tensors, tuple(c.name.removeprefix(f"{store.name}.") for c in columns)
+
+
+def _computed(function: Function) -> set[Tensor]:
+    found: set[Tensor] = set()
+    for s in function.steps:
+        found.update(s.sums if isinstance(s, Loop) else (s,))
+    return found
+
+
+def _frontier(roots: list[Tensor], computed: set[Tensor]) -> list[Tensor]:
+    """The tensors of `computed` that the roots are computed from, nearest first; data counts as computed."""
+    found: set[Tensor] = set()
+    seen: set[Tensor] = set()
+    stack = list(roots)
+    while stack:
+        n = stack.pop()
+        if n in seen:
+            continue
+        seen.add(n)
+        if n in computed or isinstance(n, Input):
+            found.add(n)
+        else:
+            stack.extend(m for m in n.operands if isinstance(m, Tensor))
+    return [n for n in topological(roots) if n in found and isinstance(n, Tensor)]
+
+
+def saved_keys(lowered: Lowered) -> tuple[str, ...]:
+    """For every argument of `norms`, its key among the outputs of `gradients` ("x" and "y" are data)."""
+    names = {t: name for name, t in lowered.gradients.outputs}
+    return tuple(i.name if isinstance(i, Input) else names[i] for i in lowered.norms.inputs)
+
+

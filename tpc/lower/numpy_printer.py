@@ -1,0 +1,313 @@
+"""Print scheduled functions as readable NumPy source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from string import ascii_letters
+
+from tpc.errors import InternalError
+from tpc.limits.graph import State
+from tpc.lower.elementwise import Builder, Operation, Value
+from tpc.lower.schedule import Function, Loop
+from tpc.program import tensor
+from tpc.program.axes import Axes, Axis, union
+from tpc.program.functions import argument
+from tpc.program.node import topological
+from tpc.program.tensor import Constant, Contract, Tensor
+
+_INFIX = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
+_UFUNC = {
+    "add": "np.add", "subtract": "np.subtract", "multiply": "np.multiply", "divide": "np.divide", "power": "np.power",
+    "negative": "np.negative", "square": "np.square", "sqrt": "np.sqrt", "reciprocal": "np.reciprocal", "exp": "np.exp",
+    "log": "np.log", "sin": "np.sin", "cos": "np.cos", "tanh": "np.tanh", "abs": "np.abs", "sign": "np.sign",
+    "arccos": "np.arccos", "arcsin": "np.arcsin", "arctan2": "np.arctan2", "maximum": "np.maximum", "minimum": "np.minimum",
+    "sinh": "np.sinh", "cosh": "np.cosh", "asinh": "np.arcsinh", "log1p": "np.log1p", "expm1": "np.expm1",
+    "rsqrt": "rt.rsqrt", "erf": "rt.erf", "erfc": "rt.erfc", "step": "rt.step", "relu": "rt.relu", "clip1": "rt.clip1",
+    "softplus": "rt.softplus", "dawson": "rt.dawson",
+}  # fmt: skip
+
+
+def layout(axes: Axes) -> Axes:
+    """The order of an array's axes: samples, features, atoms, classes, rank."""
+
+    def place(axis: Axis) -> tuple[int, str]:
+        if axis.role == "rank":
+            return 4, axis.name
+        if axis.role == "atom":
+            return 2, axis.name
+        if axis.size is not None:
+            return 3, axis.name
+        return (0 if axis.base == "sample" else 1), axis.name
+
+    return tuple(sorted(axes, key=place))
+
+
+class NumpyPrinter:
+    """One function at a time: `text` is its source."""
+
+    def __init__(self, function: Function) -> None:
+        self._function = function
+        self._names: dict[Tensor, str] = {}
+        self._taken: set[str] = set()
+        self._sizes: dict[str, str] = {}
+
+    # --- names -------------------------------------------------------------------------------------------------
+
+    def _fresh(self, wish: str) -> str:
+        base = wish.replace("'", "_").replace(".", "_")
+        name, k = base, 1
+        while name in self._taken:
+            k += 1
+            name = f"{base}{k}"
+        self._taken.add(name)
+        return name
+
+    def _temporary(self) -> str:
+        return self._fresh("t")
+
+    def _name(self, x: Tensor) -> str:
+        if x not in self._names:
+            prefix = "g" if any(a.role == "rank" for a in x.axes) else "s"
+            if any(a.role == "atom" for a in x.axes):
+                prefix = "k"
+            self._names[x] = self._fresh(getattr(x, "name", prefix))
+        return self._names[x]
+
+    def _value(self, x: Tensor) -> Value:
+        if isinstance(x, Constant):
+            return Value("", (), float(x.value))
+        return Value(self._name(x), x.axes)
+
+    # --- arrays ------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _number(x: float) -> str:
+        return repr(int(x)) if x == int(x) and abs(x) < 1e15 else repr(x)
+
+    def _aligned(self, v: Value, axes: Axes) -> str:
+        """The value, indexed so that it broadcasts against arrays with `axes`."""
+        if v.number is not None:
+            return self._number(v.number)
+        target = layout(axes)
+        have = layout(v.axes)
+        if not have or have == target[len(target) - len(have) :]:
+            return v.name
+        index = ", ".join(":" if a in have else "None" for a in target)
+        return f"{v.name}[{index}]"
+
+    def _infix(self, o: Operation, texts: Sequence[str]) -> str:
+        return f"{texts[0]} {_INFIX[o.op]} {texts[1]}" if o.op in _INFIX else f"{_UFUNC[o.op]}({', '.join(texts)})"
+
+    # --- statements --------------------------------------------------------------------------------------------
+
+    def _statement(self, x: Tensor) -> Iterator[str]:
+        """Lines that compute one tensor outside a loop."""
+        name = self._name(x)
+        match x:
+            case tensor.Size():
+                yield f"{name} = {self._size(x.axis)}"
+            case Contract() if x.over:
+                yield f"{name} = {self._contraction(x)}"
+            case tensor.Map() | tensor.Add() | Contract():
+                yield f"{name} = {self._inlined(x)}"
+            case tensor.LogSumExp():
+                axis = layout(x.arg.axes).index(x.over)
+                yield f"{name} = rt.logsumexp({self._name(x.arg)}, axis={axis})"
+            case tensor.Rename():
+                yield f"{name} = {self._permuted(self._name(x.arg), self._renamed(x), layout(x.axes))}"
+            case tensor.Broadcast():
+                shape = ", ".join(self._length(a, x) for a in layout(x.axes))
+                yield f"{name} = np.broadcast_to({self._aligned(self._value(x.arg), x.axes)}, ({shape},))"
+            case _:
+                raise InternalError(f"the NumPy printer has no rule for {type(x).__name__}")
+
+    @staticmethod
+    def _renamed(x: tensor.Rename) -> Axes:
+        new = dict(x.pairs)
+        return tuple(new.get(a, a) for a in layout(x.arg.axes))
+
+    @staticmethod
+    def _permuted(text: str, have: Axes, want: Axes) -> str:
+        if have == want:
+            return text
+        order = tuple(have.index(a) for a in want)
+        return f"{text}.T" if order == (1, 0) else f"{text}.transpose{order}"
+
+    def _length(self, axis: Axis, x: Tensor) -> str:
+        return str(axis.size) if axis.size is not None else self._size(axis)
+
+    def _size(self, axis: Axis) -> str:
+        """The length of an axis, read off an argument that has it."""
+        for known in (*self._function.inputs, *self._states()):
+            for position, a in enumerate(layout(known.axes)):
+                if a.base == axis.base:
+                    return f"{self._name(known)}.shape[{position}]"
+        if axis.size is not None:
+            return str(axis.size)
+        raise InternalError(f"nothing tells the length of {axis}")
+
+    def _operations(self, x: Tensor, builder: Builder) -> Value:
+        """Elementwise work on one tensor as operations."""
+        if isinstance(x, tensor.Map):
+            values = {argument(i): self._value(a) for i, a in enumerate(x.args)}
+            return builder.expression(x.fn, values)
+        parts = x.factors if isinstance(x, Contract) else x.terms if isinstance(x, tensor.Add) else ()
+        result = self._value(parts[0])
+        for part in parts[1:]:
+            result = builder.emit("multiply" if isinstance(x, Contract) else "add", result, self._value(part))
+        return result
+
+    def _inlined(self, x: Tensor) -> str:
+        """Elementwise work as one expression."""
+        builder = Builder(self._temporary)
+        result = self._operations(x, builder)
+        texts: dict[str, str] = {}
+        for o in builder.operations:
+            args = []
+            for a in o.args:
+                text = texts.get(a.name)
+                if text is None:
+                    args.append(self._aligned(a, o.target.axes))
+                else:
+                    whole = layout(a.axes) == layout(o.target.axes)
+                    args.append(f"({text})" if whole else self._aligned(Value(f"({text})", a.axes), o.target.axes))
+            texts[o.target.name] = self._infix(o, args)
+        return texts.get(result.name) or self._aligned(result, x.axes)
+
+    def _contraction(self, x: Contract) -> str:
+        """A sum of a product of at most two tensors as matmul, sum or einsum."""
+        if len(x.factors) == 1:
+            (f,) = x.factors
+            places = tuple(layout(f.axes).index(a) for a in x.over)
+            return f"{self._name(f)}.sum(axis={places[0] if len(places) == 1 else places})"
+        if len(x.factors) != 2:
+            raise InternalError("contractions are planned two by two")
+        a, b = x.factors
+        shared = [axis for axis in a.axes if axis in b.axes]
+        want = layout(x.axes)
+        if set(shared) == set(x.over) and shared:
+            left = [axis for axis in layout(a.axes) if axis not in shared]
+            right = [axis for axis in layout(b.axes) if axis not in shared]
+            if want and (want[0] in right or (not left and right)):
+                a, b, left, right = b, a, right, left
+            if len(shared) == 1 and len(left) <= 1 and len(right) <= 1:
+                first = self._permuted(self._name(a), layout(a.axes), (*left, *shared))
+                second = self._permuted(self._name(b), layout(b.axes), (*shared, *right))
+                return f"{first} @ {second}"
+            places = [[layout(t.axes).index(axis) for axis in shared] for t in (a, b)]
+            whole = f"np.tensordot({self._name(a)}, {self._name(b)}, {places})"
+            return self._permuted(whole, (*left, *right), want)
+        letters = {axis: ascii_letters[k] for k, axis in enumerate(union(a.axes, b.axes))}
+        spec = ",".join("".join(letters[i] for i in layout(t.axes)) for t in (a, b))
+        return f'np.einsum("{spec}->{"".join(letters[i] for i in want)}", {self._name(a)}, {self._name(b)})'
+
+    # --- loops -------------------------------------------------------------------------------------------------
+
+    def _loop(self, loop: Loop, index: int) -> Iterator[str]:
+        arrays = ", ".join(self._name(s) for s in loop.states)
+        captured = ", ".join(self._name(c) for c in loop.captured)
+        results = [self._name(s) for s in loop.sums]
+        yield f"def block{index}({arrays}):"
+        for line in self._block(loop):
+            yield f"    {line}"
+        columns = ", ".join(f'"{column_of(s, loop.atom)}"' for s in loop.states)
+        target = ", ".join(results) + ("," if len(results) == 1 else "")
+        rows = next((f"{self._name(c)}.shape[0]" for c in loop.captured if c.axes and layout(c.axes)[0].base == "sample"), "1")
+        assert captured or rows
+        yield f'{target} = rt.over_blocks(block{index}, state["{loop.atom.base}"], ({columns},), {rows})'
+
+    def _block(self, loop: Loop) -> Iterator[str]:
+        builder = Builder(self._temporary)
+        lines: list[tuple[str, Operation | Contract | tensor.Rename, Value]] = []
+        for n in loop.body:
+            before = len(builder.operations)
+            if isinstance(n, tensor.Map | tensor.Add) or (isinstance(n, Contract) and not n.over):
+                result = self._operations(n, builder)
+                lines += [("op", o, o.target) for o in builder.operations[before:]]
+                self._names[n] = result.name if result.number is None else self._number(result.number)
+            elif isinstance(n, Contract | tensor.Rename):
+                lines.append(("node", n, Value(self._name(n), n.axes)))
+            else:
+                raise InternalError(f"a block cannot compute {type(n).__name__}")
+        returned = []
+        for s in loop.sums:
+            returned.append(self._contraction(s))
+        used_last = self._last_uses(lines, loop)
+        owned: set[str] = set()
+        for position, (kind, what, target) in enumerate(lines):
+            if kind == "node":
+                assert isinstance(what, Contract | tensor.Rename)
+                yield from self._statement(what)
+                if isinstance(what, Contract):
+                    owned.add(target.name)
+                continue
+            assert isinstance(what, Operation)
+            texts = [self._aligned(a, target.axes) for a in what.args]
+            reusable = [
+                a.name
+                for a in what.args
+                if a.name in owned and used_last[a.name] == position and layout(a.axes) == layout(target.axes)
+            ]
+            out = f", out={reusable[0]}" if reusable else ""
+            yield f"{target.name} = {_UFUNC[what.op]}({', '.join(texts)}{out})"
+            owned.add(target.name)
+        yield f"return {', '.join(returned)}" + ("," if len(returned) == 1 else "")
+
+    def _last_uses(
+        self, lines: list[tuple[str, Operation | Contract | tensor.Rename, Value]], loop: Loop
+    ) -> dict[str, int]:
+        last: dict[str, int] = {}
+        for position, (_, what, _) in enumerate(lines):
+            operands = what.args if isinstance(what, Operation) else what.operands
+            for a in operands:
+                last[a.name if isinstance(a, Value) else self._names.get(a, "")] = position  # type: ignore[arg-type]
+        for s in loop.sums:
+            for n in s.operands:
+                last[self._names.get(n, "")] = len(lines)  # type: ignore[arg-type]
+        return last
+
+    # --- the function ------------------------------------------------------------------------------------------
+
+    def _states(self) -> list[State]:
+        steps = self._function.steps
+        roots: list[Tensor] = [t for _, t in self._function.outputs]
+        for s in steps:
+            roots += s.sums if isinstance(s, Loop) else (s,)
+        given = set(self._function.inputs)
+        return [n for n in topological(roots) if isinstance(n, State) and n not in given and not _in_store(n)]
+
+    def text(self) -> str:
+        """The source of the function."""
+        arguments = ", ".join(["state", *(self._name(i) for i in self._function.inputs)])
+        lines = []
+        for s in self._states():
+            attribute = f'state["{s.name.removesuffix(".scale")}"].scale' if s.name.endswith(".scale") else f'state["{s.name}"]'
+            lines.append(f"{self._name(s)} = {attribute}")
+        loops = 0
+        for s in self._function.steps:
+            if isinstance(s, Loop):
+                loops += 1
+                lines += list(self._loop(s, loops))
+            else:
+                axes = ", ".join(map(str, layout(s.axes)))
+                comment = f"  # [{axes}]" if axes else ""
+                lines += [line + comment for line in self._statement(s)]
+        results = ", ".join(f'"{name}": {self._aligned(self._value(t), t.axes)}' for name, t in self._function.outputs)
+        lines.append(f"return {{{results}}}")
+        used = "\n".join(lines)
+        body = [line for line in lines if not line.endswith("]") or _is_used(line, used)]
+        return f"def {self._function.name}({arguments}):\n" + "\n".join(f"    {line}" for line in body)
+
+
+def _is_used(line: str, text: str) -> bool:
+    name = line.split(" = ", 1)[0]
+    return not line.startswith(name + ' = state["') or text.count(name) > 1
+
+
+def _in_store(s: State) -> bool:
+    return any(a.role == "atom" for a in s.axes)
+
+
+def column_of(s: State, atom: Axis) -> str:
+    """The column of a store that a state is: "hidden1.B" of the store hidden1 is "B"."""
+    return s.name.removeprefix(atom.base + ".")

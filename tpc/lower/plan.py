@@ -1,0 +1,89 @@
+"""Contraction order: every sum of a product becomes a tree of operations on two tensors.
+
+Greedy by the size of the intermediate result. Equal sub-products are the same node, so they are computed once.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import prod
+
+from tpc.program import tensor
+from tpc.program.axes import Axes, Axis, union, without
+from tpc.program.node import Node, rebuild
+from tpc.program.tensor import Contract, Tensor
+
+_TYPICAL = {"atom": 100_000, "rank": 400, "sample": 16, "feature": 3000}
+
+
+def typical_size(axis: Axis) -> int:
+    """A size to plan with while the real one is unknown."""
+    return axis.size or _TYPICAL.get(axis.base if axis.role == "finite" else axis.role, 64)
+
+
+def volume(axes: Axes) -> int:
+    return prod(typical_size(a) for a in axes)
+
+
+class Planner:
+    """Rewrites tensors into two-operand contractions; remembers the image of every node."""
+
+    def __init__(self) -> None:
+        self._known: dict[Tensor, Tensor] = {}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if x not in self._known:
+            if isinstance(x, Contract):
+                self._known[x] = _ordered([self(f) for f in x.factors], x.over)
+            else:
+                self._known[x] = self._rebuilt(x)
+        return self._known[x]
+
+    def _rebuilt(self, x: Tensor) -> Tensor:
+        def image(n: Node) -> Node:
+            return self(n) if isinstance(n, Tensor) else n
+
+        made = rebuild(x, image)
+        assert isinstance(made, Tensor)
+        return made
+
+
+def _ordered(factors: list[Tensor], over: Axes) -> Tensor:
+    inside = [f for f in factors if set(f.axes) & set(over)]
+    outside = [f for f in factors if not set(f.axes) & set(over)]
+    if over:
+        inside = [_contracted(inside, over)]
+    # scalars and small tensors first, so that large ones are touched once
+    rest = sorted(outside + inside, key=lambda f: volume(f.axes))
+    result = rest[0]
+    for f in rest[1:]:
+        result = Contract((result, f), ())
+    return result
+
+
+def _contracted(factors: list[Tensor], over: Axes) -> Tensor:
+    """Multiply pair by pair, summing each axis as soon as no other factor has it."""
+    factors = [_summed_alone(f, factors, over) for f in factors]
+    while len(factors) > 1:
+        best: tuple[tuple[int, int], int, int, Axes] | None = None
+        for i, j in combinations(range(len(factors)), 2):
+            others = [f for k, f in enumerate(factors) if k not in (i, j)]
+            joint = union(factors[i].axes, factors[j].axes)
+            done = tuple(a for a in over if a in joint and all(a not in o.axes for o in others))
+            cost = (volume(without(joint, done)), volume(joint))
+            if best is None or cost < best[0]:
+                best = (cost, i, j, done)
+        assert best is not None
+        _, i, j, done = best
+        made = Contract((factors[i], factors[j]), done)
+        factors = [f for k, f in enumerate(factors) if k not in (i, j)] + [made]
+    (result,) = factors
+    left = tuple(a for a in over if a in result.axes)
+    return Contract((result,), left) if left else result
+
+
+def _summed_alone(f: Tensor, factors: list[Tensor], over: Axes) -> Tensor:
+    """Sum the axes that only this factor has."""
+    own = tuple(a for a in over if a in f.axes and all(a not in g.axes for g in factors if g is not f))
+    repeated = sum(g is f for g in factors) > 1
+    return tensor.Contract((f,), own) if own and not repeated and len(factors) > 1 else f

@@ -1,0 +1,75 @@
+"""A self-contained HTML page: no request leaves it; light and dark follow the reader's setting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+CSS = """
+:root{color-scheme:light dark;
+--ink:#1c1c1c;--page:#fff;--soft:#f4f5f6;--line:#d5d8dc;--faint:#5a6068;--accent:#1f5fa8}
+@media (prefers-color-scheme:dark){:root{
+--ink:#ececec;--page:#16191d;--soft:#1f242a;--line:#39404a;--faint:#a4acb6;--accent:#8bbdf2}}
+body{margin:0;background:var(--page);color:var(--ink);
+font:16px/1.5 system-ui,-apple-system,'Segoe UI',sans-serif}
+main{max-width:1080px;margin:0 auto;padding:24px 20px 64px}
+h1{font-size:1.6rem;margin:.2em 0}h2{font-size:1.2rem;margin:2em 0 .5em;border-bottom:1px solid var(--line)}
+p.note{color:var(--faint);margin:.3em 0 .8em}nav a{margin-right:1em}a{color:var(--accent)}
+pre{background:var(--soft);border:1px solid var(--line);border-radius:6px;padding:12px;overflow-x:auto;
+font:13px/1.45 ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace}
+table{border-collapse:collapse;font-size:.92rem}
+th,td{padding:3px 12px 3px 0;text-align:left;vertical-align:top}
+td{font-variant-numeric:tabular-nums}th{color:var(--faint);font-weight:500}
+.cards{display:flex;flex-wrap:wrap;gap:12px;margin:16px 0}
+.card{background:var(--soft);border:1px solid var(--line);border-radius:8px;padding:10px 16px;min-width:110px}
+.card b{display:block;font-size:1.35rem;font-variant-numeric:tabular-nums}
+.card span{color:var(--faint);font-size:.85rem}
+.wide{overflow-x:auto}
+.columns{display:grid;grid-template-columns:repeat(auto-fit,minmax(440px,1fr));gap:0 20px}
+.columns>*{min-width:0}figure{margin:0}figure svg{max-width:100%;height:auto}figure.graph svg{max-width:none}
+""".strip()
+
+
+def page(title: str, body: Sequence[str]) -> str:
+    """The whole document."""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title>\n<style>{CSS}</style></head>\n<body><main>\n"
+        + "\n".join(body)
+        + "\n</main></body></html>\n"
+    )
+
+
+def section(anchor: str, title: str, note: str, *content: str) -> str:
+    """A heading with a sentence below it, then the content (HTML)."""
+    told = f'<p class="note">{escape(note)}</p>' if note else ""
+    return f'<section id="{anchor}"><h2>{escape(title)}</h2>{told}\n' + "\n".join(content) + "\n</section>"
+
+
+def cards(facts: Mapping[str, str]) -> str:
+    """Large figures with a word below each."""
+    each = (
+        f"<div class=card><b>{escape(value)}</b><span>{escape(name)}</span></div>"
+        for name, value in facts.items()
+    )
+    return f'<div class="cards">{"".join(each)}</div>'
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of texts."""
+    top = "".join(f"<th>{escape(name)}</th>" for name in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def code(text: str, title: str = "") -> str:
+    """A listing."""
+    head = f"<h3>{escape(title)}</h3>" if title else ""
+    return f"<div>{head}<pre>{escape(text.rstrip())}</pre></div>"
+
+
+def figure(svg: str, css: str = "") -> str:
+    """An inline SVG drawing."""
+    start = svg.find("<svg")  # an XML declaration has no place inside HTML
+    return f'<div class="wide"><figure class="{css}">{svg[start:]}</figure></div>'

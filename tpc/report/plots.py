@@ -1,0 +1,148 @@
+"""Training curves, confusion matrix and the convergence check as figures."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+Record = Mapping[str, Any]
+# Mid tones that keep their contrast on white and on dark pages; each series has its own dash or marker, too.
+BLUE, ORANGE, GREEN, PURPLE = "#2f78c4", "#d9822b", "#3a9a5b", "#9a5fd0"
+SERIES = (BLUE, ORANGE, GREEN, PURPLE, "#c44f4f", "#6f7d8c")
+MARKERS = "osD^vP"
+INK, GRID = "#010203", "#040506"  # stand-ins that `to_svg` replaces, so that text follows the page's colours
+STYLE: dict[str, Any] = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.linewidth": 0.6,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": GRID,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+}
+
+
+def to_svg(figure: Figure, name: str) -> str:
+    """The figure as SVG text, transparent and with its ink in `currentColor`; deterministic."""
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return buffer.getvalue().replace(INK, "currentColor").replace(GRID, "var(--line, #d5d8dc)")
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure to a file; the ending chooses svg, png or pdf; on white."""
+    for axes in figure.axes:
+        axes.set_facecolor("white")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(
+        path, facecolor="white", dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None
+    )
+
+
+def training_curves(records: Sequence[Record]) -> Figure:
+    """Loss and accuracy over steps (batches as a smoothed line, epochs as markers), atoms below them."""
+    steps = [r for r in records if r["kind"] == "step" and r["loss"] is not None]
+    epochs = [r for r in records if r["kind"] == "epoch"]
+    with style.context(STYLE):
+        figure = Figure(figsize=(10.2, 3.3), layout="constrained")
+        loss, accuracy, atoms = figure.subplots(1, 3)
+        for axes, key, title in ((loss, "loss", "loss"), (accuracy, "accuracy", "accuracy")):
+            x = np.array([r["step"] for r in steps])
+            y = np.array([r[key] for r in steps], dtype=float)
+            axes.plot(*smooth(x, y), color=BLUE, linewidth=1.0, alpha=0.55, label="batches, smoothed")
+            at = [r["step"] for r in epochs]
+            axes.plot(
+                at,
+                [r[f"train_{key}"] for r in epochs],
+                "o--",
+                color=BLUE,
+                markersize=4,
+                label="train, epoch mean",
+            )
+            axes.plot(at, [r[f"test_{key}"] for r in epochs], "s-", color=ORANGE, markersize=4, label="test")
+            axes.set(title=title, xlabel="step")
+        loss.legend()
+        _plot_atoms(atoms, epochs)
+    return figure
+
+
+def _plot_atoms(axes: Axes, epochs: Sequence[Record]) -> None:
+    names = list(epochs[-1]["atoms"]) if epochs else []
+    for name, colour, marker in zip(names, SERIES * 4, MARKERS * 4):
+        values = [r["atoms"][name] for r in epochs]
+        axes.plot([r["step"] for r in epochs], values, marker=marker, markersize=4, color=colour, label=name)
+    axes.set(title="atoms", xlabel="step")
+    axes.set_ylim(bottom=0)
+    if names:
+        axes.legend()
+
+
+def smooth(x: NDArray[Any], y: NDArray[Any], points: int = 300) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Means over at most `points` runs of neighbouring values; x is the last of each run."""
+    if len(x) == 0:
+        return x, y
+    edges = np.unique(np.linspace(0, len(x), min(points, len(x)) + 1).astype(int))
+    means = np.add.reduceat(y, edges[:-1]) / np.diff(edges)
+    return x[edges[1:] - 1], means
+
+
+def confusion(counts: NDArray[np.int64], names: Sequence[str]) -> Figure:
+    """Counts[true, predicted] as a shaded matrix with the numbers in it."""
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    with style.context({**STYLE, "axes.grid": False}):
+        side = 1.6 + 0.42 * len(names)
+        figure = Figure(figsize=(side + 0.6, side), layout="constrained")
+        axes = figure.subplots()
+        shade = np.empty((*share.shape, 4))
+        shade[..., :3] = to_rgb(BLUE)
+        shade[..., 3] = np.sqrt(share)  # of transparency, so that an empty cell has the page's colour
+        axes.imshow(shade)
+        for (i, j), count in np.ndenumerate(counts):
+            if count:
+                ink = "#ffffff" if share[i, j] > 0.3 else INK
+                axes.text(j, i, str(count), ha="center", va="center", color=ink, fontsize=8)
+        axes.set_xticks(range(len(names)), names, rotation=45 if max(map(len, names)) > 2 else 0, ha="center")
+        axes.set_yticks(range(len(names)), names)
+        axes.set(xlabel="predicted class", ylabel="true class")
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+    return figure
+
+
+def convergence(
+    widths: Sequence[int], errors: Mapping[str, Sequence[float]], slopes: Mapping[str, float]
+) -> Figure:
+    """Error against width on log axes, one line per step with its fitted slope; slope −1/2 dotted."""
+    with style.context(STYLE):
+        figure = Figure(figsize=(6.2, 4.4), layout="constrained")
+        axes = figure.subplots()
+        for (name, values), colour, marker in zip(errors.items(), SERIES * 4, MARKERS * 4):
+            label = f"{name}: slope {slopes[name]:.2f}".replace("-", "−")
+            axes.plot(widths, values, marker=marker, markersize=5, color=colour, label=label)
+        top = max(max(values) for values in errors.values())
+        guide = [1.25 * top * (width / widths[0]) ** -0.5 for width in widths]
+        axes.plot(widths, guide, ":", color=INK, linewidth=1.2, label="slope −1/2")
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set(xlabel="width n", ylabel="relative error against the limit")
+        axes.grid(visible=True, which="minor", axis="y", linewidth=0.3)
+        axes.legend()
+    return figure

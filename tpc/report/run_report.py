@@ -1,0 +1,95 @@
+"""report.html of a run: what was trained, how it went, and what the compiler derived; opens offline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import tpc
+from tpc.report import plots
+from tpc.report.collapse import collapse_trivial
+from tpc.report.page import cards, code, figure, page, section, table
+from tpc.report.svg import to_svg
+from tpc.runtime.checkpoint import write_atomic
+from tpc.runtime.evaluate import Evaluation
+from tpc.runtime.progress import human_bytes, human_time
+from tpc.runtime.rundir import RunDir
+
+SECTIONS = {
+    "curves": ("Training", "Batches before their update, and the test set after each epoch."),
+    "confusion": ("Test set", "Rows are true classes, columns predicted ones."),
+    "program": ("Program", "The network as written, and as traced."),
+    "graph": ("Limit graph", "The limit; hold the pointer over a node for its equation."),
+    "limit": ("Limit", "The limit as equations in the latent dimension r."),
+    "kernels": ("Kernels", "V[φ,ψ](p,q,c) = E φ(u)ψ(v), u and v Gaussian, variances p and q, covariance c."),
+    "update": ("Update rules", "What one step of gradient descent does to the state."),
+    "settings": ("Settings", "config.toml of this run."),
+}
+
+
+def write_report(run: RunDir, evaluation: Evaluation, class_names: Sequence[str]) -> Path:
+    """Write report.html and the plots of a run; returns the path of the report."""
+    config, records = run.read_config(), run.read_metrics()
+    curves = plots.training_curves(records)
+    matrix = plots.confusion(evaluation.confusion, class_names)
+    curves_svg, matrix_svg = plots.to_svg(curves, "curves"), plots.to_svg(matrix, "confusion")
+    plots.save(curves, run.plots_path / "curves.svg")
+    plots.save(matrix, run.plots_path / "confusion.svg")
+    program = tpc.load(run.program_path, function=config.get("function"), **config.get("settings", {}))
+    limit = tpc.compile(program, limit=config["limit"])
+    name = f"{Path(config['program']).stem} on {config['data']}"
+    source = code(run.program_path.read_text(encoding="utf-8"), "Source")
+    graph = to_svg(collapse_trivial(limit.to_networkx()), f"{config['limit']}-limit")
+    right = f"{int(evaluation.confusion.sum())} samples, {evaluation.accuracy:.2%} right"
+    body = [
+        f"<h1>{escape(name)}: {escape(config['limit'])}-limit</h1>",
+        f'<p class="note">tpc {escape(config["tpc_version"])}, run {escape(str(run.path))}</p>',
+        _figures(records, evaluation),
+        "<nav>"
+        + " ".join(f'<a href="#{key}">{title}</a>' for key, (title, _) in SECTIONS.items())
+        + "</nav>",
+        _section("curves", figure(curves_svg)),
+        _section("confusion", f"<p>{right}.</p>", figure(matrix_svg)),
+        _section("program", f'<div class="columns">{source}{code(limit.emit("program"), "Listing")}</div>'),
+        _section("graph", figure(graph, "graph")),
+        _section("limit", code(limit.emit("limit"))),
+        _section("kernels", code(limit.emit("kernels"))),
+        _section("update", code(limit.emit("update"))),
+        _section("settings", _settings(config)),
+    ]
+    write_atomic(run.report_path, page(f"{name}: {evaluation.accuracy:.1%}", body))
+    return run.report_path
+
+
+def _section(key: str, *content: str) -> str:
+    return section(key, *SECTIONS[key], *content)
+
+
+def _figures(records: Sequence[Mapping[str, Any]], evaluation: Evaluation) -> str:
+    epochs = [record for record in records if record["kind"] == "epoch"]
+    facts = {"test accuracy": f"{evaluation.accuracy:.2%}", "test loss": f"{evaluation.loss:.4f}"}
+    if epochs:
+        last = epochs[-1]
+        best = max(epochs, key=lambda record: record["test_accuracy"])
+        facts |= {
+            "train accuracy, last epoch": f"{last['train_accuracy']:.2%}",
+            f"best test accuracy (epoch {best['epoch']})": f"{best['test_accuracy']:.2%}",
+            "epochs": str(last["epoch"]),
+            "steps": f"{last['step']:,}",
+            "atoms per kernel matrix": f"{max(last['atoms'].values(), default=0):,}",
+            "state": human_bytes(last["bytes"]),
+            "time": human_time(last["seconds"]),
+        }
+    return cards(facts)
+
+
+def _settings(config: Mapping[str, Any]) -> str:
+    rows = []
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            rows += [(f"{key}.{name}", str(item)) for name, item in value.items()]
+        else:
+            rows.append((key, ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
+    return table(("setting", "value"), rows)
