@@ -99,7 +99,7 @@ def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--init", metavar="NAME", help="Initialization: paper, zero_readout."),
         click.option("--epochs", type=click.IntRange(min=0), default=10, show_default=True),
         click.option("--batch-size", type=from_one, default=32, show_default=True),
-        click.option("--lr", type=positive, default=1.0, show_default=True, help="Learning rate."),
+        click.option("--lr", type=positive, default=0.5, show_default=True, help="Learning rate."),
         click.option(
             "--lr-mult",
             type=multiplier,

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 import sympy as sp
-from sympy import Expr, Symbol
+from sympy import DiracDelta, Expr, Symbol
 
+from tpc.errors import GaussianError
 from tpc.gaussian.covariance import Covariance
 from tpc.gaussian.domain import check_finite
 from tpc.gaussian.factors import Sum, decompose
 from tpc.gaussian.moments import Derivation, E, Step
 from tpc.gaussian.primitives import gap, guard_zero, textbook
+from tpc.gaussian.regular import check_regular, parity, split_delta
 from tpc.gaussian.symbols import RHO, C, P, Q, U, V
 from tpc.gaussian.tidy import collect_terms
 from tpc.program.functions import X
+
+if TYPE_CHECKING:
+    from tpc.gaussian.numeric import NumericKernel
 
 ROOT = Symbol("g", nonnegative=True)  # √(pq − c²) while deriving
 
@@ -35,6 +41,15 @@ class Kernel:
     rules: tuple[Step, ...]
     conditions: tuple[str, ...]
     degrees: tuple[int, int] | None
+
+    @cached_property
+    def numeric(self) -> NumericKernel | None:
+        """The table that evaluates a kernel without a closed form, built on first use (about a second)."""
+        if self.value is not None:
+            return None
+        from tpc.gaussian.numeric import numeric_kernel
+
+        return numeric_kernel(self.phi, self.psi)
 
     @cached_property
     def plain(self) -> Expr | None:
@@ -69,16 +84,42 @@ def kernel(phi: Expr, psi: Expr | None = None) -> Kernel:
     """
     phi = sp.sympify(phi)
     psi = phi if psi is None else sp.sympify(psi)
-    for function in (phi, psi):
-        check_finite(function)
+    check_finite(phi)
+    check_finite(psi)
     left, right = decompose(phi), decompose(psi)
+    value: Expr | None = None
+    steps: tuple[Step, ...] = ()
     degrees = None
-    value, steps, conditions = None, (), ()
     if left is not None and right is not None:
         a, b = degree(left), degree(right)
         degrees = None if a is None or b is None else (a, b)
         value, steps = _derive(phi, psi, left, right)
-    return Kernel(phi, psi, value, steps, conditions, degrees)
+    elif (parity(phi), parity(psi)) in ((0, 1), (1, 0)):
+        value = sp.S.Zero
+        steps = (Step("parity", E(phi.subs(X, U) * psi.subs(X, V)), value),)
+    if value is None:
+        _check_numeric(phi, psi)
+    return Kernel(phi, psi, value, steps, _conditions(phi, psi, value), degrees)
+
+
+def _check_numeric(phi: Expr, psi: Expr) -> None:
+    """Refuse at once what `numeric_kernel` cannot tabulate."""
+    check_regular(phi)
+    check_regular(psi)
+    if all(split_delta(f)[1] != 0 for f in (phi, psi)):
+        raise GaussianError(f"E φ(u)ψ(v) diverges at ρ = ±1 for φ = {phi}, ψ = {psi}: both contain a Dirac delta")
+
+
+def _conditions(phi: Expr, psi: Expr, value: Expr | None) -> tuple[str, ...]:
+    found = ["(u, v) jointly Gaussian with mean 0, Var u = p, Var v = q, Cov(u, v) = c"]
+    for name, f in (("p", phi), ("q", psi)):
+        if f.has(DiracDelta):
+            found.append(f"{name} > 0 (taken as 0 at a zero vector)")
+    if value is not None and value.replace(gap, lambda *_: sp.S.Zero).has(sp.zoo, sp.nan):
+        found.append("|ρ| < 1 (diverges at ρ = ±1)")
+    if value is None:
+        found.append("no closed form: evaluated from a table, accurate to 1e-10 of √(V[φ,φ] V[ψ,ψ])")
+    return tuple(found)
 
 
 def degree(terms: Sum) -> int | None:

@@ -29,8 +29,7 @@ class State(Tensor):
     shape: Axes
     unit: bool = False
 
-    @property
-    def axes(self) -> Axes:
+    def _find_axes(self) -> Axes:
         return self.shape
 
 
@@ -42,8 +41,7 @@ class Gram(Tensor):
     b: Tensor
     rank: Axis
 
-    @property
-    def axes(self) -> Axes:
+    def _find_axes(self) -> Axes:
         return without(union(self.a.axes, self.b.axes), (self.rank,))
 
 
@@ -57,8 +55,7 @@ class Kernel(Tensor):
     q: Tensor
     c: Tensor
 
-    @property
-    def axes(self) -> Axes:
+    def _find_axes(self) -> Axes:
         return union(self.p.axes, self.q.axes, self.c.axes)
 
 
@@ -69,8 +66,7 @@ class Expectation(Tensor):
     fn: Expr
     grams: tuple[Tensor, ...]
 
-    @property
-    def axes(self) -> Axes:
+    def _find_axes(self) -> Axes:
         return union(*(g.axes for g in self.grams))
 
 
@@ -232,7 +228,8 @@ class LimitGraph:
 
     @property
     def stores(self) -> tuple[Store, ...]:
-        return tuple(u.store for _, updates in self.updates for u in updates if isinstance(u, Append))
+        found = (u.store for _, updates in self.updates for u in updates if isinstance(u, Append))
+        return tuple({s.name: s for s in found}.values())
 
     @property
     def accumulated(self) -> tuple[Accumulate, ...]:

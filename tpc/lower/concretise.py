@@ -136,6 +136,7 @@ class Concretiser:
 
 def _constant_factor(fn: Expr) -> tuple[Expr, Expr]:
     """fn = number · rest, the number irrational or not."""
+    fn = sp.factor_terms(fn)
     number, rest = fn.as_independent(*fn.free_symbols, as_Add=False) if fn.free_symbols else (fn, sp.Integer(1))
     return number, rest
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,6 +50,14 @@ _DIRECT: dict[type, str] = {
     g.rsqrt: "rsqrt", g.arctan2: "arctan2", g.dawson: "dawson",
 }  # fmt: skip
 
+_FOLD: dict[str, Callable[..., float]] = {
+    "add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "divide": operator.truediv,
+    "power": operator.pow, "negative": operator.neg, "sqrt": math.sqrt, "square": lambda x: x * x,
+    "reciprocal": lambda x: 1 / x, "rsqrt": lambda x: x**-0.5 if x > 0 else 0.0, "maximum": max, "minimum": min,
+    "arctan2": math.atan2, "arccos": math.acos, "arcsin": math.asin, "exp": math.exp, "log": math.log, "erf": math.erf,
+    "step": lambda x: float(x > 0), "clip1": lambda x: min(1.0, max(-1.0, x)),
+}  # fmt: skip
+
 
 class Builder:
     """Turns expressions into operations; a value computed before is not computed again."""
@@ -56,22 +66,31 @@ class Builder:
         self.operations: list[Operation] = []
         self._fresh = fresh
         self._known: dict[tuple[str, tuple[Value, ...]], Value] = {}
+        self._clip: set[Value] = set()  # values known to lie in [-1, 1]
 
     def emit(self, op: str, *args: Value) -> Value:
         """The value of op(args), from an earlier operation where there is one."""
         if ARITY[op] != len(args):
             raise InternalError(f"{op} takes {ARITY[op]} arguments, got {len(args)}")
+        if all(a.number is not None for a in args):
+            return Value("", (), _FOLD[op](*(a.number for a in args)))
+        if op == "clip1" and args[0] in self._clip:
+            return args[0]
         key = (op, args)
         if key not in self._known:
             target = Value(self._fresh(), union(*(a.axes for a in args)))
             self.operations.append(Operation(target, op, args))
             self._known[key] = target
+            if op == "clip1":
+                self._clip.add(target)
         return self._known[key]
 
     def expression(self, expr: Expr, values: Mapping[Expr, Value]) -> Value:
         """The value of an expression whose symbols have `values`."""
         if expr in values:
             return values[expr]
+        if expr.has(g.gap1, g.angle1):
+            values = self._clipped(expr, values)
         if not expr.free_symbols:
             return Value("", (), float(expr))
         if isinstance(expr, sp.Add):
@@ -90,18 +109,21 @@ class Builder:
         if isinstance(expr, g.angle):
             return self.emit("arctan2", self._gap(*args), args[2])
         if isinstance(expr, g.gap1):
-            rho = self.emit("clip1", args[0])
             one = Value("", (), 1.0)
-            inside = self.emit("multiply", self.emit("subtract", one, rho), self.emit("add", one, rho))
-            return self.emit("sqrt", inside)
+            return self.emit("sqrt", self.emit("multiply", self.emit("subtract", one, args[0]), self.emit("add", one, args[0])))
         if isinstance(expr, g.angle1):
-            negated = expr.args[0].could_extract_minus_sign()
-            rho = self.expression(-expr.args[0], values) if negated else args[0]
-            clipped = self.emit("clip1", rho)  # shared with gap1
-            return self.emit("arccos", self.emit("negative", clipped) if negated else clipped)
+            return self.emit("arccos", args[0])
         if type(expr) in _DIRECT:
             return self.emit(_DIRECT[type(expr)], *args)
         raise InternalError(f"no array operation for {expr.func} in {expr}")
+
+    def _clipped(self, expr: Expr, values: Mapping[Expr, Value]) -> Mapping[Expr, Value]:
+        """Correlations leave [-1, 1] by rounding alone: clip them once, before any use."""
+        new = dict(values)
+        for part in expr.atoms(g.gap1, g.angle1):
+            for symbol in part.args[0].free_symbols:
+                new[symbol] = self.emit("clip1", values[symbol])
+        return new
 
     def _gap(self, p: Value, q: Value, c: Value) -> Value:
         # √(pq - c²) = √((√p√q - c)(√p√q + c)): the factor that vanishes near |ρ| = 1 is a plain difference

@@ -96,6 +96,8 @@ class NumpyPrinter:
         return f"{v.name}[{index}]"
 
     def _infix(self, o: Operation, texts: Sequence[str]) -> str:
+        if o.op == "reciprocal":  # of a length too, where np.reciprocal would round
+            return f"1 / {texts[0]}"
         return f"{texts[0]} {_INFIX[o.op]} {texts[1]}" if o.op in _INFIX else f"{_UFUNC[o.op]}({', '.join(texts)})"
 
     # --- statements --------------------------------------------------------------------------------------------
@@ -170,7 +172,8 @@ class NumpyPrinter:
                     args.append(self._aligned(a, o.target.axes))
                 else:
                     whole = layout(a.axes) == layout(o.target.axes)
-                    args.append(f"({text})" if whole else self._aligned(Value(f"({text})", a.axes), o.target.axes))
+                    text = f"({text})" if o.op in _INFIX or o.op == "reciprocal" else text
+                    args.append(text if whole else self._aligned(Value(text, a.axes), o.target.axes))
             texts[o.target.name] = self._infix(o, args)
         return texts.get(result.name) or self._aligned(result, x.axes)
 

@@ -14,7 +14,7 @@ from sympy import Expr
 from tpc.errors import InternalError
 from tpc.program.axes import Axes, Axis, Space, union, without
 from tpc.program.functions import argument
-from tpc.program.node import Node, node
+from tpc.program.node import Node, cached, node
 from tpc.program.tensor import ONE, Constant, Tensor, is_number
 
 
@@ -26,19 +26,25 @@ def theta(i: int) -> sp.Symbol:
 class Vector(Node):
     """n values, one per neuron of `space`, along finite `axes`."""
 
-    __slots__ = ()
+    __slots__ = ("_axes", "_kind")
 
     @property
     def space(self) -> Space:
         raise InternalError(f"{type(self).__name__} has no space")
 
-    @property
+    @cached
     def axes(self) -> Axes:
-        raise InternalError(f"{type(self).__name__} has no axes")
+        return self._find_axes()
 
-    @property
+    @cached
     def kind(self) -> str:
         """G: a Gaussian vector, in the span of the space's Ω; X: any function of such vectors."""
+        return self._find_kind()
+
+    def _find_axes(self) -> Axes:
+        raise InternalError(f"{type(self).__name__} has no axes")
+
+    def _find_kind(self) -> str:
         return "X"
 
 
@@ -70,12 +76,10 @@ class VectorWeight(Vector):
     def space(self) -> Space:
         return self.within
 
-    @property
-    def axes(self) -> Axes:
+    def _find_axes(self) -> Axes:
         return self.shape
 
-    @property
-    def kind(self) -> str:
+    def _find_kind(self) -> str:
         return "G" if self.role == "input" else "X"
 
 
@@ -155,12 +159,10 @@ class MatMul(Vector):
     def space(self) -> Space:
         return self.matrix.out
 
-    @property
-    def axes(self) -> Axes:
+    def _find_axes(self) -> Axes:
         return self.x.axes
 
-    @property
-    def kind(self) -> str:
+    def _find_kind(self) -> str:
         return "X" if isinstance(self.matrix, Transpose) else "G"
 
 
@@ -176,8 +178,7 @@ class Nonlin(Vector):
     def space(self) -> Space:
         return self.xs[0].space
 
-    @property
-    def axes(self) -> Axes:
+    def _find_axes(self) -> Axes:
         return union(*(x.axes for x in self.xs), *(t.axes for t in self.thetas))
 
 
@@ -191,12 +192,10 @@ class LinComb(Vector):
     def space(self) -> Space:
         return self.terms[0][1].space
 
-    @property
-    def axes(self) -> Axes:
+    def _find_axes(self) -> Axes:
         return union(*(without(union(c.axes, x.axes), over) for c, x, over in self.terms))
 
-    @property
-    def kind(self) -> str:
+    def _find_kind(self) -> str:
         return "G" if all(x.kind == "G" for _, x, _ in self.terms) else "X"
 
 
@@ -211,13 +210,11 @@ class RenameVector(Vector):
     def space(self) -> Space:
         return self.arg.space
 
-    @property
-    def axes(self) -> Axes:
+    def _find_axes(self) -> Axes:
         new = dict(self.pairs)
         return tuple(new.get(a, a) for a in self.arg.axes)
 
-    @property
-    def kind(self) -> str:
+    def _find_kind(self) -> str:
         return self.arg.kind
 
 
@@ -231,12 +228,10 @@ class Project(Vector):
     def space(self) -> Space:
         return self.arg.space
 
-    @property
-    def axes(self) -> Axes:
+    def _find_axes(self) -> Axes:
         return self.arg.axes
 
-    @property
-    def kind(self) -> str:
+    def _find_kind(self) -> str:
         return "G"
 
 
@@ -248,8 +243,7 @@ class Moment(Tensor):
     xs: tuple[Vector, ...]
     thetas: tuple[Tensor, ...]
 
-    @property
-    def axes(self) -> Axes:
+    def _find_axes(self) -> Axes:
         return union(*(x.axes for x in self.xs), *(t.axes for t in self.thetas))
 
 

@@ -49,6 +49,23 @@ def _collect(value: Any, found: list[Node]) -> None:
             _collect(item, found)
 
 
+class cached(property):  # noqa: N801 - used as a decorator
+    """A property computed once and kept in the slot of its name with an underscore."""
+
+    def __init__(self, compute: Callable[[Any], Any]) -> None:
+        slot = "_" + compute.__name__
+
+        def get(self: Any) -> Any:
+            try:
+                return getattr(self, slot)
+            except AttributeError:
+                value = compute(self)
+                object.__setattr__(self, slot, value)
+                return value
+
+        super().__init__(get, doc=compute.__doc__)
+
+
 @dataclass_transform(frozen_default=True, eq_default=False)
 def node(cls: N) -> N:
     """Class decorator: a frozen, slotted dataclass compared by identity."""

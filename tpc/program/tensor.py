@@ -15,16 +15,19 @@ from sympy import Expr
 from tpc.errors import InternalError
 from tpc.program.axes import Axes, Axis, union, without
 from tpc.program.functions import argument
-from tpc.program.node import Node, node
+from tpc.program.node import Node, cached, node
 
 
 class Tensor(Node):
     """A value with finite axes only."""
 
-    __slots__ = ()
+    __slots__ = ("_axes",)
 
-    @property
+    @cached
     def axes(self) -> Axes:
+        return self._find_axes()
+
+    def _find_axes(self) -> Axes:
         raise InternalError(f"{type(self).__name__} has no axes")
 
 
@@ -35,8 +38,7 @@ class Input(Tensor):
     name: str
     shape: Axes
 
-    @property
-    def axes(self) -> Axes:
+    def _find_axes(self) -> Axes:
         return self.shape
 
 
@@ -48,8 +50,7 @@ class Weight(Tensor):
     shape: Axes
     std: Expr
 
-    @property
-    def axes(self) -> Axes:
+    def _find_axes(self) -> Axes:
         return self.shape
 
 
@@ -59,8 +60,7 @@ class Constant(Tensor):
 
     value: Expr
 
-    @property
-    def axes(self) -> Axes:
+    def _find_axes(self) -> Axes:
         return ()
 
 
@@ -70,8 +70,7 @@ class Size(Tensor):
 
     axis: Axis
 
-    @property
-    def axes(self) -> Axes:
+    def _find_axes(self) -> Axes:
         return ()
 
 
@@ -82,8 +81,7 @@ class Map(Tensor):
     fn: Expr
     args: tuple[Tensor, ...]
 
-    @property
-    def axes(self) -> Axes:
+    def _find_axes(self) -> Axes:
         return union(*(a.axes for a in self.args))
 
 
@@ -93,8 +91,7 @@ class Add(Tensor):
 
     terms: tuple[Tensor, ...]
 
-    @property
-    def axes(self) -> Axes:
+    def _find_axes(self) -> Axes:
         return union(*(t.axes for t in self.terms))
 
 
@@ -105,8 +102,7 @@ class Contract(Tensor):
     factors: tuple[Tensor, ...]
     over: Axes
 
-    @property
-    def axes(self) -> Axes:
+    def _find_axes(self) -> Axes:
         return without(union(*(f.axes for f in self.factors)), self.over)
 
 
@@ -117,8 +113,7 @@ class LogSumExp(Tensor):
     arg: Tensor
     over: Axis
 
-    @property
-    def axes(self) -> Axes:
+    def _find_axes(self) -> Axes:
         return without(self.arg.axes, (self.over,))
 
 
@@ -129,8 +124,7 @@ class Rename(Tensor):
     arg: Tensor
     pairs: tuple[tuple[Axis, Axis], ...]
 
-    @property
-    def axes(self) -> Axes:
+    def _find_axes(self) -> Axes:
         new = dict(self.pairs)
         return tuple(new.get(a, a) for a in self.arg.axes)
 
@@ -142,8 +136,7 @@ class Broadcast(Tensor):
     arg: Tensor
     along: Axes
 
-    @property
-    def axes(self) -> Axes:
+    def _find_axes(self) -> Axes:
         return union(self.arg.axes, self.along)
 
 
@@ -179,7 +172,10 @@ def add(terms: Iterable[Tensor]) -> Tensor:
 
 
 def contract(factors: Iterable[Tensor], over: Iterable[Axis] = ()) -> Tensor:
-    """Σ_over Π factors; plain products are flat, numbers come first, a sum over an absent axis is its size."""
+    """Σ_over Π factors, as outside · Σ_over inside: factors that the sum does not touch leave it.
+
+    Plain products are flat, numbers come first, and a sum over an absent axis is its size.
+    """
     over = tuple(dict.fromkeys(over))
     flat: list[Tensor] = []
     for f in factors:
@@ -190,6 +186,15 @@ def contract(factors: Iterable[Tensor], over: Iterable[Axis] = ()) -> Tensor:
     present = union(*(f.axes for f in flat))
     flat.extend(Size(axis) for axis in over if axis not in present)
     over = tuple(axis for axis in over if axis in present)
+    if over:
+        inside = [f for f in flat if set(f.axes) & set(over)]
+        outside = [f for f in flat if not set(f.axes) & set(over)]
+        if len(inside) == 1 and isinstance(inside[0], Contract):
+            inner = inside[0]  # Σ_i Σ_j x = Σ_ij x
+            summed: Tensor = Contract(inner.factors, inner.over + over)
+        else:
+            summed = Contract(tuple(inside), over)
+        flat = [*outside, summed]
     number: Expr = sp.Integer(1)
     rest: list[Tensor] = []
     for f in flat:
@@ -199,12 +204,9 @@ def contract(factors: Iterable[Tensor], over: Iterable[Axis] = ()) -> Tensor:
             rest.append(f)
     if number == 0:
         return ZERO
-    if len(rest) == 1 and isinstance(rest[0], Contract) and number == 1:
-        inner = rest[0]  # Σ_i Σ_j x = Σ_ij x
-        return Contract(inner.factors, inner.over + over)
     if number != 1 or not rest:
         rest.insert(0, Constant(number))
-    return rest[0] if len(rest) == 1 and not over else Contract(tuple(rest), over)
+    return rest[0] if len(rest) == 1 else Contract(tuple(rest), ())
 
 
 def elementwise(fn: Expr, args: Sequence[Tensor]) -> Tensor:

@@ -134,11 +134,14 @@ def _port(
 
 
 def _curve(points: Sequence[Point]) -> str:
-    """Cubic Béziers through the points, vertical at each of them."""
+    """A smooth x(y) through the points: vertical at both ends, and no swing that the points do not have."""
+    secants = [(x1 - x0) / (y1 - y0) for (x0, y0), (x1, y1) in pairwise(points)]
+    inner = [2 * a * b / (a + b) if a * b > 0 else 0.0 for a, b in pairwise(secants)]  # harmonic: monotone
+    slopes = [0.0, *inner, 0.0]
     path = f"M{points[0][0]:.1f},{points[0][1]:.1f}"
-    for (x0, y0), (x1, y1) in pairwise(points):
-        middle = (y1 - y0) / 2
-        path += f" C{x0:.1f},{y0 + middle:.1f} {x1:.1f},{y1 - middle:.1f} {x1:.1f},{y1:.1f}"
+    for ((x0, y0), (x1, y1)), (m0, m1) in zip(pairwise(points), pairwise(slopes)):
+        third = (y1 - y0) / (3 if len(points) > 2 else 2)
+        path += f" C{x0 + m0 * third:.1f},{y0 + third:.1f} {x1 - m1 * third:.1f},{y1 - third:.1f} {x1:.1f},{y1:.1f}"
     return path
 
 

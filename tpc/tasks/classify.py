@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -17,12 +17,10 @@ from tpc.data import load as load_data
 from tpc.errors import UsageError
 from tpc.runtime import rundir
 from tpc.runtime.evaluate import Evaluation, evaluate
+from tpc.runtime.model import Model, unknown_name
 from tpc.runtime.progress import Display
 from tpc.runtime.rundir import MetricsLog, RunDir
 from tpc.runtime.trainer import Position, Schedule, Trainer, TrainSettings
-
-if TYPE_CHECKING:
-    from tpc.runtime.model import Model
 
 Drops = tuple[tuple[int, float], ...]
 CHANGEABLE_ON_RESUME = ("epochs", "data_dir", "backend", "checkpoint_steps", "checkpoint_seconds")
@@ -48,7 +46,7 @@ class TrainJob:
     init: str | None = None
     epochs: int = 10
     batch_size: int = 32
-    lr: float = 1.0
+    lr: float = 0.5
     lr_mult: Mapping[str, float] = field(default_factory=dict)
     lr_drop: Drops = ()
     clip: float | None = None
@@ -162,7 +160,7 @@ def resume(run: RunDir, changes: Mapping[str, Any], stream: TextIO | None = None
     job = TrainJob.from_config({**run.read_config(), **changes})
     checkpoint = run.checkpoints.require()
     dataset = _load(job)
-    model = tpc.Model.load(checkpoint.model_path, backend=job.backend)
+    model = Model.load(checkpoint.model_path, backend=job.backend)
     if changes:
         run.write_config(job.to_config())
     position = Position(**checkpoint.state["position"])
@@ -189,7 +187,7 @@ def evaluate_run(
     job = TrainJob.from_config(run.read_config())
     checkpoint = run.checkpoints.require()
     dataset = _load(replace(job, data_dir=data_dir or job.data_dir))
-    model = tpc.Model.load(checkpoint.model_path, backend=backend or job.backend)
+    model = Model.load(checkpoint.model_path, backend=backend or job.backend)
     step = int(checkpoint.state["position"]["step"])
     evaluation = evaluate(model, dataset.test_x, dataset.test_y, job.loss)
     return CheckpointEvaluation(step, evaluation, dataset.class_names)
@@ -209,6 +207,10 @@ def _run(
     train_set, test = (dataset.train_x, dataset.train_y), (dataset.test_x, dataset.test_y)
     try:
         with Display(steps, job.data, stream or sys.stdout) as display:
+            display.say(
+                f"{job.limit}-limit of {Path(job.program).stem} on {dataset.name}: {len(dataset.train_x)} training "
+                f"and {len(dataset.test_x)} test samples, rank {job.rank}, {job.backend} {job.dtype}"
+            )
             settings = job.train_settings(steps)
             trainer = Trainer(model, train_set, test, settings, log, run.checkpoints, position, display)
             result = trainer.run()
@@ -225,18 +227,11 @@ def _load(job: TrainJob) -> Dataset:
 
 
 def _check_fit(job: TrainJob, model: Model, dataset: Dataset) -> None:
-    outputs = model.predict(dataset.test_x[:1]).shape[1]
-    if outputs != dataset.classes:
+    if model.classes != dataset.classes:
         raise UsageError(
-            f"the program has {outputs} outputs but {job.data} has {dataset.classes} classes; "
+            f"the program has {model.classes} outputs but {job.data} has {dataset.classes} classes; "
             f"if the program takes `classes`, give --set classes={dataset.classes}."
         )
-    names = parameter_names(model)
-    unknown = sorted(set(job.lr_mult) - set(names))
-    if unknown:
-        raise UsageError(f"--lr-mult {unknown[0]}: no such parameter; the program has {', '.join(names)}.")
-
-
-def parameter_names(model: Model) -> list[str]:
-    """Names that lr_mult takes: `embed`, `embed.bias`, `hidden1`, …, in the order of the state."""
-    return list(dict.fromkeys(key.removesuffix(".A").removesuffix(".B") for key in model.state()))
+    for name in job.lr_mult:
+        if name not in model.weights:
+            raise UsageError(f"--lr-mult: {unknown_name(name, model.weights, 'parameter')}")

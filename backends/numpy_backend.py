@@ -1,0 +1,48 @@
+"""The NumPy backend: generated modules run with numpy and backends/numpy_runtime.py."""
+
+from __future__ import annotations
+
+import linecache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from backends import numpy_runtime
+from backends.numpy_runtime import Array, Atoms
+from tpc.lower.lowered import Lowered
+from tpc.lower.numpy_module import numpy_module
+
+NAME = "numpy"
+DTYPES = ("float32", "float64")
+
+
+def compile_module(lowered: Lowered) -> ModuleType:
+    """The generated module of a limit, ready to call."""
+    source = numpy_module(lowered)
+    name = f"tpc_generated_{lowered.graph.name}"
+    module = ModuleType(name)
+    file = f"<{name} {id(module)}>"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)  # tracebacks show the source
+    exec(compile(source, file, "exec"), module.__dict__)  # our own generated text
+    return module
+
+
+def array(x: Any, dtype: str) -> Array:
+    """x as an array of this backend."""
+    return np.ascontiguousarray(x, dtype=dtype)
+
+
+def to_numpy(x: Any) -> Array:
+    return np.asarray(x)
+
+
+def new_atoms(widths: dict[str, tuple[int, ...]], dtype: str, momentum: bool) -> Atoms:
+    return Atoms(widths, dtype, momentum)
+
+
+def restore_atoms(stored: dict[str, Array], widths: dict[str, tuple[int, ...]], dtype: str) -> Atoms:
+    return Atoms.restore(stored, widths, dtype)
+
+
+__all__ = ["DTYPES", "NAME", "array", "compile_module", "new_atoms", "numpy_runtime", "restore_atoms", "to_numpy"]

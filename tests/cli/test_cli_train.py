@@ -1,0 +1,262 @@
+"""Training from the command line: run directories, resuming, killing, evaluation, report."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import cli
+import tpc
+from tpc.runtime.rundir import RunDir
+
+ROOT = Path(__file__).parents[2]
+MLP = ROOT / "programs" / "mlp.py"
+QUICK = (
+    *("--set", "hidden=1", "--rank", "12", "--limit-train-size", "200", "--batch-size", "16"),
+    *("--lr-mult", "readout=2", "--momentum", "0.5"),
+)
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(cli.main, [str(a) for a in arguments], prog_name="tpc", catch_exceptions=False)
+
+
+def tpc_process(*arguments, **options):
+    command = [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+
+
+def records(path):
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in RunDir(path).read_metrics()]
+
+
+def state(path):
+    return tpc.Model.load(RunDir(path).checkpoints.require().model_path, backend="numpy").state()
+
+
+def assert_same_run(a, b):
+    assert records(a) == records(b)
+    first, second = state(a), state(b)
+    assert list(first) == list(second)
+    for name in first:
+        assert np.asarray(first[name]).tobytes() == np.asarray(second[name]).tobytes(), name
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """An uninterrupted run of two epochs."""
+    path = tmp_path_factory.mktemp("runs") / "whole"
+    result = invoke("train", MLP, *QUICK, "--epochs", 2, "--out", path)
+    assert result.exit_code == 0, result.output
+    return path, result.output
+
+
+def test_a_run_directory_holds_everything(finished):
+    path, output = finished
+    assert sorted(p.name for p in path.iterdir()) == [
+        "checkpoints", "config.toml", "metrics.jsonl", "plots", "program.py", "report.html",
+    ]  # fmt: skip
+    assert (path / "program.py").read_bytes() == MLP.read_bytes()
+    assert str(path / "report.html") in output
+    assert len(re.findall(r"^epoch \d/2 ", output, re.MULTILINE)) == 2
+    assert "\x1b" not in output
+    epochs = [r for r in records(path) if r["kind"] == "epoch"]
+    assert len(records(path)) == 26 + 2
+    assert epochs[-1]["test_accuracy"] > 0.5  # 200 digits, two epochs
+    assert f"test accuracy {epochs[-1]['test_accuracy']:.2%}" in output
+
+
+def test_config_repeats_the_run(finished, tmp_path):
+    path, _ = finished
+    config = tomllib.loads((path / "config.toml").read_text())
+    assert config["tpc_version"] == tpc.__version__
+    assert config["lr_mult"] == {"readout": 2.0}
+    result = invoke("train", "--config", path / "config.toml", "--out", tmp_path / "again", "--no-report")
+    assert result.exit_code == 0, result.output
+    assert_same_run(path, tmp_path / "again")
+    other = invoke(
+        "train",
+        "--config",
+        path / "config.toml",
+        "--out",
+        tmp_path / "o",
+        "--no-report",
+        "--seed",
+        1,
+        "--epochs",
+        1,
+    )
+    assert other.exit_code == 0
+    assert records(tmp_path / "o")[-1]["test_loss"] != records(path)[13]["test_loss"]
+
+
+def test_more_epochs_by_resume_equal_a_longer_run(finished, tmp_path):
+    path, _ = finished
+    assert invoke("train", MLP, *QUICK, "--epochs", 1, "--out", tmp_path / "r", "--no-report").exit_code == 0
+    result = invoke("train", "--resume", tmp_path / "r", "--epochs", 2, "--no-report")
+    assert result.exit_code == 0, result.output
+    assert_same_run(path, tmp_path / "r")
+    assert tomllib.loads((tmp_path / "r" / "config.toml").read_text())["epochs"] == 2
+
+
+def test_resume_refuses_what_would_make_it_another_run(finished):
+    path, _ = finished
+    result = invoke("train", "--resume", path, "--lr", "0.5")
+    assert result.exit_code == 2
+    assert "--lr cannot change when a run is resumed" in result.output
+
+
+def test_kill_9_and_resume_equals_an_uninterrupted_run(finished, tmp_path):
+    path, _ = finished
+    run = tmp_path / "killed"
+    process = tpc_process(
+        "train", MLP, *QUICK, "--epochs", 2, "--out", run, "--no-report", "--checkpoint-steps", 1
+    )
+    while process.poll() is None and len(_steps(run)) < 15:
+        time.sleep(0.001)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    taken = len(_steps(run))
+    assert 15 <= taken < 26
+    saved = RunDir(run).checkpoints.require()
+    assert saved.state["position"]["step"] >= taken - 1
+    result = invoke("train", "--resume", run, "--no-report")
+    assert result.exit_code == 0, result.output
+    assert_same_run(path, run)
+
+
+def _steps(run):
+    return [r for r in RunDir(run).read_metrics() if r["kind"] == "step"]
+
+
+def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(finished, tmp_path):
+    path, _ = finished
+    run = tmp_path / "stopped"
+    process = tpc_process("train", MLP, *QUICK, "--epochs", 2, "--out", run, "--no-report")
+    while process.poll() is None and len(_steps(run)) < 5:
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate()
+    assert process.returncode == 1
+    assert "stopped by SIGINT" in output
+    assert f"tpc train --resume {run}" in output
+    assert "Traceback" not in output
+    assert invoke("train", "--resume", run, "--no-report").exit_code == 0
+    assert_same_run(path, run)
+
+
+def test_existing_runs_are_not_overwritten_unasked(finished, tmp_path):
+    path, _ = finished
+    before = (path / "metrics.jsonl").read_bytes()
+    result = invoke("train", MLP, *QUICK, "--out", path)
+    assert result.exit_code == 2
+    assert "--overwrite" in result.output
+    assert (path / "metrics.jsonl").read_bytes() == before
+
+
+def test_bad_input_leaves_nothing_behind(tmp_path):
+    for wrong, told in (
+        (("--lr-mult", "hidden7=2"), "embed, embed.bias, readout"),
+        (("--set", "classes=3"), "--set classes=10"),
+        (("--limit-train-size", "99999"), "99,999"),
+        (("--backend", "tpu"), "tpu"),
+    ):
+        result = invoke("train", MLP, *QUICK, *wrong, "--out", tmp_path / "run")
+        assert result.exit_code in (1, 2)
+        assert told in result.output
+        assert "Traceback" not in result.output
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_divergence_is_told_with_advice(tmp_path):
+    result = invoke("train", MLP, *QUICK, "--lr", "1e18", "--epochs", 3, "--out", tmp_path / "r")
+    assert result.exit_code == 1
+    assert "training diverged" in result.output
+    assert "--clip" in result.output
+    assert RunDir(tmp_path / "r").checkpoints.newest() is not None
+
+
+def test_eval_agrees_with_the_end_of_training(finished):
+    path, _ = finished
+    last = records(path)[-1]
+    report = json.loads(invoke("eval", path, "--json").output)
+    assert report["accuracy"] == last["test_accuracy"]
+    assert report["loss"] == last["test_loss"]
+    assert report["step"] == last["step"]
+    matrix = np.array(report["confusion"])
+    assert matrix.trace() / matrix.sum() == pytest.approx(last["test_accuracy"])
+    text = invoke("eval", path).output
+    assert f"test accuracy {last['test_accuracy']:.2%}" in text
+
+
+def test_train_json_prints_one_object(tmp_path):
+    process = subprocess.run(
+        [
+            sys.executable,
+            ROOT / "cli.py",
+            "train",
+            MLP,
+            *QUICK,
+            "--epochs",
+            "1",
+            "--out",
+            tmp_path / "r",
+            "--json",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    record = json.loads(process.stdout)
+    assert record["run"] == str(tmp_path / "r")
+    assert 0 <= record["test_accuracy"] <= 1
+    assert "epoch 1/1" in process.stderr
+
+
+class Page(HTMLParser):
+    """Collects tags, ids and addresses."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.ids, self.links = [], set(), []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        values = dict(attrs)
+        self.ids.add(values.get("id"))
+        self.links += [v for k, v in attrs if k in ("src", "href", "xlink:href") and v]
+
+
+def test_report_is_self_contained_and_complete(finished):
+    path, _ = finished
+    text = (path / "report.html").read_text()
+    page = Page(text)
+    assert {"curves", "confusion", "program", "graph", "limit", "kernels", "update", "settings"} <= page.ids
+    assert all(link.startswith(("#", "data:")) for link in page.links)
+    assert {link[1:] for link in page.links if link.startswith("#")} <= page.ids
+    assert "script" not in page.tags
+    assert "def mlp(" in text
+    assert len(text) < 2_000_000
+    for name in ("curves", "confusion"):
+        ET.parse(path / "plots" / f"{name}.svg")
+
+
+def test_default_program_and_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "programs").mkdir()
+    (tmp_path / "programs" / "mlp.py").write_text(MLP.read_text())
+    result = invoke("train", *QUICK, "--epochs", 0, "--no-report")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "runs" / "mlp-digits-1" / "config.toml").is_file()

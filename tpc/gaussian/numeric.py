@@ -1,0 +1,95 @@
+"""Kernels without a closed form: what they need of φ and ψ, and the tables that evaluate them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import sympy as sp
+from numpy.typing import NDArray
+from sympy import Expr
+
+from tpc.errors import GaussianError
+from tpc.gaussian.fitting import (
+    HIGH,
+    STANDARD,
+    Effort,
+    exponents,
+    fit,
+    fit_delta,
+    largest_delta_error,
+    largest_error,
+)
+from tpc.gaussian.regular import split_delta
+from tpc.gaussian.table import Table
+from tpc.program.functions import X
+
+Array = NDArray[Any]
+
+FASTEST_GROWTH = 12.0  # E φ² grows no faster than p^12 where a table is tried
+TOLERANCE = 1e-10  # relative to √(V[φ,φ](p, p, p) V[ψ,ψ](q, q, q))
+DOMAINS = (100.0, 10.0, 1.0)
+WITHIN_REACH = 1e-6  # an error that more nodes may still bring below the tolerance
+
+
+@dataclass(frozen=True)
+class NumericKernel:
+    """V[φ,ψ] ≈ Σ weight · table, accurate to `error` relative to √(V[φ,φ](p,p,p) V[ψ,ψ](q,q,q)).
+
+    The bound holds for p, q in [1e-3, p_max] and every correlation; outside, the kernel stays finite and
+    continues the scaling of φ and ψ.
+    """
+
+    parts: tuple[tuple[float, Table], ...]
+    p_max: float
+    error: float
+
+    def __call__(self, p: Any, q: Any, c: Any) -> Array:
+        """Values at arrays of variances and covariances, which broadcast."""
+        p, q, c = (np.asarray(x, dtype=np.float64) for x in (p, q, c))
+        return np.asarray(sum(weight * table(p, q, c) for weight, table in self.parts))
+
+    def truncated(self, tolerance: float) -> NumericKernel:
+        """A cheaper kernel with a relative error of at most `error` + `tolerance`."""
+        parts = tuple((weight, table.truncated(tolerance / len(self.parts))) for weight, table in self.parts)
+        return NumericKernel(parts, self.p_max, self.error + tolerance)
+
+
+@lru_cache(maxsize=256)
+def numeric_kernel(phi: Expr, psi: Expr) -> NumericKernel:
+    """Build the tables of V[φ,ψ] and check them against an independent quadrature.
+
+    Raises `GaussianError` when the kernel cannot be tabulated to `TOLERANCE`.
+    """
+    error = np.inf
+    for p_max in DOMAINS:
+        for effort in (STANDARD, HIGH):
+            kernel, error = _attempt(phi, psi, p_max, effort)
+            if error < TOLERANCE:
+                return kernel
+            if error > WITHIN_REACH:
+                break
+    raise GaussianError(
+        f"no accurate kernel for φ = {phi}, ψ = {psi}: expected a relative error below {TOLERANCE:.0e} for variances "
+        f"up to 1, got {error:.0e}\n  Fix: use a smoother or more slowly varying nonlinearity"
+    )
+
+
+def _attempt(phi: Expr, psi: Expr, p_max: float, effort: Effort) -> tuple[NumericKernel, float]:
+    (left, a), (right, b) = split_delta(phi), split_delta(psi)
+    if any(exponents(f, p_max)[1] > FASTEST_GROWTH for f in (left, right) if f.has(X)):
+        return NumericKernel((), p_max, np.inf), np.inf
+    parts: list[tuple[float, Table]] = []
+    errors = [0.0]
+    if left != 0 and right != 0:
+        parts.append((1.0, fit(left, right, p_max, effort)))
+        errors.append(largest_error(parts[-1][1], left, right, p_max))
+    for weight, regular, mirrored in ((b, left, False), (a, right, True)):
+        if weight != 0 and regular != 0:
+            table = fit_delta(regular, p_max, effort)
+            errors.append(largest_delta_error(table, regular, p_max))
+            parts.append((float(weight), table.mirrored() if mirrored else table))
+    error = max(errors)
+    return NumericKernel(tuple(parts), p_max, max(4 * error, 1e-13)), error if np.isfinite(error) else np.inf

@@ -1,0 +1,70 @@
+"""Functions outside the normal-form family: their parity, their kinks, and the δ at 0 that they may contain."""
+
+from __future__ import annotations
+
+import sympy as sp
+from sympy import DiracDelta, Expr
+
+from tpc.errors import GaussianError
+from tpc.gaussian.domain import shape
+from tpc.program.functions import X, absolute, relu, sign, step
+
+KINKED = (relu, absolute, step, sign)
+
+
+def parity(phi: Expr) -> int | None:
+    """0 for an even function, 1 for an odd one, None where neither is evident."""
+    mirrored = phi.subs(X, -X)
+    mirrored = mirrored.replace(absolute, lambda x: absolute(-x) if x.could_extract_minus_sign() else absolute(x))
+    mirrored = mirrored.replace(sign, lambda x: -sign(-x) if x.could_extract_minus_sign() else sign(x))
+    if mirrored == phi or sp.expand(mirrored - phi) == 0:
+        return 0
+    return 1 if sp.expand(mirrored + phi) == 0 else None
+
+
+def split_delta(phi: Expr) -> tuple[Expr, Expr]:
+    """(regular part, coefficient of δ) of φ; raises `GaussianError` for derivatives of δ that remain."""
+    if not phi.has(DiracDelta):
+        return phi, sp.S.Zero
+    regular: Expr = sp.S.Zero
+    weights: dict[int, Expr] = {}
+    for term in sp.Add.make_args(sp.expand(phi)):
+        deltas = [f for f in sp.Mul.make_args(term) if f.has(DiracDelta)]
+        if not deltas:
+            regular += term
+            continue
+        if len(deltas) > 1 or not isinstance(deltas[0], DiracDelta):
+            raise GaussianError(f"products of Dirac deltas have no expectation, got {term}")
+        delta = deltas[0]
+        order = int(delta.args[1]) if len(delta.args) > 1 else 0
+        slope = delta.args[0].diff(X)
+        scale = 1 / (sp.Abs(slope) * slope**order)
+        smooth = term / delta
+        for i in range(order + 1):  # f δ^(j) = Σ_i (−1)^i C(j,i) f^(i)(0) δ^(j−i)
+            value = (-1) ** i * sp.binomial(order, i) * scale * _at_zero(smooth.diff(X, i))
+            weights[order - i] = weights.get(order - i, sp.S.Zero) + value
+    if any(sp.simplify(w) != 0 for j, w in weights.items() if j):
+        raise GaussianError(f"no numeric kernel for derivatives of a Dirac delta, got φ = {phi}")
+    return regular, sp.nsimplify(weights.get(0, sp.S.Zero))
+
+
+def _at_zero(f: Expr) -> Expr:
+    """f(0), with a jump at 0 counted half as the product with δ needs."""
+    halved = f.replace(step, lambda x: sp.S.Half if x.subs(X, 0) == 0 else step(x))
+    return halved.subs(X, 0)
+
+
+def check_regular(phi: Expr) -> None:
+    """Raise `GaussianError` where φ has a kink away from 0, which no quadrature here resolves."""
+    for part in phi.atoms(*KINKED):
+        inner = part.args[0]
+        if not inner.has(X):
+            continue
+        bounds = shape(inner)
+        if bounds.positive or bounds.negative:
+            continue
+        poly = inner.as_poly(X)
+        if poly is None or poly.degree() != 1 or poly.eval(0) != 0:
+            raise GaussianError(
+                f"no kernel for {part}: expected kinks at x = 0 only, as in relu(x), got one where {inner} = 0"
+            )

@@ -1,0 +1,41 @@
+"""What the runtime needs of a backend, and how one is found by name."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any, Protocol, cast
+
+from tpc.errors import UsageError
+from tpc.lower.lowered import Lowered
+
+BACKENDS = ("numpy",)
+
+
+class Backend(Protocol):
+    """A module `backends.<name>_backend`: arrays, stored atoms and generated code of one kind of machine."""
+
+    NAME: str
+    DTYPES: tuple[str, ...]
+
+    def compile_module(self, lowered: Lowered) -> ModuleType:
+        """A module with predict, gradients, norms and update."""
+
+    def array(self, x: Any, dtype: str) -> Any:
+        """x on the backend's device."""
+
+    def to_numpy(self, x: Any) -> Any:
+        """x as a NumPy array."""
+
+    def new_atoms(self, widths: dict[str, tuple[int, ...]], dtype: str, momentum: bool) -> Any:
+        """Empty stored atoms with these columns."""
+
+    def restore_atoms(self, stored: dict[str, Any], widths: dict[str, tuple[int, ...]], dtype: str) -> Any:
+        """Atoms from what their `dump` gave."""
+
+
+def load_backend(name: str) -> Backend:
+    """The backend of a name; raises UsageError listing the known ones."""
+    if name not in BACKENDS:
+        raise UsageError(f"expected a backend among {', '.join(BACKENDS)}, got {name!r}")
+    return cast(Backend, importlib.import_module(f"backends.{name}_backend"))

@@ -1,0 +1,366 @@
+"""A limit with numbers in it: predict, step, save, load."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tpc.errors import DataError, UsageError
+from tpc.limits.graph import LimitGraph, Store
+from tpc.lower.lowered import lower
+from tpc.passes.loss import LOSSES
+from tpc.program.axes import without
+from tpc.program.nn import FEATURE, SAMPLE
+from tpc.program.text import listing, parse
+from tpc.runtime.backend import load_backend
+from tpc.runtime.initial import initial_state, shape_of
+
+if TYPE_CHECKING:
+    from tpc.compiler import Limit
+
+Array = NDArray[Any]
+FORMAT = 1
+PREDICT_ROWS = 1024
+CLIP_EPSILON = 1e-6
+CLIP_MODES = ("param", "global")
+MODES = ("exact",)
+
+
+def build(
+    limit: Limit,
+    input_dim: int,
+    rank: int,
+    *,
+    backend: str = "numpy",
+    dtype: str = "float32",
+    seed: int = 0,
+    mode: str = "exact",
+    storage: str | None = None,
+    init: str = "zero_readout",
+) -> Model:
+    """An initialized model of a π-limit with `rank` latent dimensions per space.
+
+    `init` is "zero_readout" or "paper" (readout coefficients N(0,1)/M). Raises UsageError for values out of range.
+    """
+    model = Model(limit, input_dim, rank, backend=backend, dtype=dtype, mode=mode, storage=storage)
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise UsageError(f"expected a seed ≥ 0, got {seed!r}")
+    model.load_state(initial_state(limit.graph(), model.sizes, rank, seed, init))
+    return model
+
+
+class Model:
+    """The state of one limit on one backend. Made by `Limit.build` or `Model.load`."""
+
+    def __init__(
+        self,
+        limit: Limit,
+        input_dim: int,
+        rank: int,
+        *,
+        backend: str = "numpy",
+        dtype: str = "float32",
+        mode: str = "exact",
+        storage: str | None = None,
+    ) -> None:
+        for name, value in (("input_dim", input_dim), ("rank", rank)):
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+                raise UsageError(f"expected {name} to be a positive whole number, got {value!r}")
+        self.backend = load_backend(backend)
+        for name, value, allowed in (
+            ("dtype", dtype, self.backend.DTYPES),
+            ("mode", mode, MODES),
+            ("storage", storage or dtype, (dtype,)),
+        ):
+            if value not in allowed:
+                raise UsageError(f"expected {name} among {', '.join(allowed)} on the {backend} backend, got {value!r}")
+        self.limit = limit
+        self.input_dim = int(input_dim)
+        self.rank = int(rank)
+        self.dtype = dtype
+        self.mode = mode
+        self.sizes = {FEATURE.name: self.input_dim}
+        self._graph: LimitGraph = limit.graph()
+        (classes,) = without(self._graph["logits"].axes, (SAMPLE,))
+        self.classes = int(classes.size or 0)
+        self._stores = {s.name: s for s in self._graph.stores}
+        self._state: dict[str, Any] = {}
+        self._momentum = False
+        self._modules: dict[tuple[str, bool], ModuleType] = {}
+
+    # --- description -------------------------------------------------------------------------------------------
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The names that `lr_mult` takes."""
+        return tuple(name for name, _ in self._graph.updates)
+
+    @property
+    def atoms(self) -> dict[str, int]:
+        """Stored atoms of every kernel matrix."""
+        return {name: len(self._state[name]) for name in self._stores}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the state."""
+        return sum(int(v.nbytes) for v in self._state.values())
+
+    def _module(self, loss: str) -> ModuleType:
+        if loss not in LOSSES:
+            raise UsageError(f"expected a loss among {', '.join(LOSSES)}, got {loss!r}")
+        key = (loss, self._momentum)
+        if key not in self._modules:
+            self._modules[key] = self.backend.compile_module(lower(self.limit.graph(loss), self._momentum))
+        return self._modules[key]
+
+    # --- running -----------------------------------------------------------------------------------------------
+
+    def predict(self, x: ArrayLike) -> Array:
+        """Logits of `x`, (N, input_dim) → (N, classes)."""
+        rows = self._inputs(x)
+        run = self._module("cross_entropy").predict
+        parts = [run(self._state, rows[i : i + PREDICT_ROWS])["logits"] for i in range(0, len(rows), PREDICT_ROWS)]
+        return np.concatenate([self.backend.to_numpy(p) for p in parts]) if parts else np.empty((0, self.classes), self.dtype)
+
+    def step(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        *,
+        lr: float,
+        lr_mult: Mapping[str, float] | None = None,
+        weight_decay: float = 0.0,
+        decay_follows_lr_mult: bool = False,
+        momentum: float = 0.0,
+        clip: float | None = None,
+        clip_mode: str = "param",
+        loss: str = "cross_entropy",
+    ) -> dict[str, Any]:
+        """One SGD step on a batch; returns its loss and accuracy before the update (and gradient norms if clipped).
+
+        For every weight m ← momentum·m + ∇ and W ← (1 - lr·decay)·W - lr·mult·m, ∇ scaled by min(1, clip/(norm + 1e-6))
+        with the norm of each weight ("param") or of all together ("global"). Decay is lr·λ, times the weight's
+        multiplier with `decay_follows_lr_mult`. `y` holds class numbers or one row of targets per sample.
+        """
+        mult = self._multipliers(lr_mult or {})
+        _check_finite(lr=lr, weight_decay=weight_decay, momentum=momentum)
+        if not 0 <= momentum < 1:
+            raise UsageError(f"expected 0 ≤ momentum < 1, got {momentum}")
+        if momentum and not self._momentum:
+            self._start_momentum()
+        rows = self._inputs(x)
+        targets = self._targets(y, len(rows))
+        module = self._module(loss)
+        out = module.gradients(self._state, rows, targets)
+        metrics: dict[str, Any] = _metrics(out, targets, self.backend.to_numpy)
+        scales = dict.fromkeys(self.weights, 1.0)
+        if clip is not None:
+            norms = self._norms(module, out, rows, targets)
+            metrics["grad_norm"] = norms
+            scales = clip_factors(norms, clip, clip_mode)
+        rate = {w: lr * mult[w] for w in self.weights}
+        keep = {w: 1 - lr * weight_decay * (mult[w] if decay_follows_lr_mult else 1) for w in self.weights}
+        if math.isfinite(metrics["loss"]):  # a diverged step leaves the state as it was
+            module.update(self._state, out, rate, scales, keep, momentum)
+        return metrics
+
+    def _norms(self, module: ModuleType, out: Mapping[str, Any], x: Any, y: Any) -> dict[str, float]:
+        data = {"x": x, "y": y}
+        arguments = [data[key] if key in data else out[key] for key in module.NORM_ARGUMENTS]
+        squares = module.norms(self._state, *arguments)
+        return {name: math.sqrt(max(0.0, float(value))) for name, value in squares.items()}
+
+    def _start_momentum(self) -> None:
+        self._momentum = True
+        for name in self._stores:
+            self._state[name].with_momentum()
+
+    # --- arguments ---------------------------------------------------------------------------------------------
+
+    def _inputs(self, x: ArrayLike) -> Any:
+        rows = np.asarray(x)
+        if rows.ndim != 2 or rows.shape[1] != self.input_dim:
+            raise UsageError(f"expected inputs of shape (N, {self.input_dim}), got {rows.shape}")
+        return self.backend.array(rows, self.dtype)
+
+    def _targets(self, y: ArrayLike, n: int) -> Any:
+        labels = np.asarray(y)
+        if labels.shape == (n, self.classes) and labels.ndim == 2:
+            return self.backend.array(labels, self.dtype)
+        if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
+            raise UsageError(
+                f"expected {n} class numbers or targets of shape ({n}, {self.classes}), got {labels.dtype} of shape {labels.shape}"
+            )
+        if n and not (labels.min() >= 0 and labels.max() < self.classes):
+            raise UsageError(f"expected class numbers from 0 to {self.classes - 1}, got {labels.min()} to {labels.max()}")
+        return self.backend.array(np.eye(self.classes)[labels], self.dtype)
+
+    def _multipliers(self, given: Mapping[str, float]) -> dict[str, float]:
+        for name in given:
+            if name not in self.weights:
+                raise UsageError(unknown_name(name, self.weights, "weight in lr_mult"))
+        return {w: float(given.get(w, 1.0)) for w in self.weights}
+
+    # --- state -------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Array]:
+        """Arrays by name; `<layer>.A` has every multiplier applied."""
+        found: dict[str, Array] = {}
+        for u in self._graph.accumulated:
+            found[u.state.name] = self.backend.to_numpy(self._state[u.state.name]).copy()
+        for s in self._stores.values():
+            for column in (s.coefficients, *s.columns, *s.thetas):
+                found[column.name] = self._state[s.name].column(_short(s, column.name))
+        return found
+
+    def load_state(self, arrays: Mapping[str, ArrayLike]) -> None:
+        """Replace the whole state; momentum starts at zero.
+
+        Raises UsageError for missing or unknown names and wrong shapes, and leaves the state as it was.
+        """
+        given = {name: np.asarray(value) for name, value in arrays.items()}
+        expected = [u.state.name for u in self._graph.accumulated]
+        expected += [c.name for s in self._stores.values() for c in (s.coefficients, *s.columns, *s.thetas)]
+        for name in given:
+            if name not in expected:
+                raise UsageError(unknown_name(name, expected, "array in the state"))
+        missing = [name for name in expected if name not in given]
+        if missing:
+            raise UsageError(f"expected the arrays {', '.join(expected)} in the state; missing: {', '.join(missing)}")
+        new: dict[str, Any] = {}
+        for u in self._graph.accumulated:
+            shape = shape_of(u.state.axes, self.sizes, self.rank)
+            _check_array(u.state.name, given[u.state.name], shape)
+            new[u.state.name] = self.backend.array(given[u.state.name].copy(), self.dtype)
+        for s in self._stores.values():
+            new[s.name] = self._loaded_store(s, given)
+        self._state = new
+        self._momentum = False
+
+    def _loaded_store(self, s: Store, given: Mapping[str, Array]) -> Any:
+        columns = (s.coefficients, *s.columns, *s.thetas)
+        count = len(given[s.coefficients.name])
+        for c in columns:
+            _check_array(c.name, given[c.name], (count, *shape_of(c.axes[1:], self.sizes, self.rank)))
+        values = {_short(s, c.name): given[c.name].astype(np.float64) for c in columns}
+        if s.degree is not None:  # rows are unit vectors, their norm is in the coefficient
+            norm = np.linalg.norm(values["B"], axis=-1, keepdims=True)
+            off = np.abs(norm - 1) > 4 * np.finfo(self.dtype).eps
+            factor = np.where(off, norm, 1.0)
+            values["B"] = np.divide(values["B"], factor, out=values["B"], where=factor > 0)
+            values["A"] = values["A"] * (factor**s.degree).reshape(-1, *[1] * (values["A"].ndim - 1))
+        atoms = self.backend.new_atoms(self._widths(s), self.dtype, False)
+        atoms.extend(**{n: self.backend.array(v, self.dtype) for n, v in values.items()})
+        return atoms
+
+    def _widths(self, s: Store) -> dict[str, tuple[int, ...]]:
+        columns = (s.coefficients, *s.columns, *s.thetas)
+        return {_short(s, c.name): shape_of(c.axes[1:], self.sizes, self.rank) for c in columns}
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to one .npz file: the program's listing, dimensions and the exact state."""
+        meta = {
+            "format": FORMAT,
+            "program": listing(self.limit.program),
+            "limit": self.limit.kind,
+            "input_dim": self.input_dim,
+            "rank": self.rank,
+            "dtype": self.dtype,
+            "mode": self.mode,
+            "backend": self.backend.NAME,
+            "momentum": self._momentum,
+        }
+        arrays: dict[str, Array] = {"meta": np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)}
+        for name, value in self._state.items():
+            if name in self._stores:
+                arrays.update({f"{name}/{k}": self.backend.to_numpy(v) for k, v in value.dump().items()})
+            else:
+                arrays[f"array/{name}"] = self.backend.to_numpy(value)
+        with open(path, "wb") as f:
+            np.savez(f, allow_pickle=False, **arrays)
+
+    @classmethod
+    def load(cls, path: str | Path, backend: str | None = None) -> Model:
+        """A model from a file written by `save`, on the same or another backend. Raises DataError for a damaged file."""
+        from tpc.compiler import compile_program
+
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            meta = json.loads(arrays.pop("meta").tobytes())
+            if meta["format"] != FORMAT:
+                raise DataError(f"{path} has format {meta['format']}; this version of tpc reads format {FORMAT}")
+            limit = compile_program(parse(meta["program"], str(path)), meta["limit"])
+            model = cls(
+                limit, meta["input_dim"], meta["rank"], backend=backend or meta["backend"], dtype=meta["dtype"], mode=meta["mode"]
+            )
+            model._restore(arrays, bool(meta["momentum"]))
+        except FileNotFoundError:
+            raise DataError(f"expected a saved model at {path}, found none") from None
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as e:
+            raise DataError(f"{path} is not a complete saved model ({e})") from e
+        return model
+
+    def _restore(self, arrays: Mapping[str, Array], momentum: bool) -> None:
+        state: dict[str, Any] = {}
+        for name, value in arrays.items():
+            owner, _, rest = name.partition("/")
+            if owner == "array":
+                state[rest] = self.backend.array(value, self.dtype)
+        for s in self._stores.values():
+            stored = {n.partition("/")[2]: v for n, v in arrays.items() if n.partition("/")[0] == s.name}
+            state[s.name] = self.backend.restore_atoms(stored, self._widths(s), self.dtype)
+        self._state = {name: state[name] for name in [*[u.state.name for u in self._graph.accumulated], *state]}
+        self._momentum = momentum
+
+
+def clip_factors(norms: Mapping[str, float], clip: float, mode: str) -> dict[str, float]:
+    """min(1, clip/(norm + 1e-6)), with each weight's norm or with that of all together."""
+    if mode not in CLIP_MODES:
+        raise UsageError(f"expected a clip mode among {', '.join(CLIP_MODES)}, got {mode!r}")
+    if not (clip > 0 and math.isfinite(clip)):
+        raise UsageError(f"expected clip to be a positive number, got {clip!r}")
+    if mode == "global":
+        total = math.sqrt(sum(n * n for n in norms.values()))
+        return dict.fromkeys(norms, min(1.0, clip / (total + CLIP_EPSILON)))
+    return {name: min(1.0, clip / (n + CLIP_EPSILON)) for name, n in norms.items()}
+
+
+def unknown_name(name: str, valid: Iterable[str], what: str) -> str:
+    """The message for a name that is not one of `valid`."""
+    choices = list(valid)
+    close = difflib.get_close_matches(name, choices, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"there is no {what} called {name!r}; expected one of {', '.join(choices)}.{hint}"
+
+
+def _short(s: Store, column: str) -> str:
+    return column.removeprefix(f"{s.name}.")
+
+
+def _check_array(name: str, value: Array, shape: tuple[int, ...]) -> None:
+    if value.shape != shape:
+        raise UsageError(f"expected {name} of shape {shape}, got {value.shape}")
+    if not np.issubdtype(value.dtype, np.number) or np.issubdtype(value.dtype, np.complexfloating):
+        raise UsageError(f"expected {name} to hold real numbers, got {value.dtype}")
+
+
+def _check_finite(**values: float) -> None:
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise UsageError(f"expected {name} to be a finite number, got {value!r}")
+
+
+def _metrics(out: Mapping[str, Any], targets: Any, to_numpy: Any) -> dict[str, float]:
+    logits, wanted = to_numpy(out["logits"]), to_numpy(targets)
+    accuracy = float(np.mean(logits.argmax(axis=1) == wanted.argmax(axis=1))) if len(logits) else 0.0
+    return {"loss": float(out["loss"]), "accuracy": accuracy}
