@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 DEFAULT_PROGRAM = Path("programs") / "mlp.py"
 STAGES = {
     "program": "txt", "backward": "txt", "limit": "txt", "update": "txt", "kernels": "txt", "latex": "tex",
-    "numpy": "py", "c": "c", "cuda": "cu", "dot": "dot", "json": "json",
+    "numpy": "py", "dot": "dot", "json": "json",
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import click
 from tpc.commandline import drop, key_value, multiplier, remember_debug
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-LIMITS = ("pi", "nngp", "ntk", "mu")
+LIMITS = ("pi",)
 NOT_JOB = ("program", "out", "overwrite", "resume", "as_json", "report")
 
 program_argument = click.argument("program", type=click.Path(dir_okay=False, path_type=Path))
@@ -80,7 +80,7 @@ def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
             default="numpy",
             show_default=True,
             metavar="NAME",
-            help="What computes: numpy, native or cupy.",
+            help="What computes: numpy.",
         ),
         click.option(
             "--rank", type=from_one, default=100, show_default=True, help="Dimension r of the latents."
@@ -90,10 +90,10 @@ def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--mode",
-            type=click.Choice(["exact", "folded"]),
+            type=click.Choice(["exact"]),
             default="exact",
             show_default=True,
-            help="Keep every atom, or fold.",
+            help="How atoms are kept.",
         ),
         click.option("--storage", metavar="DTYPE", help="Number type of stored atoms."),
         click.option("--init", metavar="NAME", help="Initialization: paper, zero_readout."),

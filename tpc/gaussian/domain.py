@@ -7,8 +7,10 @@ negative, and growth as fast as e^{x²} are the user's mistakes and are named as
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import sympy as sp
 from sympy import DiracDelta, Expr
@@ -104,15 +106,21 @@ def _product(parts: list[Shape]) -> Shape:
     total = parts[0]
     for s in parts[1:]:
         corners = [_times(a, b) for a in (total.lo, total.hi) for b in (s.lo, s.hi)]
-        signed = (total.positive or total.negative) and (s.positive or s.negative)
         total = Shape(
             min(corners),
             max(corners),
-            (signed and (total.strict or s.strict)) or (_constant(total) and s.strict) or (_constant(s) and total.strict),
+            _strict_product(total, s),
             total.degree + s.degree,
             total.exponential or s.exponential,
         )
     return total
+
+
+def _strict_product(a: Shape, b: Shape) -> bool:
+    """A bound of a·b is missed when the signs are fixed and one factor misses its own."""
+    if _constant(a) or _constant(b):
+        return a.strict or b.strict
+    return (a.positive or a.negative) and (b.positive or b.negative) and (a.strict or b.strict)
 
 
 def _constant(s: Shape) -> bool:
@@ -128,7 +136,8 @@ def _exp(phi: Expr, s: Shape) -> Shape:
         return Shape(_safe_exp(s.lo), _safe_exp(s.hi), s.strict or s.lo == -INF)
     if s.exponential or s.degree > 1:
         raise GaussianError(
-            f"E {phi} diverges for large variances: expected growth below e^(k|x|), got the exponent {phi.args[0]}"
+            f"E {phi} diverges for large variances: expected growth below e^(k|x|), "
+            f"got the exponent {phi.args[0]}"
         )
     return Shape(_safe_exp(s.lo), INF, strict=s.lo == -INF, exponential=True)
 
@@ -146,7 +155,8 @@ def _power(phi: Expr, base: Shape, exponent: Shape) -> Shape:
     if power < 0:
         if not (base.positive or base.negative):
             raise GaussianError(
-                f"E {phi} may not exist: expected a denominator without zeros, but {phi.base} can vanish (a pole)"
+                f"E {phi} may not exist: expected a denominator without zeros, "
+                f"but {phi.base} can vanish (a pole)"
             )
         return _reciprocal(_raised(base, phi.exp, -power), base)
     return _raised(base, phi.exp, power)
@@ -165,7 +175,7 @@ def _raised(base: Shape, exact: Expr, power: float) -> Shape:
 
 
 def _reciprocal(s: Shape, base: Shape) -> Shape:
-    """1/s for s of one sign; where s can decay to 0 without reaching it, the reciprocal grows like s falls."""
+    """1/s for s of one sign; where s decays to 0 without reaching it, the reciprocal grows as s falls."""
     low, high = (1 / s.hi if s.hi else -INF), (1 / s.lo if s.lo else INF)
     vanishing = 0.0 in (s.lo, s.hi)
     return Shape(low, high, s.strict or INF in (abs(s.lo), abs(s.hi)), 0.0, vanishing and not base.degree)
@@ -218,7 +228,7 @@ def _sign(_: Expr, s: Shape) -> Shape:
     return Shape(1.0 if s.positive else -1.0, -1.0 if s.negative else 1.0)
 
 
-_RULES = {
+_RULES: dict[Any, Callable[[Expr, Shape], Shape]] = {
     relu: _relu,
     absolute: _absolute,
     softplus: _softplus,

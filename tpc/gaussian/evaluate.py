@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mpmath
 import numpy as np
@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 from scipy import special
 from sympy import Expr, Symbol
 
+from tpc.errors import GaussianError
+from tpc.gaussian.symbols import C, P, Q
 from tpc.program.functions import X
+
+if TYPE_CHECKING:
+    from tpc.gaussian.kernel import Kernel
 
 Array = NDArray[Any]
 
@@ -31,7 +36,7 @@ def gap(p: Any, q: Any, c: Any) -> Array:
     kind = np.result_type(p, q, c, np.float32)
     p, q, c = (np.asarray(x, dtype=np.float64) for x in (p, q, c))
     if kind == np.float32:
-        return np.sqrt(np.maximum(p * q - c * c, 0.0)).astype(np.float32)
+        return np.asarray(np.sqrt(np.maximum(p * q - c * c, 0.0)), dtype=np.float32)
     # c ← c/s, p ← p/s² with s a power of two keeps the splitting away from overflow and underflow
     _, exponent = np.frexp(np.maximum(np.maximum(p, q), np.finfo(np.float64).tiny))
     p, q, c = (np.ldexp(x, -exponent) for x in (p, q, c))
@@ -61,6 +66,7 @@ NUMPY: dict[str, Callable[..., Any]] = {
     "arctan2": lambda y, x: np.arctan2(np.asarray(y) + 0.0, np.asarray(x) + 0.0),
     "rsqrt": rsqrt,
     "dawson": special.dawsn,
+    "erfcx": special.erfcx,
     "erf": special.erf,
     "erfc": special.erfc,
     "relu": lambda x: np.maximum(x, 0),
@@ -109,6 +115,7 @@ MPMATH: dict[str, Callable[..., Any]] = {
     "arctan2": _mp_atan2,
     "rsqrt": _mp_rsqrt,
     "dawson": lambda x: mpmath.sqrt(mpmath.pi) / 2 * mpmath.exp(-x * x) * mpmath.erfi(x),
+    "erfcx": lambda x: mpmath.exp(x * x) * mpmath.erfc(x),
     "Abs": abs,
 }
 
@@ -119,3 +126,25 @@ def precise(value: Expr, at: dict[Symbol, float], digits: int = 60) -> Any:
     function = sp.lambdify(symbols, value, modules=[MPMATH, "mpmath"])
     with mpmath.workdps(digits):
         return function(*(mpmath.mpf(at[s]) for s in symbols))
+
+
+def evaluate_kernel(kernel: Kernel, p: Any, q: Any, c: Any, dtype: str = "float64") -> Any:
+    """V at numbers (a float, exact where a closed form exists) or at arrays (in `dtype`)."""
+    _check_point(p, q, c)
+    if all(np.ndim(x) == 0 for x in (p, q, c)):
+        if kernel.value is not None:
+            return float(precise(kernel.value, {P: float(p), Q: float(q), C: float(c)}))
+        numeric = kernel.numeric
+        return float("nan") if numeric is None else float(numeric(p, q, c))
+    p, q, c = (np.asarray(x, dtype=dtype) for x in (p, q, c))
+    if kernel.value is not None:
+        return vectorised(kernel.value, (P, Q, C))(p, q, c).astype(dtype)
+    return None if kernel.numeric is None else kernel.numeric(p, q, c).astype(dtype)
+
+
+def _check_point(p: Any, q: Any, c: Any) -> None:
+    p, q, c = (np.asarray(x, dtype=np.float64) for x in (p, q, c))
+    if np.any(p < 0) or np.any(q < 0) or not all(np.all(np.isfinite(x)) for x in (p, q, c)):
+        raise GaussianError("expected finite variances p ≥ 0 and q ≥ 0 and a finite covariance c")
+    if np.any(c * c > p * q * (1 + 1e-6)):
+        raise GaussianError("expected a covariance with c² ≤ p·q, got one outside the Cauchy–Schwarz bound")

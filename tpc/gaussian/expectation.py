@@ -117,7 +117,7 @@ def split(fn: Expr, variables: tuple[Symbol, ...]) -> list[tuple[Expr, Parts]]:
     linear = _linear(fn.args[0], variables) if len(fn.args) == 1 else None
     if linear is None:
         raise GaussianError(
-            f"no rule for E {fn}: expected products of functions of one variable (or one linear combination) each"
+            f"no rule for E {fn}: expected products of functions of one variable (or linear combination) each"
         )
     form, shift = linear
     return [(sp.S.One, {form: fn.func(X + shift)})]
@@ -234,8 +234,8 @@ class _Reducer:
             value = None if None in sums else derivation.moment(factors, law, names)
             if value is None:
                 raise GaussianError(
-                    f"no closed form for E {shown}: expected at most two factors that are not polynomials, or "
-                    f"three kinked or error functions without powers; got {len(functions)}"
+                    f"no closed form for E {shown}: expected at most two factors that are not polynomials, "
+                    f"or three kinked or error functions without powers; got {len(functions)}"
                 )
             total += sp.Mul(*(c for c, _ in chosen)) * value
         self.steps.extend(derivation.steps)

@@ -1,6 +1,7 @@
 """Normal form of a nonlinearity: a sum of coefficient × Factor, closed under products and derivatives.
 
-A Factor is  x^k · e^{−a x²/2} · e^{b x} · cos(w x + t) · {1, step, sign} · Π erf(αx + β),  or a derivative of δ.
+A Factor is x^k · e^{−a x²/2} · e^{b x} · cos(w x + t) · {1, step, sign} · Π erf(αx + β), or a derivative of
+δ.
 """
 
 from __future__ import annotations
@@ -192,7 +193,7 @@ def decompose(phi: Expr) -> Sum | None:
     argument = phi.args[0].as_poly(X)
     if argument is None or argument.degree() > (2 if phi.func is sp.exp else 1):
         return None
-    coefficients = argument.all_coeffs()[::-1] + [ZERO, ZERO]
+    coefficients = [*argument.all_coeffs()[::-1], ZERO, ZERO]
     return rule(phi, *coefficients[:3])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 from sympy import DiracDelta, Expr, Symbol
@@ -13,6 +13,7 @@ from tpc.errors import GaussianError
 from tpc.gaussian.covariance import Covariance
 from tpc.gaussian.domain import check_finite
 from tpc.gaussian.factors import Sum, decompose
+from tpc.gaussian.mehler import MehlerSeries
 from tpc.gaussian.moments import Derivation, E, Step
 from tpc.gaussian.primitives import gap, guard_zero, textbook
 from tpc.gaussian.regular import check_regular, parity, split_delta
@@ -63,6 +64,20 @@ class Kernel:
             return None
         return self.value.xreplace({P: sp.S.One, Q: sp.S.One, C: RHO})
 
+    def series(self, terms: int = 8) -> MehlerSeries:
+        """The Mehler series up to ρ^terms."""
+        return MehlerSeries(self, terms)
+
+    def at(self, p: Any, q: Any, c: Any, dtype: str = "float64") -> Any:
+        """V at variances p, q and covariance c.
+
+        Numbers give a float that is exact to the last digit where a closed form exists; arrays broadcast and
+        are evaluated in `dtype`, as generated code does. Raises `GaussianError` for c² > pq or p, q < 0.
+        """
+        from tpc.gaussian.evaluate import evaluate_kernel
+
+        return evaluate_kernel(self, p, q, c, dtype)
+
     def d_c(self) -> Kernel:
         """∂V/∂c = V[φ',ψ'] (Price)."""
         return kernel(self.phi.diff(X), self.psi.diff(X))
@@ -107,7 +122,9 @@ def _check_numeric(phi: Expr, psi: Expr) -> None:
     check_regular(phi)
     check_regular(psi)
     if all(split_delta(f)[1] != 0 for f in (phi, psi)):
-        raise GaussianError(f"E φ(u)ψ(v) diverges at ρ = ±1 for φ = {phi}, ψ = {psi}: both contain a Dirac delta")
+        raise GaussianError(
+            f"E φ(u)ψ(v) diverges at ρ = ±1 for φ = {phi}, ψ = {psi}: expected a Dirac delta in at most one"
+        )
 
 
 def _conditions(phi: Expr, psi: Expr, value: Expr | None) -> tuple[str, ...]:
@@ -140,7 +157,7 @@ def _derive(phi: Expr, psi: Expr, left: Sum, right: Sum) -> tuple[Expr | None, t
                 return None, ()
             total += a * b * value
             shown += a * b * E(f.to_expr(U) * g.to_expr(V))
-    steps = tuple(derivation.steps)
+    steps = tuple(Step(s.rule, s.left, s.right.xreplace({ROOT: gap(P, Q, C)})) for s in derivation.steps)
     if len(left) * len(right) > 1:
         steps = (Step("bilinearity", E(phi.subs(X, U) * psi.subs(X, V)), shown), *steps)
     return finish(total), steps

@@ -7,7 +7,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import sympy as sp
 from numpy.typing import NDArray
 from sympy import Expr
 
@@ -72,8 +71,8 @@ def numeric_kernel(phi: Expr, psi: Expr) -> NumericKernel:
             if error > WITHIN_REACH:
                 break
     raise GaussianError(
-        f"no accurate kernel for φ = {phi}, ψ = {psi}: expected a relative error below {TOLERANCE:.0e} for variances "
-        f"up to 1, got {error:.0e}\n  Fix: use a smoother or more slowly varying nonlinearity"
+        f"no accurate kernel for φ = {phi}, ψ = {psi}: expected a relative error below {TOLERANCE:.0e} for "
+        f"variances up to 1, got {error:.0e}\n  Fix: use a smoother or more slowly varying nonlinearity"
     )
 
 

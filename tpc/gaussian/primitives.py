@@ -10,7 +10,7 @@ import sympy as sp
 from sympy import Expr, Function
 
 
-class gap(Function):  # noqa: N801 - printed by this name
+class gap(Function):
     """gap(p, q, c) = √max(pq − c², 0) = √(pq)·sin θ, without cancellation near |ρ| = 1."""
 
     nargs = 3
@@ -35,7 +35,7 @@ class gap(Function):  # noqa: N801 - printed by this name
         return True
 
 
-class gap1(Function):  # noqa: N801
+class gap1(Function):
     """gap1(ρ) = √max((1 − ρ)(1 + ρ), 0) = sin θ."""
 
     nargs = 1
@@ -46,7 +46,7 @@ class gap1(Function):  # noqa: N801
             return sp.sqrt(sp.Max(1 - rho**2, 0))
         return gap1(-rho) if rho.could_extract_minus_sign() else None
 
-    def fdiff(self, argindex: int = 1) -> Expr:
+    def fdiff(self, _index: int = 1) -> Expr:
         return -self.args[0] / self
 
     def _eval_is_extended_nonnegative(self) -> bool:
@@ -59,7 +59,7 @@ class gap1(Function):  # noqa: N801
         return True
 
 
-class angle(Function):  # noqa: N801
+class angle(Function):
     """angle(p, q, c) = atan2(gap(p, q, c), c) = θ in [0, π]; 0 where p or q vanishes."""
 
     nargs = 3
@@ -79,7 +79,7 @@ class angle(Function):  # noqa: N801
         return True
 
 
-class angle1(Function):  # noqa: N801
+class angle1(Function):
     """angle1(ρ) = arccos of ρ clipped to [−1, 1]."""
 
     nargs = 1
@@ -88,7 +88,7 @@ class angle1(Function):  # noqa: N801
     def eval(cls, rho: Expr) -> Expr | None:
         return sp.acos(sp.Min(sp.Max(rho, -1), 1)) if rho.is_Rational else None
 
-    def fdiff(self, argindex: int = 1) -> Expr:
+    def fdiff(self, _index: int = 1) -> Expr:
         return -1 / gap1(self.args[0])
 
     def _eval_is_extended_real(self) -> bool:
@@ -98,7 +98,7 @@ class angle1(Function):  # noqa: N801
         return True
 
 
-class arctan2(Function):  # noqa: N801
+class arctan2(Function):
     """arctan2(y, x): the angle of (x, y); 0 at the origin, where sympy's own would divide."""
 
     nargs = 2
@@ -122,7 +122,7 @@ class arctan2(Function):  # noqa: N801
         return True
 
 
-class rsqrt(Function):  # noqa: N801
+class rsqrt(Function):
     """rsqrt(p) = 1/√p where p > 0, else 0: a zero vector has a zero gradient."""
 
     nargs = 1
@@ -131,7 +131,7 @@ class rsqrt(Function):  # noqa: N801
     def eval(cls, p: Expr) -> Expr | None:
         return 1 / sp.sqrt(p) if p.is_Rational and p > 0 else None
 
-    def fdiff(self, argindex: int = 1) -> Expr:
+    def fdiff(self, _index: int = 1) -> Expr:
         return -(self**3) / 2
 
     def _eval_is_extended_nonnegative(self) -> bool:
@@ -141,7 +141,7 @@ class rsqrt(Function):  # noqa: N801
         return True
 
 
-class dawson(Function):  # noqa: N801
+class dawson(Function):
     """dawson(x) = e^{−x²} ∫_0^x e^{t²} dt"""
 
     nargs = 1
@@ -152,11 +152,35 @@ class dawson(Function):  # noqa: N801
             return x
         return -dawson(-x) if x.could_extract_minus_sign() else None
 
-    def fdiff(self, argindex: int = 1) -> Expr:
+    def fdiff(self, _index: int = 1) -> Expr:
         return 1 - 2 * self.args[0] * self
 
     def _eval_is_extended_real(self) -> bool:
         return True
+
+
+class erfcx(Function):
+    """erfcx(x) = e^{x²} erfc(x), for x ≥ 0 where the product would be ∞·0"""
+
+    nargs = 1
+
+    def fdiff(self, _index: int = 1) -> Expr:
+        x = self.args[0]
+        return 2 * x * self - 2 / sp.sqrt(sp.pi)
+
+    def _eval_is_extended_real(self) -> bool:
+        return True
+
+
+def scale_tails(term: Expr) -> Expr:
+    """exp(a)·erfc(z) = exp(a − z²)·erfcx(z) in a product, for z known to be nonnegative."""
+    exponents = [f for f in sp.Mul.make_args(term) if isinstance(f, sp.exp)]
+    tails = [f for f in sp.Mul.make_args(term) if isinstance(f, sp.erfc) and f.args[0].is_nonnegative]
+    if not exponents or not tails:
+        return term
+    power = sp.Add(*(f.args[0] for f in exponents)) - sp.Add(*(f.args[0] ** 2 for f in tails))
+    rest = term / sp.Mul(*exponents, *tails)
+    return rest * sp.exp(sp.expand(power)) * sp.Mul(*(erfcx(f.args[0]) for f in tails))
 
 
 def guard_zero(value: Expr, sites: tuple[tuple[Expr, tuple[Expr, ...]], ...]) -> Expr:
@@ -195,6 +219,7 @@ def textbook(value: Expr) -> Expr:
         return sp.asin(y / sp.sqrt(sp.factor(sp.expand(x**2 + y**2))))
 
     value = value.replace(rsqrt, lambda p: 1 / sp.sqrt(p))
+    value = value.replace(erfcx, lambda x: sp.exp(x**2) * sp.erfc(x))
     value = value.replace(angle, opening)
     value = value.replace(angle1, lambda rho: opening(sp.S.One, sp.S.One, rho))
     value = value.replace(gap, lambda p, q, c: sp.sqrt(p * q - c**2))

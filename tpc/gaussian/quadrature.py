@@ -97,3 +97,17 @@ def _half_line() -> tuple[Array, Array]:
     weight = 0.02 * z * (1 + np.exp(-t)) * np.exp(-z * z / 2) / np.sqrt(2 * np.pi)
     keep = weight > 1e-22
     return z[keep], weight[keep]
+
+
+def hermite_moments(phi: Expr, variance: float, count: int) -> list[float]:
+    """E[φ(√variance z) He_k(z)] for k = 0 … count, for regular φ whose kinks are at 0."""
+    half, weight = _half_line()
+    f = function_of_x(phi)
+    scale = np.sqrt(variance)
+    plus, minus = f(scale * half) * weight, f(-scale * half) * weight
+    older, newer = np.zeros_like(half), np.ones_like(half)
+    out = []
+    for k in range(count + 1):
+        out.append(float(newer @ (plus + minus if k % 2 == 0 else plus - minus)))
+        older, newer = newer, half * newer - k * older
+    return out

@@ -1,4 +1,4 @@
-"""Functions outside the normal-form family: their parity, their kinks, and the δ at 0 that they may contain."""
+"""Functions outside the normal-form family: their parity, their kinks, and the δ at 0 they may contain."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ KINKED = (relu, absolute, step, sign)
 def parity(phi: Expr) -> int | None:
     """0 for an even function, 1 for an odd one, None where neither is evident."""
     mirrored = phi.subs(X, -X)
-    mirrored = mirrored.replace(absolute, lambda x: absolute(-x) if x.could_extract_minus_sign() else absolute(x))
-    mirrored = mirrored.replace(sign, lambda x: -sign(-x) if x.could_extract_minus_sign() else sign(x))
+    mirrored = mirrored.replace(absolute, lambda x: absolute(-x) if _negated(x) else absolute(x))
+    mirrored = mirrored.replace(sign, lambda x: -sign(-x) if _negated(x) else sign(x))
     if mirrored == phi or sp.expand(mirrored - phi) == 0:
         return 0
     return 1 if sp.expand(mirrored + phi) == 0 else None
+
+
+def _negated(x: Expr) -> bool:
+    return bool(x.could_extract_minus_sign())
 
 
 def split_delta(phi: Expr) -> tuple[Expr, Expr]:
@@ -66,5 +70,5 @@ def check_regular(phi: Expr) -> None:
         poly = inner.as_poly(X)
         if poly is None or poly.degree() != 1 or poly.eval(0) != 0:
             raise GaussianError(
-                f"no kernel for {part}: expected kinks at x = 0 only, as in relu(x), got one where {inner} = 0"
+                f"no kernel for {part}: expected kinks at x = 0 only, got one where {inner} = 0"
             )

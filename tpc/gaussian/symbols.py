@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 from sympy import Symbol
 
@@ -15,7 +15,7 @@ V = Symbol("v", real=True)
 SIGMA = Symbol("s", positive=True)  # a standard deviation: the argument of a Mehler coefficient
 
 
-@lru_cache(maxsize=None)
+@cache
 def gram(i: int, j: int) -> Symbol:
     """Cov(u_i, u_j), one symbol for both orders; variances are positive."""
     i, j = min(i, j), max(i, j)

@@ -1,8 +1,8 @@
 """Numeric kernels: V[φ,ψ](p, q, c) as a low-rank Chebyshev table, for functions without a closed form.
 
-V = Σ_k T_k(1 − 2θ/π) Σ_ij core[i, j, k] · left_i(p) · right_j(q), where left_i and right_j are Chebyshev series
-in s(p), a map of [0, p_max] to [0, 1], and θ is the angle of the pair. V is analytic in θ on [0, π] even for kinked φ, which
-a power series in ρ is not.
+V = Σ_k T_k(1 − 2θ/π) Σ_ij core[i, j, k] · left_i(p) · right_j(q), where left_i and right_j are Chebyshev
+series in s(p), a map of [0, p_max] to [0, 1], and θ is the angle of the pair. V is analytic in θ on [0, π]
+even for kinked φ; a power series in ρ is not.
 """
 
 from __future__ import annotations
@@ -65,7 +65,10 @@ def nodes(n: int) -> Array:
 
 @dataclass(frozen=True)
 class Table:
-    """One separable part: rsqrt(p)^a · rsqrt(q)^b · Σ_k T_{orders k}(1 − 2θ/π) Σ_ij core_ijk left_i(p) right_j(q)."""
+    """rsqrt(p)^a · rsqrt(q)^b · Σ_k T_{orders k}(1 − 2θ/π) Σ_ij core_ijk left_i(p) right_j(q).
+
+    `roots` holds (a, b).
+    """
 
     left: Basis
     right: Basis
@@ -74,7 +77,7 @@ class Table:
     roots: tuple[int, int] = (0, 0)
 
     def __call__(self, p: Array, q: Array, c: Array) -> Array:
-        """Broadcasts; p of shape (b, 1) and q of shape (M,) cost one (b·R × R) by (R × M) product per order."""
+        """Broadcasts; p of shape (b, 1) and q of shape (1, M) cost one matrix product per order."""
         return self.at_angle(p, q, NUMPY["angle"](p, q, c))
 
     def at_angle(self, p: Array, q: Array, theta: Array) -> Array:
@@ -124,4 +127,5 @@ def _contract(weight: Array, right: Array) -> Array:
     """Σ_j weight_j right_j, as one matrix product where p is a column and q a row."""
     if weight.ndim == right.ndim == 3 and weight.shape[2] == right.shape[1] == 1:
         return np.asarray(weight[:, :, 0].T @ right[:, 0, :])
-    return np.einsum("j...,j...->...", weight, right)
+    total: Array = np.einsum("j...,j...->...", weight, right)
+    return total

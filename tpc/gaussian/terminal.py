@@ -46,6 +46,8 @@ def orthant(found: list[Threshold], steps: list[int], law: Covariance) -> Expr |
     """E of the product of sign-like factors (the arcsine law), for as many as have a closed form."""
     if len(found) == len(steps) == 2 and all(t.mean == 0 for t in found):
         return opening(law, found[0].site, found[1].site) / (2 * sp.pi)
+    if len(found) == len(steps) == 1 and found[0].mean != 0:  # P(x + mean > 0), accurate in both tails
+        return sp.erfc(-_ratio(found[0], law)) / 2
     signs = [t for k, t in enumerate(found) if k not in steps]
     total: Expr = sp.S.Zero
     for size in range(len(steps) + 1):
@@ -69,9 +71,7 @@ def _signs(signs: list[Threshold], law: Covariance) -> Expr | None:
     if not signs:
         return sp.S.One
     if len(signs) == 1:
-        (t,) = signs
-        spread = t.kappa**2 * law.over[t.site][t.site] + t.noise * law.scale
-        return sp.erf(t.mean * sp.sqrt(law.scale) / sp.sqrt(2 * spread))
+        return sp.erf(_ratio(signs[0], law))
     if any(t.mean != 0 for t in signs):
         return None
     if len(signs) % 2:
@@ -79,8 +79,14 @@ def _signs(signs: list[Threshold], law: Covariance) -> Expr | None:
     return _arcsine(signs[0], signs[1], law) if len(signs) == 2 else None
 
 
+def _ratio(t: Threshold, law: Covariance) -> Expr:
+    """mean / √(2 Var) of the thresholded variable"""
+    spread = t.kappa**2 * law.over[t.site][t.site] + t.noise * law.scale
+    return t.mean * sp.sqrt(law.scale) / sp.sqrt(2 * spread)
+
+
 def _arcsine(s: Threshold, t: Threshold, law: Covariance) -> Expr:
-    """(2/π) arcsin of the correlation, as arctan2(cov, √(var var − cov²)) with the root free of cancellation."""
+    """(2/π) arcsin of the correlation, as arctan2(cov, √(var var − cov²)), the root free of cancellation."""
     i, j = s.site, t.site
     square = (
         s.kappa**2 * t.kappa**2 * law.determinant(i, j)

@@ -13,6 +13,7 @@ import sympy as sp
 from sympy import Expr
 
 from tpc.errors import InternalError
+from tpc.gaussian.regular import parity
 from tpc.passes.backward import Flow, vjp
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, union, without
@@ -107,7 +108,7 @@ def _kernel(phi: Expr, psi: Expr, p: Tensor, q: Tensor, c: Tensor) -> Tensor:
         return c
     if not phi.has(X) and not psi.has(X):
         return ONE
-    if {phi, psi} == {X, sp.Integer(1)}:
+    if {parity(phi), parity(psi)} == {0, 1}:  # φ(u)ψ(v) changes sign with (u, v)
         return ZERO
     if not phi.has(X):
         return Kernel(psi, sp.Integer(1), q, ZERO, ZERO)

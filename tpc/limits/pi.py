@@ -125,7 +125,7 @@ class PiLimit:
                 elif isinstance(n, ir.Moment) and n.fn == ir.PRODUCT and w in n.xs:
                     sources.append(n.xs[1 - n.xs.index(w)])  # type: ignore[arg-type]  # w is a vector here
         for x in sources:
-            for t in self.normal.terms(x):
+            for t in self.normal.summands(x) if x is grad else self.normal.terms(x):
                 if t.leaves:
                     raise ProgramError(
                         f"the gradient of {w.name!r} is a product with a sum of stored atoms, which cannot be stored as atoms",
@@ -148,7 +148,7 @@ class PiLimit:
                     delta = tensor.contract((t.coefficient, self.latent(o.y)))
                     yield self._append(w, t, delta, union(o.over, t.over))
         elif isinstance(grad, Vector):
-            for t in self.normal.terms(grad):
+            for t in self.normal.summands(grad):
                 yield self._append(w, t, self.tensor(t.coefficient), t.over)
 
     def _append(self, w: AnyWeight, t: Term, coefficient: Tensor, batch: Axes) -> Append:

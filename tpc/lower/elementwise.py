@@ -107,7 +107,8 @@ class Builder:
         if isinstance(expr, g.gap):
             return self._gap(*args)
         if isinstance(expr, g.angle):
-            return self.emit("arctan2", self._gap(*args), args[2])
+            # + 0 turns -0.0 into 0.0: at a zero latent the angle is 0, not π
+            return self.emit("arctan2", self._gap(*args), self.emit("add", args[2], Value("", (), 0.0)))
         if isinstance(expr, g.gap1):
             one = Value("", (), 1.0)
             return self.emit("sqrt", self.emit("multiply", self.emit("subtract", one, args[0]), self.emit("add", one, args[0])))

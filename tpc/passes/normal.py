@@ -58,6 +58,10 @@ class Normaliser:
             self._known[x] = tuple(self._expand(x))
         return self._known[x]
 
+    def summands(self, x: Vector) -> tuple[Term, ...]:
+        """The terms of a sum, one by one even where the sum is a G-vector."""
+        return tuple(self._lincomb(x)) if isinstance(x, ir.LinComb) else self.terms(x)
+
     def _expand(self, x: Vector) -> Iterable[Term]:
         if x.kind == "G":
             return (Term(ONE, argument(0), (x,)),)

@@ -123,7 +123,7 @@ class _Reader:
 
     def read(self) -> Expr:
         if len(self.text) > MAX_LENGTH:
-            raise UsageError(f"expected an expression of at most {MAX_LENGTH} characters, got {len(self.text)}")
+            raise UsageError(f"expected at most {MAX_LENGTH} characters, got {len(self.text)}")
         try:
             tree = ast.parse(self.text.strip().replace("^", "**"), mode="eval")
             value = self._visit(tree.body)
@@ -159,7 +159,7 @@ class _Reader:
         raise self._fail("expected numbers, names, + - * / ** and function calls only")
 
     def _factors(self, node: ast.expr) -> list[Expr]:
-        """The factors of a product: built at once, because sympy spreads a number over a sum of two factors."""
+        """The factors of a product: built at once, because sympy spreads a lone number over a sum."""
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
             return [*self._factors(node.left), self._visit(node.right)]
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):

@@ -141,7 +141,8 @@ def _curve(points: Sequence[Point]) -> str:
     path = f"M{points[0][0]:.1f},{points[0][1]:.1f}"
     for ((x0, y0), (x1, y1)), (m0, m1) in zip(pairwise(points), pairwise(slopes)):
         third = (y1 - y0) / (3 if len(points) > 2 else 2)
-        path += f" C{x0 + m0 * third:.1f},{y0 + third:.1f} {x1 - m1 * third:.1f},{y1 - third:.1f} {x1:.1f},{y1:.1f}"
+        path += f" C{x0 + m0 * third:.1f},{y0 + third:.1f} {x1 - m1 * third:.1f},{y1 - third:.1f}"
+        path += f" {x1:.1f},{y1:.1f}"
     return path
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,7 +37,8 @@ class Trainable(Protocol):
 
     def predict(self, x: Array) -> Array: ...
 
-    def step(self, x: Array, y: Array, **options: Any) -> Mapping[str, Any]: ...
+    @property
+    def step(self) -> Callable[..., Mapping[str, Any]]: ...
 
     def save(self, path: Path) -> None: ...
 

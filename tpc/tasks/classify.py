@@ -207,10 +207,9 @@ def _run(
     train_set, test = (dataset.train_x, dataset.train_y), (dataset.test_x, dataset.test_y)
     try:
         with Display(steps, job.data, stream or sys.stdout) as display:
-            display.say(
-                f"{job.limit}-limit of {Path(job.program).stem} on {dataset.name}: {len(dataset.train_x)} training "
-                f"and {len(dataset.test_x)} test samples, rank {job.rank}, {job.backend} {job.dtype}"
-            )
+            sizes = f"{len(dataset.train_x)} training and {len(dataset.test_x)} test samples"
+            what = f"{job.limit}-limit of {Path(job.program).stem} on {dataset.name}"
+            display.say(f"{what}: {sizes}, rank {job.rank}, {job.backend} {job.dtype}")
             settings = job.train_settings(steps)
             trainer = Trainer(model, train_set, test, settings, log, run.checkpoints, position, display)
             result = trainer.run()

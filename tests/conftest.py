@@ -1,0 +1,40 @@
+"""Shared test set-up: the helper modules of this folder, a quick reproducible hypothesis profile, --update-golden."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+
+if str(HERE) not in sys.path:
+    sys.path.insert(0, str(HERE))
+
+settings.register_profile(
+    "quick",
+    derandomize=True,  # the same examples on every run
+    database=None,
+    deadline=None,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("quick")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--update-golden", action="store_true", help="rewrite the golden texts after an intended change")
+
+
+@pytest.fixture
+def update_golden(request):
+    return request.config.getoption("--update-golden")
+
+
+@pytest.fixture(scope="session")
+def programs_dir():
+    """The folder of the programs that come with tpc."""
+    return ROOT / "programs"

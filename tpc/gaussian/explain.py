@@ -1,0 +1,152 @@
+"""What `tpc kernel PHI [PSI]` says: formula, derivation, conditions, Mehler series and a value."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import sympy as sp
+from sympy import Expr
+
+from tpc.gaussian.kernel import Kernel, kernel
+from tpc.gaussian.mehler import MehlerSeries
+from tpc.gaussian.moments import Step
+from tpc.gaussian.notation import latex, unicode_line
+from tpc.gaussian.primitives import textbook
+from tpc.gaussian.symbols import RHO
+
+POINT = (1.0, 1.0, 0.5)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A kernel for reading (`text`) and for programs (`data`, of JSON types only)."""
+
+    kernel: Kernel
+    text: str
+    data: dict[str, Any]
+
+
+def explain(
+    phi: Expr, psi: Expr | None = None, terms: int = 6, at: tuple[float, float, float] = POINT
+) -> Explanation:
+    """Derive V[φ,ψ] and describe it, with its Mehler series to ρ^terms and its value at (p, q, c).
+
+    Raises `GaussianError` when the kernel does not exist or the point lies outside c² ≤ pq.
+    """
+    found = kernel(phi, psi)
+    series = found.series(terms)
+    data = {
+        "phi": sp.sstr(found.phi),
+        "psi": sp.sstr(found.psi),
+        "closed_form": found.value is not None,
+        "formula": None if found.plain is None else sp.sstr(found.plain),
+        "stable_formula": None if found.value is None else sp.sstr(found.value),
+        "latex": None if found.plain is None else latex(found.plain),
+        "degrees": None if found.degrees is None else list(found.degrees),
+        "kappa": None if found.kappa is None else sp.sstr(found.kappa),
+        "rules": [{"rule": s.rule, "equation": equation(s)} for s in found.rules],
+        "conditions": list(found.conditions),
+        "numeric": _numeric_data(found),
+        "series": _series_data(series, at),
+        "at": {"p": at[0], "q": at[1], "c": at[2], "value": found.at(*at)},
+    }
+    return Explanation(found, _text(found, series, data), data)
+
+
+def equation(step: Step) -> str:
+    """A derivation step in unicode, in textbook functions."""
+    return f"{unicode_line(step.left)} = {unicode_line(textbook(step.right))}"
+
+
+def _numeric_data(found: Kernel) -> dict[str, Any] | None:
+    if found.numeric is None:
+        return None
+    return {
+        "relative_error": found.numeric.error,
+        "largest_variance": found.numeric.p_max,
+        "tables": [list(table.core.shape) for _, table in found.numeric.parts],
+    }
+
+
+def _series_data(series: MehlerSeries, at: tuple[float, float, float]) -> dict[str, Any]:
+    numbers = series.numbers(at[0], at[1])
+    bound = series.remainder(*at)
+    return {
+        "terms": series.terms,
+        "formula": None if series.value is None else sp.sstr(series.value),
+        "left": None if series.left is None else [sp.sstr(a) for a in series.left],
+        "right": None if series.right is None else [sp.sstr(b) for b in series.right],
+        "coefficients": [a * b for a, b in numbers],
+        "partial_sum": series(*at),
+        "remainder_bound": bound if math.isfinite(bound) else None,
+    }
+
+
+def _text(found: Kernel, series: MehlerSeries, data: dict[str, Any]) -> str:
+    name = f"V[{unicode_line(found.phi)}, {unicode_line(found.psi)}](p, q, c)"
+    lines = [f"{name} = E φ(u)ψ(v),  φ = {unicode_line(found.phi)},  ψ = {unicode_line(found.psi)}", ""]
+    if found.plain is None:
+        lines.append("No closed form. " + _numeric_text(found))
+    else:
+        lines += ["  V = " + unicode_line(found.plain), "", "LaTeX:  " + latex(found.plain)]
+        if found.degrees is not None and found.kappa is not None:
+            a, b = found.degrees
+            lines += ["", f"Homogeneous: V = {_power('p', a)}{_power('q', b)}κ(ρ),  ρ = c/√(pq)"]
+            lines.append("  κ(ρ) = " + unicode_line(textbook(found.kappa)))
+    if found.rules:
+        lines += ["", "Derivation:"]
+        lines += [f"  {k}. {s.rule}: {equation(s)}" for k, s in enumerate(found.rules, 1)]
+    lines += ["", "Conditions:", *(f"  {c}" for c in found.conditions)]
+    lines += ["", *_series_text(series, data["series"], data["at"])]
+    point = data["at"]
+    lines += ["", f"At p = {point['p']:g}, q = {point['q']:g}, c = {point['c']:g}:  V = {point['value']:.15g}"]
+    return "\n".join(lines)
+
+
+def _numeric_text(found: Kernel) -> str:
+    numeric = found.numeric
+    if numeric is None:
+        return ""
+    shapes = ", ".join("×".join(map(str, table.core.shape)) for _, table in numeric.parts)
+    return (
+        f"Evaluated from a Chebyshev table in the angle and both variances ({shapes} coefficients), accurate to "
+        f"{numeric.error:.0e} of √(V[φ,φ] V[ψ,ψ]) for variances from 0.001 to {numeric.p_max:g}."
+    )
+
+
+def _power(name: str, degree: int) -> str:
+    if degree == 0:
+        return ""
+    return f"{name}^({degree}/2)·" if degree % 2 else (f"{name}·" if degree == 2 else f"{name}^{degree // 2}·")
+
+
+def _series_text(series: MehlerSeries, data: dict[str, Any], at: dict[str, Any]) -> list[str]:
+    lines = []
+    if series.left is not None and series.right is not None:
+        if series.kernel.degrees is not None:
+            lines.append(f"Mehler series: κ(ρ) = {_polynomial(series)} + O(ρ^{series.terms + 1})")
+        else:
+            lines.append("Mehler series: V = Σ_k a_k(√p) b_k(√q) ρ^k,  s the standard deviation")
+            lines += [f"  a_{k}(s) = {unicode_line(a)}" for k, a in enumerate(series.left) if a != 0]
+            if series.right != series.left:
+                lines += [f"  b_{k}(s) = {unicode_line(b)}" for k, b in enumerate(series.right) if b != 0]
+    else:
+        numbers = ", ".join(f"{x:.6g}" for x in data["coefficients"])
+        lines.append(f"Mehler series: a_k b_k for k = 0 … {series.terms} at this p, q: {numbers}")
+    bound = data["remainder_bound"]
+    shown = "no bound at this point" if bound is None else f"remainder at most {bound:.2g}"
+    lines.append(f"  partial sum at c = {at['c']:g}: {data['partial_sum']:.12g}, {shown}")
+    return lines
+
+
+def _polynomial(series: MehlerSeries) -> str:
+    """The series of κ in increasing powers."""
+    value = sp.S.Zero if series.value is None else series.value
+    terms = [value.coeff(RHO, k) * RHO**k for k in range(series.terms + 1)]
+    text = " + ".join(unicode_line(t) for t in terms if t != 0)
+    return text.replace("+ -", "− ") or "0"
+
+
+

@@ -1,0 +1,154 @@
+"""Are two tensors the same function? Both are written as sums of monomials with a canonical form, and compared.
+
+A monomial is a number times opaque factors (data, states, maps, kernels, log-sum-exps), summed over bound axes that are
+numbered by how the factors use them, so names of bound axes do not matter. Gram entries are multiplied out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import product
+
+import sympy as sp
+
+from tpc.limits.graph import Gram, Kernel, State
+from tpc.program import tensor
+from tpc.program.axes import Axes, Axis, fresh, union
+from tpc.program.tensor import Constant, Tensor
+
+Monomial = tuple[sp.Expr, tuple[Tensor, ...], Axes]  # number, opaque factors, bound axes
+
+
+class Canonical:
+    """Canonical text of tensors; remembers the expansion of every node.
+
+    `opaque` tensors are not looked into: two derivations that share their forward pass are compared beyond it.
+    """
+
+    def __init__(self, opaque: Iterable[Tensor] = ()) -> None:
+        self._opaque = {x: f"#{k}" for k, x in enumerate(opaque)}
+        self._expanded: dict[Tensor, list[Monomial]] = {}
+        self._scopes: dict[Tensor, Axes] = {}
+        self._texts: dict[tuple[Tensor, tuple[tuple[Axis, str], ...]], str] = {}
+
+    def key(self, x: Tensor) -> tuple[tuple[str, str], ...]:
+        """Equal for tensors that are equal as sums of monomials."""
+        return self._key(x, {})
+
+    def _key(self, x: Tensor, names: dict[Axis, str]) -> tuple[tuple[str, str], ...]:
+        values: dict[str, sp.Expr] = {}
+        for number, factors, over in self._expand(x):
+            text = self._monomial(factors, over, names)
+            values[text] = values.get(text, sp.Integer(0)) + number
+        return tuple(sorted((text, str(value)) for text, value in values.items() if value != 0))
+
+    # --- expansion ---------------------------------------------------------------------------------------------
+
+    def _expand(self, x: Tensor) -> list[Monomial]:
+        if x not in self._expanded:
+            self._expanded[x] = list(self._terms(x))
+        return self._expanded[x]
+
+    def _terms(self, x: Tensor) -> Iterable[Monomial]:
+        match x:
+            case _ if x in self._opaque and not isinstance(x, Constant):
+                yield sp.Integer(1), (x,), ()
+            case Constant():
+                yield x.value, (), ()
+            case tensor.Add():
+                for t in x.terms:
+                    yield from self._expand(t)
+            case tensor.Contract():
+                yield from self._multiplied(x.factors, x.over)
+            case Gram():
+                yield from self._multiplied((x.a, x.b), (x.rank,))
+            case tensor.Broadcast():
+                yield from self._expand(x.arg)
+            case _:
+                yield sp.Integer(1), (x,), ()
+
+    def _multiplied(
+        self, factors: tuple[Tensor, ...], over: Axes
+    ) -> Iterable[Monomial]:
+        free = union(*(f.axes for f in factors))
+        for choice in product(*(self._expand(f) for f in factors)):
+            number: sp.Expr = sp.Integer(1)
+            parts: tuple[Tensor, ...] = ()
+            bound: Axes = tuple(over)
+            taken = union(free, over)
+            for n, fs, inner in choice:
+                new: dict[Axis, Axis] = {}
+                for a in inner:
+                    if a in taken:
+                        new[a] = fresh(a.primed(), union(taken, new.values(), *(f.axes for f in fs)))
+                parts += tuple(tensor.rename(f, new) for f in fs)
+                renamed = tuple(new.get(a, a) for a in inner)
+                bound += renamed
+                taken = union(taken, renamed)
+                number = number * n
+            yield number, parts, bound
+
+    def _scope(self, x: Tensor) -> Axes:
+        """Every axis that the text of x may mention."""
+        if x not in self._scopes:
+            found: dict[Axis, None] = dict.fromkeys(x.axes)
+            if x not in self._opaque:
+                if isinstance(x, tensor.Rename):
+                    found.update(dict.fromkeys(b for _, b in x.pairs))
+                for n in x.operands:
+                    if isinstance(n, Tensor):
+                        found.update(dict.fromkeys(self._scope(n)))
+            self._scopes[x] = tuple(found)
+        return self._scopes[x]
+
+    # --- names of bound axes -----------------------------------------------------------------------------------
+
+    def _monomial(self, factors: tuple[Tensor, ...], over: Axes, names: dict[Axis, str]) -> str:
+        """The factors in order, bound axes numbered so that the text does not depend on their names.
+
+        Axes are told apart by the factors they touch (refined a few times); what remains is symmetric.
+        """
+        colour: dict[Axis, str] = {a: f"?{a.base}" for a in over}
+        for _ in range(4):
+            shown = {**names, **colour}
+            texts = [self._text(f, shown) for f in factors]
+            colour = {
+                a: f"?{a.base}<" + ";".join(sorted(t for f, t in zip(factors, texts) if a in f.axes)) + ">" for a in over
+            }
+            ranks = {c: k for k, c in enumerate(sorted(set(colour.values())))}
+            colour = {a: f"?{a.base}{ranks[c]}" for a, c in colour.items()}
+        return " ".join(sorted(self._text(f, {**names, **colour}) for f in factors)) + f" over {sorted(colour.values())}"
+
+    def _text(self, x: Tensor, names: dict[Axis, str]) -> str:
+        used = tuple((a, names[a]) for a in self._scope(x) if a in names)
+        if (x, used) not in self._texts:
+            self._texts[(x, used)] = self._written(x, names)
+        return self._texts[(x, used)]
+
+    def _written(self, x: Tensor, names: dict[Axis, str]) -> str:
+        def axes(shape: Axes) -> str:
+            return ",".join(names.get(a, a.name) for a in shape)
+
+        match x:
+            case _ if x in self._opaque:
+                return f"{self._opaque[x]}[{axes(x.axes)}]"
+            case tensor.Rename():
+                inner = dict(names)
+                for a, b in x.pairs:
+                    inner[a] = names.get(b, b.name)
+                return self._text(x.arg, inner) if len(self._expand(x.arg)) == 1 else str(self._key(x.arg, inner))
+            case Kernel():
+                parts = [self._key(t, names) for t in (x.p, x.q, x.c)]
+                one, two = (str(x.phi), parts[0]), (str(x.psi), parts[1])
+                return f"V{sorted((one, two))}{parts[2]}"
+            case tensor.Map():
+                return f"map({x.fn}; {[self._key(a, names) for a in x.args]})"
+            case tensor.LogSumExp():
+                return f"lse[{x.over.base}]({self._key(x.arg, {**names, x.over: '#'})})"
+            case tensor.Size():
+                return f"size[{x.axis.base}]"
+            case State() | tensor.Input():
+                return f"{x.name}[{axes(x.axes)}]"
+        if len(self._expand(x)) == 1 and self._expand(x)[0][1] == (x,):
+            return f"{type(x).__name__}({[self._key(t, names) for t in x.operands if isinstance(t, Tensor)]})"
+        return str(self._key(x, names))

@@ -1,0 +1,170 @@
+"""Networks of finite width n sampled from a state of the π-limit, trained by projected SGD in μP scaling.
+
+They converge to the limit: for a fixed number of steps the error falls like n^(-1/2) (Yang, Santacroce, Hu 2022, §3).
+A step runs the program's own gradient outputs, so nothing here knows any architecture.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tpc.errors import UsageError
+from tpc.limits.graph import Accumulate, Append, Store, Update
+from tpc.program import ir
+from tpc.program.axes import without
+from tpc.program.nn import SAMPLE
+from tpc.program.program import AnyWeight, Program
+from tpc.runtime.interpret import F64, LowRank, MatrixValue, Value, evaluate, numeric, total
+from tpc.runtime.model import clip_factors, unknown_name
+
+if TYPE_CHECKING:
+    from tpc.compiler import Limit
+
+
+class FiniteNetwork:
+    """A network of width n: Ω_s ~ N(0, 1) of shape (n, r) for every space s, and the weights that the state stands for.
+
+    With U = Ω Aᵀ, bias Ω β, W = (1/n) Ω' Aᵀ X and n·v = Aᵀ X for atoms X_m = fn(Ω B_m), the same steps taken here and
+    by the limit lead to the same function as n → ∞. `state` has the arrays of `Model.state()`; `omega` is by space.
+    Raises UsageError for a width below the rank and for a state without the limit's arrays.
+    """
+
+    def __init__(self, limit: Limit, state: Mapping[str, ArrayLike], width: int, seed: int = 0) -> None:
+        self.limit = limit
+        self.width = width
+        graph = limit.graph()
+        arrays = {name: np.asarray(value, dtype=np.float64) for name, value in state.items()}
+        wanted = [u.state.name for u in graph.accumulated]
+        wanted += [c.name for s in graph.stores for c in (s.coefficients, *s.columns, *s.thetas)]
+        if missing := [name for name in wanted if name not in arrays]:
+            raise UsageError(f"expected a state with the arrays {', '.join(wanted)}; missing: {', '.join(missing)}")
+        program = limit.trained()
+        updates = dict(graph.updates)
+        self.omega = {
+            space: _gaussian(space, rank, width, seed) for space, rank in _ranks(program, updates, arrays).items()
+        }
+        self._bases = {space: np.linalg.qr(omega)[0] for space, omega in self.omega.items()}
+        self.weights: dict[str, Value] = {
+            w.name: _sampled(w, updates[w.name], arrays, self.omega) for w in program.weights
+        }
+        self._velocity: dict[str, Value] = {}
+
+    def predict(self, x: ArrayLike) -> F64:
+        """Logits of `x`, (N, input_dim) → (N, classes)."""
+        program = self.limit.program
+        leaves = {**self.weights, "x": np.asarray(x, dtype=np.float64)}
+        return _array(evaluate(program, ["logits"], self.width, leaves, self._bases)["logits"])
+
+    def step(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        *,
+        lr: float,
+        lr_mult: Mapping[str, float] | None = None,
+        weight_decay: float = 0.0,
+        decay_follows_lr_mult: bool = False,
+        momentum: float = 0.0,
+        clip: float | None = None,
+        clip_mode: str = "param",
+        loss: str = "cross_entropy",
+    ) -> dict[str, float]:
+        """One step of projected SGD with the meaning of `Model.step`; returns the loss before it.
+
+        In μP scaling input-like weights and biases learn at rate n·lr, hidden matrices at lr, readouts at lr/n; the
+        cotangents of the backward program carry these powers of n.
+        """
+        program = self.limit.trained(loss)
+        names = [w.name for w in program.weights if f"grad:{w.name}" in program]
+        for name in lr_mult or {}:
+            if name not in names:
+                raise UsageError(unknown_name(name, names, "weight in lr_mult"))
+        wanted = ["loss", *(f"grad:{name}" for name in names)]
+        if clip is not None:
+            wanted += [f"norm2:{name}" for name in names]
+        leaves = {**self.weights, "x": np.asarray(x, dtype=np.float64), "y": self._targets(program, y)}
+        out = evaluate(program, wanted, self.width, leaves, self._bases)
+        scales = dict.fromkeys(names, 1.0)
+        if clip is not None:
+            norms = {name: math.sqrt(max(0.0, float(_array(out[f"norm2:{name}"])))) for name in names}
+            scales = clip_factors(norms, clip, clip_mode)
+        for name in names:
+            mult = (lr_mult or {}).get(name, 1.0)
+            keep = 1 - lr * weight_decay * (mult if decay_follows_lr_mult else 1)
+            change = _combined((scales[name], out[f"grad:{name}"]))
+            if momentum:
+                earlier = [(momentum, self._velocity[name])] if name in self._velocity else []
+                change = self._velocity[name] = _combined(*earlier, (1.0, change))
+            self.weights[name] = _combined((keep, self.weights[name]), (-lr * mult, change))
+        return {"loss": float(_array(out["loss"]))}
+
+    def _targets(self, program: Program, y: ArrayLike) -> F64:
+        (classes,) = without(program.tensor("logits").axes, (SAMPLE,))
+        labels = np.asarray(y)
+        return np.eye(classes.size or 0)[labels] if labels.ndim == 1 else labels.astype(np.float64)
+
+
+def _gaussian(space: str, rank: int, width: int, seed: int) -> F64:
+    if width < rank:
+        raise UsageError(f"expected a width of at least the rank {rank}, got {width}")
+    return np.random.default_rng([seed, width, zlib.crc32(space.encode())]).standard_normal((width, rank))
+
+
+def _ranks(
+    program: Program, updates: Mapping[str, Iterable[Update]], arrays: Mapping[str, F64]
+) -> dict[str, int]:
+    """The rank of every space, as the state has it."""
+    found: dict[str, int] = {}
+    for w in program.weights:
+        for u in updates[w.name]:
+            if isinstance(u, Append):
+                inner = w.inn if isinstance(w, ir.MatrixWeight) else cast(ir.VectorWeight, w).space
+                found.update({inner.name: arrays[c.name].shape[-1] for c in u.store.columns})
+                if isinstance(w, ir.MatrixWeight):
+                    found[w.out.name] = arrays[u.store.coefficients.name].shape[-1]
+            elif isinstance(w, ir.VectorWeight):
+                found[w.space.name] = arrays[u.state.name].shape[-1]
+    return found
+
+
+def _sampled(
+    w: AnyWeight, updates: Iterable[Update], arrays: Mapping[str, F64], omega: Mapping[str, F64]
+) -> Value:
+    """The weight of width n that a state stands for."""
+    stores = {u.store.name: u.store for u in updates if isinstance(u, Append)}.values()
+    if isinstance(w, ir.MatrixWeight):
+        parts = []
+        for s in stores:
+            coefficients, atoms = arrays[s.coefficients.name], _atoms(s, arrays, omega[w.inn.name])
+            parts.append(LowRank(coefficients @ omega[w.out.name].T, atoms))
+        return total(parts)
+    if isinstance(w, ir.VectorWeight) and w.role == "readout":
+        readout = [np.tensordot(arrays[s.coefficients.name], _atoms(s, arrays, omega[w.space.name]), (0, 0)) for s in stores]
+        return np.sum(readout, axis=0)
+    (name,) = (u.state.name for u in updates if isinstance(u, Accumulate))
+    return arrays[name] @ omega[w.space.name].T if isinstance(w, ir.VectorWeight) else arrays[name]
+
+
+def _atoms(s: Store, arrays: Mapping[str, F64], omega: F64) -> F64:
+    """X_m = fn(Ω B_m; θ_m), shape (M, n)."""
+    columns = [arrays[c.name] @ omega.T for c in s.columns]
+    thetas = [arrays[t.name][:, None] for t in s.thetas]
+    shape = (len(arrays[s.coefficients.name]), len(omega))
+    return np.broadcast_to(numeric(s.fn, len(columns), len(thetas))(*columns, *thetas), shape)
+
+
+def _combined(*terms: tuple[float, Value]) -> Value:
+    """Σ factor · value, of arrays or of matrices."""
+    if isinstance(terms[0][1], np.ndarray):
+        return np.sum([factor * _array(v) for factor, v in terms], axis=0)
+    return total(cast(MatrixValue, v).scaled(factor) for factor, v in terms)
+
+
+def _array(v: Value) -> F64:
+    return cast(F64, v)

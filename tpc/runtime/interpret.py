@@ -1,0 +1,310 @@
+"""Programs with numbers in them: every instruction evaluated at a concrete width n, in float64.
+
+A finite tensor is an array with one dimension per axis, in the order of the node's `axes`; a vector has the width as a
+further, last dimension. All spaces have one width. Matrices are kept as factors and only ever applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, singledispatch
+from typing import Any, Protocol, TypeAlias, cast
+
+import numpy as np
+import sympy as sp
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+from sympy import Expr
+
+from tpc.errors import InternalError, UsageError
+from tpc.program import ir, tensor
+from tpc.program.axes import Axes, Axis
+from tpc.program.functions import argument
+from tpc.program.ir import Vector, theta
+from tpc.program.node import Node, topological
+from tpc.program.program import Program
+from tpc.program.tensor import Input, Tensor
+
+F64: TypeAlias = NDArray[np.float64]
+
+WIDTH = Axis("width", role="width")
+
+
+# --- matrices --------------------------------------------------------------------------------------------------
+
+
+class MatrixValue(Protocol):
+    """A linear map between two spaces, known by what it does."""
+
+    def apply(self, x: F64) -> F64:
+        """W x for x of shape (…, n)."""
+
+    def transposed(self) -> MatrixValue:
+        """Wᵀ"""
+
+    def scaled(self, factor: float) -> MatrixValue:
+        """factor · W"""
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank:
+    """(1/n) Σ_k left_k right_kᵀ, both factors of shape (k, n)."""
+
+    left: F64
+    right: F64
+
+    def apply(self, x: F64) -> F64:
+        return np.asarray((x @ self.right.T) @ self.left / self.right.shape[1])
+
+    def transposed(self) -> LowRank:
+        return LowRank(self.right, self.left)
+
+    def scaled(self, factor: float) -> LowRank:
+        return LowRank(factor * self.left, self.right)
+
+
+@dataclass(frozen=True, eq=False)
+class Total:
+    """A sum of matrices of different kinds."""
+
+    terms: tuple[MatrixValue, ...]
+
+    def apply(self, x: F64) -> F64:
+        return np.sum([t.apply(x) for t in self.terms], axis=0)
+
+    def transposed(self) -> Total:
+        return Total(tuple(t.transposed() for t in self.terms))
+
+    def scaled(self, factor: float) -> Total:
+        return Total(tuple(t.scaled(factor) for t in self.terms))
+
+
+def total(matrices: Iterable[MatrixValue]) -> MatrixValue:
+    """The sum of matrices; low-rank terms are joined into one."""
+    flat = [t for m in matrices for t in (m.terms if isinstance(m, Total) else (m,))]
+    low = [t for t in flat if isinstance(t, LowRank)]
+    terms = [t for t in flat if not isinstance(t, LowRank)]
+    if low:
+        joined = LowRank(np.concatenate([t.left for t in low]), np.concatenate([t.right for t in low]))
+        terms.append(low[0] if len(low) == 1 else joined)
+    return terms[0] if len(terms) == 1 else Total(tuple(terms))
+
+
+# --- evaluation ------------------------------------------------------------------------------------------------
+
+Value: TypeAlias = F64 | MatrixValue
+
+
+@dataclass
+class Evaluation:
+    """One evaluation: `leaves` are weights and data by name, `bases` orthonormal bases of span Ω (n, r) by space."""
+
+    program: Program
+    width: int
+    leaves: Mapping[str, Value]
+    bases: Mapping[str, F64]
+    sizes: dict[str, int] = field(default_factory=dict)
+    values: dict[Node, Value] = field(default_factory=dict)
+
+    def array(self, n: Tensor | Vector) -> F64:
+        return cast(F64, self.values[n])
+
+    def matrix(self, n: ir.Matrix) -> MatrixValue:
+        return cast(MatrixValue, self.values[n])
+
+    def size(self, axis: Axis) -> int:
+        return axis.size if axis.size is not None else self.sizes[axis.base]
+
+    def shape(self, axes: Axes) -> tuple[int, ...]:
+        return tuple(self.width if a == WIDTH else self.size(a) for a in axes)
+
+
+def evaluate(
+    program: Program, outputs: Iterable[str], width: int, leaves: Mapping[str, Value], bases: Mapping[str, F64]
+) -> dict[str, Value]:
+    """The named outputs of a program at width `width`.
+
+    `leaves` has an array or matrix for every weight and input that they need; `bases` has Q (n, r) with QᵀQ = I and
+    the span of Ω for every space that is projected to. Raises UsageError for data of the wrong shape and where a
+    derivative is a Dirac delta, which no finite network has.
+    """
+    roots = {name: program[name] for name in outputs}
+    order = topological(roots.values())
+    run = Evaluation(program, width, leaves, bases)
+    for n in order:
+        if isinstance(n, Input):
+            _bind(n, run)
+    for n in order:
+        run.values[n] = value(n, run)
+    return {name: run.values[n] for name, n in roots.items()}
+
+
+def _bind(n: Input, run: Evaluation) -> None:
+    shape = np.shape(cast(F64, run.leaves[n.name]))
+    wanted = [a.size if a.size is not None else run.sizes.get(a.base) for a in n.shape]
+    if len(shape) != len(wanted) or any(w not in (None, s) for w, s in zip(wanted, shape)):
+        axes = ", ".join(f"{a} = {w}" if w else str(a) for a, w in zip(n.shape, wanted))
+        raise UsageError(f"expected {n.name} of shape ({axes}), got {shape}")
+    run.sizes.update({a.base: s for a, s in zip(n.shape, shape)})
+
+
+def dims(n: Tensor | Vector) -> Axes:
+    """The axes of the array of a node."""
+    return (*n.axes, WIDTH) if isinstance(n, Vector) else n.axes
+
+
+def aligned(x: F64, have: Axes, want: Axes) -> F64:
+    """x with dimensions `want`, of length 1 where it lacks one."""
+    order = [have.index(a) for a in want if a in have]
+    return x.transpose(order)[tuple(slice(None) if a in have else None for a in want)]
+
+
+def contracted(parts: Sequence[tuple[F64, Axes]], want: Axes) -> F64:
+    """The product of arrays summed over all axes but `want`."""
+    label = {a: i for i, a in enumerate(dict.fromkeys(a for _, axes in parts for a in axes))}
+    operands: list[Any] = []
+    for x, axes in parts:
+        operands += [x, [label[a] for a in axes]]
+    return np.asarray(np.einsum(*operands, [label[a] for a in want], optimize=len(parts) > 1))
+
+
+# kinked functions with the program's conventions at zero; the rest is NumPy's and SciPy's
+_FUNCTIONS: dict[str, Callable[[F64], F64]] = {
+    "relu": lambda x: np.maximum(x, 0.0),
+    "step": lambda x: (x > 0).astype(np.float64),
+    "sign": np.sign,
+    "absolute": np.abs,
+    "softplus": lambda x: np.logaddexp(x, 0.0),
+}
+
+
+@lru_cache(maxsize=4096)
+def numeric(fn: Expr, arguments: int, thetas: int) -> Callable[..., F64]:
+    """fn(u0, …, t0, …) on arrays."""
+    symbols = [*(argument(i) for i in range(arguments)), *(theta(j) for j in range(thetas))]
+    return cast("Callable[..., F64]", sp.lambdify(symbols, fn, modules=[_FUNCTIONS, "scipy", "numpy"]))
+
+
+def _elementwise(n: tensor.Map | ir.Nonlin | ir.Moment, run: Evaluation, want: Axes) -> F64:
+    if n.fn.has(sp.DiracDelta):
+        where = run.program.where(n)
+        raise UsageError(
+            (f"{where}: " if where else "")
+            + f"a finite network cannot be trained here: the derivative {n.fn} is zero almost everywhere.\n"
+            "  Fix: use a nonlinearity without jumps, or compare the initial networks alone (no training steps)."
+        )
+    arguments: tuple[Tensor | Vector, ...] = n.args if isinstance(n, tensor.Map) else n.xs
+    thetas = () if isinstance(n, tensor.Map) else n.thetas
+    arrays = [aligned(run.array(a), dims(a), want) for a in (*arguments, *thetas)]
+    result = numeric(n.fn, len(arguments), len(thetas))(*arrays)
+    return np.broadcast_to(result, run.shape(want))
+
+
+@singledispatch
+def value(n: Node, run: Evaluation) -> Value:
+    """The value of a node whose operands are in `run.values`: one rule per instruction."""
+    raise InternalError(f"no finite-width rule for {type(n).__name__}")
+
+
+@value.register(tensor.Input | tensor.Weight | ir.VectorWeight | ir.MatrixWeight)
+def _leaf(n: Any, run: Evaluation) -> Value:
+    return run.leaves[n.name]
+
+
+@value.register
+def _constant(n: tensor.Constant, run: Evaluation) -> Value:
+    del run
+    return np.asarray(float(n.value))
+
+
+@value.register
+def _size(n: tensor.Size, run: Evaluation) -> Value:
+    return np.asarray(float(run.size(n.axis)))
+
+
+@value.register
+def _map(n: tensor.Map, run: Evaluation) -> Value:
+    return _elementwise(n, run, n.axes)
+
+
+@value.register
+def _add(n: tensor.Add, run: Evaluation) -> Value:
+    return _sum([aligned(run.array(t), t.axes, n.axes) for t in n.terms])
+
+
+@value.register
+def _contract(n: tensor.Contract, run: Evaluation) -> Value:
+    return contracted([(run.array(f), f.axes) for f in n.factors], n.axes)
+
+
+@value.register
+def _logsumexp(n: tensor.LogSumExp, run: Evaluation) -> Value:
+    return np.asarray(logsumexp(run.array(n.arg), axis=n.arg.axes.index(n.over)))
+
+
+@value.register(tensor.Rename | ir.RenameVector)
+def _rename(n: Any, run: Evaluation) -> Value:
+    return run.array(n.arg)
+
+
+@value.register
+def _broadcast(n: tensor.Broadcast, run: Evaluation) -> Value:
+    return np.broadcast_to(aligned(run.array(n.arg), n.arg.axes, n.axes), run.shape(n.axes))
+
+
+@value.register
+def _moment(n: ir.Moment, run: Evaluation) -> Value:
+    if n.fn == ir.PRODUCT:  # without the array of all products
+        return contracted([(run.array(x), dims(x)) for x in n.xs], n.axes) / run.width
+    return np.asarray(_elementwise(n, run, (*n.axes, WIDTH)).mean(axis=-1))
+
+
+@value.register
+def _nonlin(n: ir.Nonlin, run: Evaluation) -> Value:
+    return _elementwise(n, run, dims(n))
+
+
+@value.register
+def _lincomb(n: ir.LinComb, run: Evaluation) -> Value:
+    terms = []
+    for c, x, over in n.terms:
+        have = tuple(a for a in dict.fromkeys((*c.axes, *dims(x))) if a not in over)
+        terms.append(aligned(contracted([(run.array(c), c.axes), (run.array(x), dims(x))], have), have, dims(n)))
+    return _sum(terms)
+
+
+@value.register
+def _matmul(n: ir.MatMul, run: Evaluation) -> Value:
+    return run.matrix(n.matrix).apply(run.array(n.x))
+
+
+@value.register
+def _project(n: ir.Project, run: Evaluation) -> Value:
+    # Π = Ω(ΩᵀΩ)⁻¹Ωᵀ = Q Qᵀ
+    q = run.bases[n.space.name]
+    return np.asarray((run.array(n.arg) @ q) @ q.T)
+
+
+@value.register
+def _transpose(n: ir.Transpose, run: Evaluation) -> Value:
+    return run.matrix(n.arg).transposed()
+
+
+@value.register
+def _outer(n: ir.Outer, run: Evaluation) -> Value:
+    want = (*n.over, WIDTH)
+    left, right = (np.broadcast_to(aligned(run.array(v), dims(v), want), run.shape(want)) for v in (n.y, n.x))
+    return LowRank(left.reshape(-1, run.width), right.reshape(-1, run.width))
+
+
+@value.register
+def _matrix_sum(n: ir.MatrixSum, run: Evaluation) -> Value:
+    return total(run.matrix(t) for t in n.terms)
+
+
+def _sum(terms: Sequence[F64]) -> F64:
+    result = terms[0]
+    for t in terms[1:]:
+        result = result + t
+    return result

@@ -1,0 +1,252 @@
+"""The convergence check: finite networks of growing width, trained beside the limit they should approach."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tpc.compiler import Limit, compile_program
+from tpc.data import load as load_data
+from tpc.errors import UsageError
+from tpc.program.axes import without
+from tpc.program.nn import SAMPLE
+from tpc.program.program import Program
+from tpc.runtime.finite import FiniteNetwork
+from tpc.runtime.model import Model, build
+
+F64 = NDArray[np.float64]
+Progress = Callable[[int, int], None]  # networks done, networks in all
+
+WIDTHS = (128, 256, 512, 1024, 2048, 4096)
+BAND = (-0.7, -0.3)
+HELD_OUT = 64
+
+
+@dataclass(frozen=True)
+class Slope:
+    """d log(error) / d log(width), least squares over the widths, with the standard error of the fit."""
+
+    step: int
+    slope: float
+    stderr: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether it lies in the band around −1/2."""
+        return BAND[0] <= self.slope <= BAND[1]
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """Errors of finite networks against the limit.
+
+    `errors[t][i]` is the error after t steps at `widths[i]`: the root mean square over seeds, held-out samples and classes
+    of the difference of the logits, relative to the root mean square of the limit's logits. `moved[t]` is how far the
+    limit's own logits have come from where they started, relative to those: near zero, nothing was learned.
+    """
+
+    program: str
+    limit: str
+    rank: int
+    seeds: int
+    widths: tuple[int, ...]
+    errors: tuple[tuple[float, ...], ...]
+    moved: tuple[float, ...]
+
+    @property
+    def slopes(self) -> tuple[Slope, ...]:
+        """One per step, the initial networks being step 0."""
+        return tuple(Slope(t, *fit_slope(self.widths, e)) for t, e in enumerate(self.errors))
+
+    @property
+    def ok(self) -> bool:
+        """Whether every slope lies in the band."""
+        return all(s.ok for s in self.slopes)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One record per step and width."""
+        return [
+            {"step": t, "width": n, "error": e}
+            for t, errors in enumerate(self.errors)
+            for n, e in zip(self.widths, errors)
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists."""
+        return {
+            "program": self.program,
+            "limit": self.limit,
+            "rank": self.rank,
+            "seeds": self.seeds,
+            "widths": list(self.widths),
+            "band": list(BAND),
+            "ok": self.ok,
+            "steps": [
+                {
+                    "step": s.step,
+                    "errors": list(errors),
+                    "slope": s.slope,
+                    "stderr": s.stderr,
+                    "moved": moved,
+                    "ok": s.ok,
+                }
+                for s, errors, moved in zip(self.slopes, self.errors, self.moved)
+            ],
+        }
+
+    def table(self) -> str:
+        """The errors, a row per step and a column per width, with slopes and verdict."""
+        head = ["step", *(f"n = {n}" for n in self.widths), "slope", "moved"]
+        body = [
+            [
+                str(s.step),
+                *(f"{e:.4f}" for e in errors),
+                f"{s.slope:.2f} ± {s.stderr:.2f}".replace("-", "−") + ("" if s.ok else " !"),
+                f"{moved:.2f}",
+            ]
+            for s, errors, moved in zip(self.slopes, self.errors, self.moved)
+        ]
+        wide = [max(map(len, column)) for column in zip(head, *body)]
+        lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, wide)) for row in (head, *body)]
+        low, high = (f"{bound:g}".replace("-", "−") for bound in BAND)
+        verdict = f"every slope lies in [{low}, {high}]" if self.ok else f"a slope (!) leaves [{low}, {high}]"
+        title = f"{self.program}: relative error of width-n networks against the {self.limit}-limit ({self.seeds} seeds, rank {self.rank})"
+        return "\n".join([title, *lines, verdict])
+
+
+def run_check(
+    program: Program,
+    *,
+    limit: str = "pi",
+    x: ArrayLike | None = None,
+    y: ArrayLike | None = None,
+    widths: Sequence[int] = WIDTHS,
+    steps: int = 3,
+    seeds: int = 8,
+    rank: int = 8,
+    batch: int = 16,
+    lr: float = 2.0,
+    seed: int = 0,
+    loss: str = "cross_entropy",
+    progress: Progress | None = None,
+    **step_options: Any,
+) -> CheckResult:
+    """Train the limit and `seeds` networks of every width on the same batches, and compare their logits at every step.
+
+    The limit starts as `initial_state(…, init="paper")`, in float64, but with readout coefficients N(0, std²/M) as in
+    hidden matrices: the outputs and all gradients are then of size Θ(1) from the first step on. `x` (N, d) and `y` (N,)
+    are the first steps·batch training samples followed by held-out ones; by default the digits of the program's
+    classes. `step_options` go to `Model.step`: lr_mult, weight_decay, momentum, clip, …
+    Raises UsageError for numbers out of range and where training diverges.
+    """
+    sizes = _checked_widths(widths, rank)
+    for name, value, least in (("steps", steps, 0), ("seeds", seeds, 1), ("batch", batch, 1), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise UsageError(f"expected {name} to be a whole number from {least} on, got {value!r}")
+    derived = compile_program(program, limit)
+    options = {"lr": lr, "loss": loss, **step_options}
+    (classes,) = without(program.tensor("logits").axes, (SAMPLE,))
+    inputs, labels = _samples(x, y, steps * batch, classes.size or 0)
+    model = build(derived, inputs.shape[1], rank, dtype="float64", seed=seed, init="paper")
+    state = _with_readout(model, derived)
+    model.load_state(state)
+    batches = [(inputs[i : i + batch], labels[i : i + batch]) for i in range(0, steps * batch, batch)]
+    held_out = inputs[steps * batch :]
+
+    wanted = _trajectory(model, batches, held_out, options)
+    norms = _rms(wanted)
+    if not norms.all():
+        raise UsageError(f"the logits of the limit of {program.name} are zero; there is no relative error to measure")
+    squares = np.zeros((steps + 1, len(sizes)))
+    for i, n in enumerate(sizes):
+        for k in range(seeds):
+            network = FiniteNetwork(derived, state, n, seed=seed * seeds + k)
+            found = _trajectory(network, batches, held_out, options)
+            squares[:, i] += np.square(found - wanted).mean(axis=(1, 2)) / seeds
+            if progress is not None:
+                progress(i * seeds + k + 1, len(sizes) * seeds)
+    return CheckResult(
+        program.name,
+        limit,
+        rank,
+        seeds,
+        sizes,
+        tuple(tuple(map(float, row)) for row in np.sqrt(squares) / norms[:, None]),
+        tuple(float(m) for m in _rms(wanted - wanted[0]) / norms[0]),
+    )
+
+
+def fit_slope(widths: Sequence[int], errors: Sequence[float]) -> tuple[float, float]:
+    """The least-squares slope of log(error) over log(width), and its standard error."""
+    u, v = np.log(np.asarray(widths, dtype=np.float64)), np.log(np.asarray(errors, dtype=np.float64))
+    u, v = u - u.mean(), v - v.mean()
+    slope = float(u @ v / (u @ u))
+    residual = v - slope * u
+    return slope, math.sqrt(float(residual @ residual) / (len(u) - 2) / float(u @ u))
+
+
+def _trajectory(
+    network: Model | FiniteNetwork, batches: Sequence[tuple[F64, NDArray[Any]]], x: F64, options: Mapping[str, Any]
+) -> F64:
+    """Logits of x before the first and after every step, shape (steps + 1, N, classes)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = [network.predict(x)]
+        for inputs, targets in batches:
+            network.step(inputs, targets, **options)
+            found.append(network.predict(x))
+    values = np.stack(found)
+    if not np.isfinite(values).all():
+        what = f"network of width {network.width}" if isinstance(network, FiniteNetwork) else "limit"
+        raise UsageError(f"training of the {what} diverged at learning rate {options['lr']:g}; give a smaller one.")
+    return values
+
+
+def _rms(values: F64) -> F64:
+    return np.asarray(np.sqrt(np.square(values).mean(axis=(1, 2))))
+
+
+def _with_readout(model: Model, derived: Limit) -> dict[str, F64]:
+    """The model's state with readout coefficients of std scale/√M in place of scale/M."""
+    state = model.state()
+    for s in derived.graph().stores:
+        if s.readout:
+            state[s.coefficients.name] *= math.sqrt(max(1, len(state[s.coefficients.name])))
+    return state
+
+
+def _samples(x: ArrayLike | None, y: ArrayLike | None, train: int, classes: int) -> tuple[F64, NDArray[Any]]:
+    """`train` training samples followed by held-out ones."""
+    if (x is None) != (y is None):
+        raise UsageError("expected both x and y, or neither")
+    if x is None or y is None:
+        digits = load_data("digits", dtype=np.float64)
+        known, new = digits.train_y < classes, digits.test_y < classes
+        inputs, labels = digits.train_x[known], digits.train_y[known]
+        _check_enough(len(inputs), train)
+        rows = np.concatenate([inputs[:train], digits.test_x[new][:HELD_OUT]])
+        return rows, np.concatenate([labels[:train], digits.test_y[new][:HELD_OUT]])
+    inputs, labels = np.asarray(x, dtype=np.float64), np.asarray(y)
+    if inputs.ndim != 2 or len(labels) != len(inputs):
+        raise UsageError(f"expected x (N, d) and N labels, got shapes {inputs.shape} and {labels.shape}")
+    _check_enough(len(inputs) - 1, train)
+    return inputs, labels
+
+
+def _check_enough(available: int, train: int) -> None:
+    if available < train:
+        raise UsageError(f"the steps need {train} training samples and one held-out one, there are {available}; take fewer steps")
+
+
+def _checked_widths(widths: Sequence[int], rank: int) -> tuple[int, ...]:
+    sizes = tuple(sorted(set(widths)))
+    if len(sizes) < 3:
+        raise UsageError(f"expected at least three widths to fit a slope to, got {', '.join(map(str, sizes)) or 'none'}")
+    if sizes[0] < rank:
+        raise UsageError(f"expected widths of at least the rank {rank}, got {sizes[0]}")
+    return sizes
