@@ -97,12 +97,14 @@ def compile_command(
     type=click.Choice(["svg", "dot", "html", "json"]),
     help="Default: by the name of FILE, else svg.",
 )
-@click.option("--full", is_flag=True, help="Show trivial nodes too (views, constants).")
+@click.option("--part", type=click.Choice(["forward", "step"]),
+              help="The network alone (default of svg and html), or a whole training step.")  # fmt: skip
+@click.option("--full", is_flag=True, help="Show trivial nodes too (renamed axes, constants).")
 @file_option
 @debug_option
 def graph(
     program: Path, function: str | None, settings: tuple[tuple[str, Any], ...], limit: str,
-    kind: str | None, full: bool, output: Path | None,
+    kind: str | None, part: str | None, full: bool, output: Path | None,
 ) -> None:  # fmt: skip
     """Draw the limit graph of PROGRAM; needs no other software.
 
@@ -110,27 +112,30 @@ def graph(
     Examples:
       tpc graph programs/mlp.py -o mlp.svg
       tpc graph programs/resmlp.py --set blocks=4 --format html -o resmlp.html
+      tpc graph programs/mlp.py --part step -o step.svg
       tpc graph programs/mlp.py --format json | python -m json.tool
     """
-    from tpc.report.graph import FORMATS, render
+    from tpc.report.graph import FORMATS, forward_part, render
 
     suffix = output.suffix[1:].lower() if output is not None else ""
     kind = kind or (suffix if suffix in FORMATS else "svg")
-    derived = _derive(program, function, settings, limit)
-    title = f"{program.stem}: {limit}-limit"
-    write_output(output, render(derived.to_networkx(), kind, title=title, collapse=not full))
+    drawn = _derive(program, function, settings, limit).to_networkx()
+    if part == "forward" or (part is None and kind in ("svg", "html")):
+        drawn = forward_part(drawn)
+    title = f"{program.stem}: {'π' if limit == 'pi' else limit}-limit"
+    write_output(output, render(drawn, kind, title=title, collapse=not full))
 
 
 @main.command()
 @click.argument("phi")
 @click.argument("psi", required=False)
-@click.option("--series", type=click.IntRange(0, 40), metavar="K", help="Mehler coefficients up to order K.")
-@click.option("--at", type=point, metavar="P,Q,C", help="Evaluate at variances P, Q and covariance C.")
+@click.option("--series", type=click.IntRange(0, 40), default=6, show_default=True, metavar="K",
+              help="Mehler series up to order K.")  # fmt: skip
+@click.option("--at", type=point, default="1,1,0.5", show_default=True, metavar="P,Q,C",
+              help="Evaluate at variances P, Q and covariance C.")  # fmt: skip
 @json_option
 @debug_option
-def kernel(
-    phi: str, psi: str | None, series: int | None, at: tuple[float, float, float] | None, as_json: bool
-) -> None:
+def kernel(phi: str, psi: str | None, series: int, at: tuple[float, float, float], as_json: bool) -> None:
     """Show V[PHI,PSI] = E φ(u)ψ(v) for Gaussian u, v: closed form, the rule that gave it, series, value.
 
     \b
@@ -139,13 +144,15 @@ def kernel(
       tpc kernel relu step --at 1,2,0.5
       tpc kernel "x**2*erf(x)" --series 6
     """
-    from tpc.gaussian import explain
+    from tpc.gaussian.explain import explain
+    from tpc.program.expression import parse_nonlinearity
 
-    text, record = explain(phi, psi, series=series, at=at)
+    second = None if psi is None else parse_nonlinearity(psi)
+    explained = explain(parse_nonlinearity(phi), second, terms=series, at=at)
     if as_json:
-        print_json(record)
+        print_json(explained.data)
     else:
-        click.echo(text)
+        click.echo(explained.text)
 
 
 @main.command()
@@ -243,26 +250,26 @@ def eval_command(run_dir: Path, data_dir: str | None, backend: str | None, as_js
 @program_argument
 @program_options
 @click.option("--rank", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option("--steps", type=click.IntRange(min=0), default=3, show_default=True, help="Steps to compare.")
+@click.option("--widths", type=powers_of_two, default="128:4096", show_default=True, metavar="LOW:HIGH",
+              help="Powers of two in this range.")  # fmt: skip
+@click.option("--seeds", type=click.IntRange(min=1), default=8, show_default=True, help="Networks per width.")
 @click.option(
-    "--steps", type=click.IntRange(min=0), default=3, show_default=True, help="Training steps to compare."
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The first of the seeds."
+)
+@click.option("--batch-size", "batch", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option("--lr", type=float, default=2.0, show_default=True, help="Learning rate.")
+@click.option(
+    "--loss", type=click.Choice(["cross_entropy", "mse"]), default="cross_entropy", show_default=True
 )
 @click.option(
-    "--widths",
-    type=powers_of_two,
-    default="128:4096",
-    show_default=True,
-    metavar="LOW:HIGH",
-    help="Powers of two in this range.",
-)
-@click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Networks per width.")
-@click.option(
-    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write the plot (svg, png or pdf)."
+    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write the plot (svg, png, pdf)."
 )
 @json_option
 @debug_option
 def check(
-    program: Path, function: str | None, settings: tuple[tuple[str, Any], ...], limit: str,
-    rank: int, steps: int, widths: list[int], seeds: int, plot: Path | None, as_json: bool,
+    program: Path, function: str | None, settings: tuple[tuple[str, Any], ...], plot: Path | None, as_json: bool,
+    **options: Any,
 ) -> None:  # fmt: skip
     """Train finite networks of growing width beside the limit; the error must fall like width^(-1/2).
 
@@ -273,21 +280,23 @@ def check(
       tpc check programs/mlp.py
       tpc check programs/resmlp.py --widths 128:1024 --seeds 3 --plot check.svg
     """
+    from tpc.runtime.progress import Display
     from tpc.tasks.check import run_check
 
-    from tpc.report.console import print_check
-
-    loaded = _load(program, function, settings)
-    result = run_check(loaded, rank=rank, steps=steps, widths=widths, seeds=seeds, limit=limit)
+    networks = len(options["widths"]) * options["seeds"]
+    with Display(networks, "finite networks", sys.stderr) as display:
+        result = run_check(
+            _load(program, function, settings), progress=lambda done, _: display.step(done, {}), **options
+        )
     if plot is not None:
-        from tpc.report.plots import plot_check
+        from tpc.report.plots import convergence, save
 
-        plot_check(result, plot)
+        save(convergence(result), plot)
     if as_json:
         print_json(result.to_dict())
     else:
-        print_check(result)
-    if not result.passed:
+        click.echo(result.table() + (f"\nplot: {plot}" if plot is not None else ""))
+    if not result.ok:
         raise UserError("the finite networks do not approach the limit like width^(-1/2).")
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 SEGMENT_BYTES = 1 << 24  # a segment of a column: large enough to stream, small enough not to waste memory
+SINGLE_TOLERANCE = 1e-7  # relative error added to tabulated kernels in float32
 BLOCK_ELEMENTS = 1 << 15  # batch × atoms of one block: elementwise work stays in the cache
 
 
@@ -305,7 +307,23 @@ def _special(name: str) -> Callable[..., Array]:
 erf, erfc, dawson = _special("erf"), _special("erfc"), _special("dawsn")
 
 
-def rows_of(x: Array, size: int) -> Iterator[Array]:
-    """x in pieces of at most `size` rows."""
-    for start in range(0, len(x), size):
-        yield x[start : start + size]
+def tabulated(phi: str, psi: str) -> Callable[[Array, Array, Array], Array]:
+    """V[phi, psi](p, q, c) for a pair without a closed form; needs tpc."""
+    from tpc.gaussian import kernel
+    from tpc.program.expression import parse_nonlinearity
+
+    table = kernel(parse_nonlinearity(phi), parse_nonlinearity(psi)).numeric
+    if table is None:
+        raise ValueError(f"V[{phi}, {psi}] has a closed form and no table")
+    single = table.truncated(SINGLE_TOLERANCE)
+    flipped = {
+        id(t): replace(t, parts=tuple((w, part.mirrored()) for w, part in t.parts)) for t in (table, single)
+    }
+
+    def evaluate(p: Array, q: Array, c: Array) -> Array:
+        chosen = single if np.asarray(c).dtype == np.float32 else table
+        if np.ndim(p) == 2 and np.shape(p)[0] == 1 and np.shape(q)[0] > 1:  # one matrix product per order this way round
+            return flipped[id(chosen)](q, p, c).astype(np.asarray(c).dtype)
+        return chosen(p, q, c).astype(np.asarray(c).dtype)
+
+    return evaluate

@@ -21,7 +21,8 @@ from tpc.program.functions import X, argument
 from tpc.program.node import topological
 from tpc.program.program import axes_in
 
-RADII, ANGLES = 72, 40  # Gauss–Legendre nodes on [0, 9] and, at least, on each of the four sectors
+ANGLES = 40  # Gauss–Legendre nodes on each of the four sectors, at least
+RADII = ((0.0, 1.0, 32), (1.0, 9.0, 56))  # (from, to, nodes)
 HERMITE = 24
 
 FUNCTIONS = {
@@ -49,6 +50,13 @@ def legendre(count: int, end: float):
     """Nodes and weights on [0, end]."""
     x, w = np.polynomial.legendre.leggauss(count)
     return (x + 1) * end / 2, w * end / 2
+
+
+@lru_cache(maxsize=None)
+def radii():
+    """Nodes and weights on [0, 9]; e^{-81/2} is below rounding."""
+    parts = [(start, *legendre(count, end - start)) for start, end, count in RADII]
+    return np.concatenate([start + x for start, x, _ in parts]), np.concatenate([w for _, _, w in parts])
 
 
 def split_delta(phi: sp.Expr) -> tuple[sp.Expr, float]:
@@ -79,13 +87,13 @@ def kernel_value(phi: sp.Expr, psi: sp.Expr, p, q, c) -> np.ndarray:
 
 def _angles(fn: sp.Expr, variance: float) -> int:
     """More nodes where a smooth function is steep."""
-    return ANGLES + (int(10 * variance**0.5) if fn.has(sp.erf, sp.exp) else 0)
+    return ANGLES + (int(16 * variance**0.5) if fn.has(sp.erf, sp.exp) else 0)
 
 
 def _plane(phi, psi, p, q, c):
     """∫ φ(√p R cos t) ψ(√q R cos(t - θ)) R e^{-R²/2} dR dt / 2π"""
     theta = np.arctan2(np.sqrt(np.maximum(p * q - c * c, 0.0)), c)[:, None]
-    r, wr = legendre(RADII, 9.0)
+    r, wr = radii()
     s, ws = legendre(_angles(phi * psi, float(max(p.max(initial=0), q.max(initial=0)))), 1.0)
     starts = (-np.pi / 2 + 0 * theta, theta - np.pi / 2, np.pi / 2 + 0 * theta, theta + np.pi / 2)
     lengths = (theta, np.pi - theta, theta, np.pi - theta)
@@ -103,7 +111,7 @@ def _on_line(psi, p, q, c):
     known = p > 0
     safe = np.where(known, p, 1.0)
     spread = np.sqrt(np.maximum(q - c * c / safe, 0.0))
-    y, w = legendre(RADII, 9.0)
+    y, w = radii()
     w = w * np.exp(-y * y / 2) / np.sqrt(2 * np.pi)
     f = array_function(psi, (X,))
     v = spread[:, None] * y

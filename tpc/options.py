@@ -12,6 +12,7 @@ from tpc.commandline import drop, key_value, multiplier, remember_debug
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 LIMITS = ("pi",)
+LOSSES = ("cross_entropy", "mse")
 NOT_JOB = ("program", "out", "overwrite", "resume", "as_json", "report")
 
 program_argument = click.argument("program", type=click.Path(dir_okay=False, path_type=Path))
@@ -130,9 +131,7 @@ def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--momentum", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True
         ),
-        click.option(
-            "--loss", type=click.Choice(["cross_entropy", "mse"]), default="cross_entropy", show_default=True
-        ),
+        click.option("--loss", type=click.Choice(LOSSES), default=LOSSES[0], show_default=True),
         click.option(
             "--seed",
             type=click.IntRange(min=0),

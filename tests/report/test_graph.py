@@ -29,7 +29,7 @@ def graph():
         equation="g1 = Aᵀ ξ",
         layer="embed",
     )
-    g.add_node("view", label="view", op="view", kind="map", axes=(), equation="g1' = g1[:, None]", layer="")
+    g.add_node("view", label="view", op="Rename", kind="map", axes=(), equation="g1' = g1[:, None]", layer="")
     g.add_node(
         "k",
         label='V["<&>"]',
@@ -58,7 +58,7 @@ def test_svg_is_well_formed_and_tells_every_node(graph):
     ]
     assert len(nodes) == len(graph) - 1
     tips = {node.find(f"{SVG}title").text for node in nodes}
-    assert "g1' = g1[:, None]\na < b & c\nkernel · op kernel · axes (batch, M) · layer h" in tips
+    assert "a < b & c\nwhere g1' = g1[:, None]\nkernel · op kernel · axes (batch, M) · layer h" in tips
     assert any(element.get("class") == "edge back" for element in root.iter(f"{SVG}path"))
     texts = [element.text for element in root.iter(f"{SVG}text")]
     assert 'V["<&>"]' in texts
@@ -122,8 +122,8 @@ def test_html_is_one_page_around_the_svg(graph):
     assert "<svg" in text
 
 
-def test_collapsing_leaves_out_views_and_constants(graph):
-    graph.add_node("two", label="2", op="const", kind="map", equation="2", axes=(), layer="")
+def test_collapsing_leaves_out_renamings_and_constants(graph):
+    graph.add_node("two", label="2", op="Constant", kind="map", equation="2", axes=(), layer="")
     graph.add_edge("two", "k", position=3)
     small = collapse_trivial(graph)
     assert set(graph) - set(small) == {"view", "two"}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tpc.report import plots
+from tpc.tasks.check import CheckResult
 
 RECORDS = [
     {"kind": "step", "step": 1, "loss": 2.0, "accuracy": 0.25},
@@ -57,11 +58,11 @@ def test_confusion_shows_the_counts():
 
 
 def test_convergence_draws_each_step_with_its_slope():
-    widths = [128, 512, 2048]
-    errors = {"step 0": [0.4, 0.2, 0.1], "step 1": [0.8, 0.4, 0.2]}
-    axes = plots.convergence(widths, errors, {"step 0": -0.5, "step 1": -0.5}).axes[0]
+    widths, errors = (128, 512, 2048), ((0.4, 0.2, 0.1), (0.8, 0.4, 0.2))
+    axes = plots.convergence(CheckResult("mlp", "pi", 8, 3, widths, errors, (0.0, 1.0))).axes[0]
     drawn = lines(axes)
     assert drawn["step 0: slope −0.50"] == [[128, 0.4], [512, 0.2], [2048, 0.1]]
+    assert drawn["step 1: slope −0.50"] == [[128, 0.8], [512, 0.4], [2048, 0.2]]
     guide = np.array(drawn["slope −1/2"])
     assert np.log(guide[-1, 1] / guide[0, 1]) / np.log(16) == pytest.approx(-0.5)
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")

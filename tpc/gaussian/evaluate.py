@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import special
 from sympy import Expr, Symbol
 
-from tpc.errors import GaussianError
+from tpc.errors import GaussianError, InternalError
 from tpc.gaussian.symbols import C, P, Q
 from tpc.program.functions import X
 
@@ -33,11 +33,11 @@ def _two_product(a: Array, b: Array) -> tuple[Array, Array]:
 
 def gap(p: Any, q: Any, c: Any) -> Array:
     """√max(pq − c², 0): exact products, so near |ρ| = 1 only the final rounding is left."""
-    kind = np.result_type(p, q, c, np.float32)
+    single = all(np.asarray(x).dtype == np.float32 for x in (p, q, c))
     p, q, c = (np.asarray(x, dtype=np.float64) for x in (p, q, c))
-    if kind == np.float32:
+    if single:  # products of floats are exact in doubles
         return np.asarray(np.sqrt(np.maximum(p * q - c * c, 0.0)), dtype=np.float32)
-    # c ← c/s, p ← p/s² with s a power of two keeps the splitting away from overflow and underflow
+    # a power of two taken out keeps the splitting away from overflow
     _, exponent = np.frexp(np.maximum(np.maximum(p, q), np.finfo(np.float64).tiny))
     p, q, c = (np.ldexp(x, -exponent) for x in (p, q, c))
     high, low = _two_product(p, q)
@@ -134,12 +134,15 @@ def evaluate_kernel(kernel: Kernel, p: Any, q: Any, c: Any, dtype: str = "float6
     if all(np.ndim(x) == 0 for x in (p, q, c)):
         if kernel.value is not None:
             return float(precise(kernel.value, {P: float(p), Q: float(q), C: float(c)}))
-        numeric = kernel.numeric
-        return float("nan") if numeric is None else float(numeric(p, q, c))
+        from tpc.gaussian.numeric import value_at
+
+        return value_at(kernel.phi, kernel.psi, float(p), float(q), float(c))
     p, q, c = (np.asarray(x, dtype=dtype) for x in (p, q, c))
     if kernel.value is not None:
         return vectorised(kernel.value, (P, Q, C))(p, q, c).astype(dtype)
-    return None if kernel.numeric is None else kernel.numeric(p, q, c).astype(dtype)
+    if kernel.numeric is None:
+        raise InternalError(f"V[{kernel.phi}, {kernel.psi}] has neither a closed form nor a table")
+    return kernel.numeric(p, q, c).astype(dtype)
 
 
 def _check_point(p: Any, q: Any, c: Any) -> None:

@@ -48,7 +48,6 @@ def explain(
         "kappa": None if found.kappa is None else sp.sstr(found.kappa),
         "rules": [{"rule": s.rule, "equation": equation(s)} for s in found.rules],
         "conditions": list(found.conditions),
-        "numeric": _numeric_data(found),
         "series": _series_data(series, at),
         "at": {"p": at[0], "q": at[1], "c": at[2], "value": found.at(*at)},
     }
@@ -57,17 +56,9 @@ def explain(
 
 def equation(step: Step) -> str:
     """A derivation step in unicode, in textbook functions."""
-    return f"{unicode_line(step.left)} = {unicode_line(textbook(step.right))}"
-
-
-def _numeric_data(found: Kernel) -> dict[str, Any] | None:
-    if found.numeric is None:
-        return None
-    return {
-        "relative_error": found.numeric.error,
-        "largest_variance": found.numeric.p_max,
-        "tables": [list(table.core.shape) for _, table in found.numeric.parts],
-    }
+    shown = f"{unicode_line(step.left)} = {unicode_line(textbook(step.right))}"
+    law = ", ".join(f"{name} = {unicode_line(sp.factor(textbook(value)))}" for name, value in step.law)
+    return f"{shown}, where {law}" if law else shown
 
 
 def _series_data(series: MehlerSeries, at: tuple[float, float, float]) -> dict[str, Any]:
@@ -88,7 +79,10 @@ def _text(found: Kernel, series: MehlerSeries, data: dict[str, Any]) -> str:
     name = f"V[{unicode_line(found.phi)}, {unicode_line(found.psi)}](p, q, c)"
     lines = [f"{name} = E φ(u)ψ(v),  φ = {unicode_line(found.phi)},  ψ = {unicode_line(found.psi)}", ""]
     if found.plain is None:
-        lines.append("No closed form. " + _numeric_text(found))
+        lines.append(
+            "  No closed form: evaluated by quadrature here, and in compiled programs from a Chebyshev\n"
+            "  table in the angle and both variances, accurate to 1e-10 of √(V[φ,φ] V[ψ,ψ])."
+        )
     else:
         lines += ["  V = " + unicode_line(found.plain), "", "LaTeX:  " + latex(found.plain)]
         if found.degrees is not None and found.kappa is not None:
@@ -101,25 +95,16 @@ def _text(found: Kernel, series: MehlerSeries, data: dict[str, Any]) -> str:
     lines += ["", "Conditions:", *(f"  {c}" for c in found.conditions)]
     lines += ["", *_series_text(series, data["series"], data["at"])]
     point = data["at"]
-    lines += ["", f"At p = {point['p']:g}, q = {point['q']:g}, c = {point['c']:g}:  V = {point['value']:.15g}"]
+    place = ", ".join(f"{name} = {point[name]:g}" for name in "pqc")
+    lines += ["", f"At {place}:  V = {point['value']:.15g}"]
     return "\n".join(lines)
-
-
-def _numeric_text(found: Kernel) -> str:
-    numeric = found.numeric
-    if numeric is None:
-        return ""
-    shapes = ", ".join("×".join(map(str, table.core.shape)) for _, table in numeric.parts)
-    return (
-        f"Evaluated from a Chebyshev table in the angle and both variances ({shapes} coefficients), accurate to "
-        f"{numeric.error:.0e} of √(V[φ,φ] V[ψ,ψ]) for variances from 0.001 to {numeric.p_max:g}."
-    )
 
 
 def _power(name: str, degree: int) -> str:
     if degree == 0:
         return ""
-    return f"{name}^({degree}/2)·" if degree % 2 else (f"{name}·" if degree == 2 else f"{name}^{degree // 2}·")
+    exponent = sp.Rational(degree, 2)
+    return unicode_line(sp.Symbol(name) ** exponent) + "·"
 
 
 def _series_text(series: MehlerSeries, data: dict[str, Any], at: dict[str, Any]) -> list[str]:

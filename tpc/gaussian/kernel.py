@@ -157,7 +157,7 @@ def _derive(phi: Expr, psi: Expr, left: Sum, right: Sum) -> tuple[Expr | None, t
                 return None, ()
             total += a * b * value
             shown += a * b * E(f.to_expr(U) * g.to_expr(V))
-    steps = tuple(Step(s.rule, s.left, s.right.xreplace({ROOT: gap(P, Q, C)})) for s in derivation.steps)
+    steps = tuple(s.xreplace({ROOT: gap(P, Q, C)}) for s in derivation.steps)
     if len(left) * len(right) > 1:
         steps = (Step("bilinearity", E(phi.subs(X, U) * psi.subs(X, V)), shown), *steps)
     return finish(total), steps

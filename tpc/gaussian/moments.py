@@ -7,6 +7,7 @@ function, an orthant probability), so the derivation ends. Where no rule applies
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from math import comb
 
 import sympy as sp
@@ -16,9 +17,7 @@ from tpc.gaussian.covariance import Covariance
 from tpc.gaussian.factors import UNIT, Factor, differentiate
 from tpc.gaussian.terminal import orthant, thresholds, wave_and_sign, waves
 
-E = sp.Function("E")  # expectation under the law of (u, v)
-E_TILTED = sp.Function("E'")  # under the law that an exponential factor has tilted or shifted
-E_GIVEN = sp.Function("E|")  # under the law conditioned on a site being 0
+E = sp.Function("E")  # expectation under the law of (u, v); E1, E2, … are the laws that rules pass to
 
 Factors = tuple[Factor, ...]
 Names = tuple[Expr, ...]
@@ -26,16 +25,20 @@ Names = tuple[Expr, ...]
 
 @dataclass(frozen=True)
 class Step:
-    """One fired rule: left = right, where right may contain further expectations."""
+    """One fired rule: left = right, where right may contain further expectations.
+
+    `law` says what a new expectation E1, E2, … is under: variances, covariances and nonzero means by name.
+    """
 
     rule: str
     left: Expr
     right: Expr
+    law: tuple[tuple[str, Expr], ...] = ()
 
-    @property
-    def text(self) -> str:
-        """The equation in plain unicode."""
-        return f"{sp.sstr(self.left)} = {sp.sstr(self.right)}"
+    def xreplace(self, images: dict[Expr, Expr]) -> Step:
+        """The step with symbols replaced throughout."""
+        law = tuple((name, value.xreplace(images)) for name, value in self.law)
+        return Step(self.rule, self.left.xreplace(images), self.right.xreplace(images), law)
 
 
 @dataclass
@@ -44,11 +47,13 @@ class Derivation:
 
     steps: list[Step] = field(default_factory=list)
     memo: dict[tuple[Factors, Covariance], Expr | None] = field(default_factory=dict)
+    laws: dict[Covariance, sp.FunctionClass] = field(default_factory=dict)
 
     def moment(self, factors: Factors, law: Covariance, names: Names) -> Expr | None:
         """E Π f_i(x_i) under the law, or None when no rule applies."""
         key = (factors, law)
         if key not in self.memo:
+            self._name(law)
             before = len(self.steps)
             self.memo[key] = self._moment(factors, law, names)
             if len(self.steps) > before:  # outermost first: a step precedes those it called for
@@ -59,29 +64,37 @@ class Derivation:
         if all(f == UNIT for f in factors):
             return sp.S.One
         if _is_odd(factors, law):
-            return self._fired("parity", factors, names, sp.S.Zero, sp.S.Zero)
+            return self._fired("parity", factors, law, names, sp.S.Zero, sp.S.Zero)
         for i, f in enumerate(factors):
             if f.delta >= 0:
                 return self._condition(i, factors, law, names)
         for i, f in enumerate(factors):
             if f.quad != 0:
-                return self._change_law("Gaussian tilt", *law.tilt(i, f.quad), i, factors, names)
+                rest = _swap(factors, i, replace(f, quad=sp.S.Zero))
+                return self._change_law("Gaussian tilt", factors, law, names, rest, *law.tilt(i, f.quad))
         for i, f in enumerate(factors):
             if f.lin != 0:
-                return self._change_law("exponential shift", *law.shift(i, f.lin), i, factors, names)
+                rest = _swap(factors, i, replace(f, lin=sp.S.Zero))
+                return self._change_law("exponential shift", factors, law, names, rest, *law.shift(i, f.lin))
         if any(f.power for f in factors):
             return self._stein(factors, law, names)
         return self._terminal(factors, law, names)
 
     def _change_law(
-        self, rule: str, factor: Expr, law: Covariance, i: int, factors: Factors, names: Names
+        self,
+        rule: str,
+        factors: Factors,
+        law: Covariance,
+        names: Names,
+        rest: Factors,
+        scale: Expr,
+        new: Covariance,
     ) -> Expr | None:
-        """E[e^{−a x²/2} F] or E[e^{b x} F] = factor · E'[F]"""
-        lighter = {"quad": sp.S.Zero} if rule == "Gaussian tilt" else {"lin": sp.S.Zero}
-        rest = _swap(factors, i, replace(factors[i], **lighter))
-        shown = factor * _expectation(rest, names, E_TILTED)
-        inner = self.moment(rest, law, names)
-        return self._fired(rule, factors, names, shown, None if inner is None else factor * inner)
+        """E[e^{−a x²/2} F] or E[e^{b x} F] = scale · E'[F]"""
+        shown = scale * self._expectation(rest, new, names)
+        inner = self.moment(rest, new, names)
+        value = None if inner is None else scale * inner
+        return self._fired(rule, factors, law, names, shown, value, self._described(new, names))
 
     def _condition(self, i: int, factors: Factors, law: Covariance, names: Names) -> Expr | None:
         """E[δ^(j)(x_i) F] = (−1)^j ∂_t^j (density(t) E[F | x_i = t]) at t = 0, by Leibniz."""
@@ -101,11 +114,12 @@ class Derivation:
                 if value is None:
                     return None
                 total += weight * coefficient * value
-                shown += weight * coefficient * _expectation(partner, rest_names, E_GIVEN)
+                shown += weight * coefficient * self._expectation(partner, given, rest_names)
             if m < order:
                 lifted = _lift(lifted, slopes)
         rule = "conditioning on δ" if order == 0 else "Price: derivatives of δ move to the partner"
-        return self._fired(rule, factors, names, shown, total)
+        described = self._described(given, rest_names) if shown.has(self._name(given)) else ()
+        return self._fired(rule, factors, law, names, shown, total, described)
 
     def _stein(self, factors: Factors, law: Covariance, names: Names) -> Expr | None:
         """E[x_i F] = mean_i E F + Σ_k Cov(x_i, x_k) E ∂_k F"""
@@ -122,8 +136,8 @@ class Derivation:
                 return None
             total += coefficient * value
         rule = "Isserlis" if all(f.is_polynomial for f in factors) else "Stein"
-        shown = sp.Add(*(c * _expectation(fs, names) for c, fs in parts))
-        return self._fired(rule, factors, names, shown, total)
+        shown = sp.Add(*(c * self._expectation(fs, law, names) for c, fs in parts))
+        return self._fired(rule, factors, law, names, shown, total)
 
     def _terminal(self, factors: Factors, law: Covariance, names: Names) -> Expr | None:
         signs, steps = thresholds(factors, law)
@@ -139,19 +153,38 @@ class Derivation:
                 value = (waves(found, law) + value) / 2
         else:
             return None
-        return self._fired(rule, factors, names, value, value)
+        return self._fired(rule, factors, law, names, value, value)
 
     def _fired(
-        self, rule: str, factors: Factors, names: Names, shown: Expr | None, value: Expr | None
+        self,
+        rule: str,
+        factors: Factors,
+        law: Covariance,
+        names: Names,
+        shown: Expr | None,
+        value: Expr | None,
+        described: tuple[tuple[str, Expr], ...] = (),
     ) -> Expr | None:
         if value is not None:
-            self.steps.append(Step(rule, _expectation(factors, names), shown))
+            self.steps.append(Step(rule, self._expectation(factors, law, names), shown, described))
         return value
 
+    def _name(self, law: Covariance) -> sp.FunctionClass:
+        """E for the law asked about, then E1, E2, … in the order in which laws turn up."""
+        count = len(self.laws)
+        return self.laws.setdefault(law, sp.Function(f"E{count}") if count else E)
 
-def _expectation(factors: Factors, names: Names, under: sp.FunctionClass = E) -> Expr:
-    integrand = sp.Mul(*(f.to_expr(x) for f, x in zip(factors, names, strict=True)))
-    return integrand if integrand == 1 else under(integrand)
+    def _expectation(self, factors: Factors, law: Covariance, names: Names) -> Expr:
+        integrand = sp.Mul(*(f.to_expr(x) for f, x in zip(factors, names, strict=True)))
+        return integrand if integrand == 1 else self._name(law)(integrand)
+
+    def _described(self, law: Covariance, names: Names) -> tuple[tuple[str, Expr], ...]:
+        label = str(self._name(law))[1:]
+        entries = [(f"Var{label} {x}", law.var(i)) for i, x in enumerate(names)]
+        for i, j in combinations(range(law.size), 2):
+            entries.append((f"Cov{label}({names[i]}, {names[j]})", law.cov(i, j)))
+        entries += [(f"E{label} {x}", m) for x, m in zip(names, law.mean, strict=True) if m != 0]
+        return tuple(entries)
 
 
 def _is_odd(factors: Factors, law: Covariance) -> bool:

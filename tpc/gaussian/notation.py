@@ -27,15 +27,15 @@ class _Unicode(StrPrinter):
         if exponent.is_Integer and exponent > 1:
             shown = self._print(base) if base.is_Atom or base.is_Function else f"({self._print(base)})"
             return shown + str(exponent).translate(SUPERSCRIPT)
-        return str(super()._print_Pow(expr, rational))
+        return str(super()._print_Pow(expr, rational)).replace("**", "^")
 
     def _print_Mul(self, expr: Any) -> str:
-        return str(super()._print_Mul(expr)).replace("*", "·")
+        return str(super()._print_Mul(expr)).replace("**", "^").replace("*", "·")
 
     def _print_Function(self, expr: Any) -> str:
         name = expr.func.__name__
         arguments = ", ".join(self._print(a) for a in expr.args)
-        left, right = ("[", "]") if name in ("E", "E'", "E|") else ("(", ")")
+        left, right = ("[", "]") if name[0] == "E" else ("(", ")")
         return f"{FUNCTIONS.get(name, name)}{left}{arguments}{right}"
 
     def _print_DiracDelta(self, expr: Any) -> str:

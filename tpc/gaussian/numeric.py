@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sympy import Expr
+from threadpoolctl import threadpool_limits
 
 from tpc.errors import GaussianError
+from tpc.gaussian.evaluate import gap
 from tpc.gaussian.fitting import (
     HIGH,
     STANDARD,
@@ -21,6 +23,7 @@ from tpc.gaussian.fitting import (
     largest_delta_error,
     largest_error,
 )
+from tpc.gaussian.quadrature import pair, single
 from tpc.gaussian.regular import split_delta
 from tpc.gaussian.table import Table
 from tpc.program.functions import X
@@ -65,7 +68,8 @@ def numeric_kernel(phi: Expr, psi: Expr) -> NumericKernel:
     error = np.inf
     for p_max in DOMAINS:
         for effort in (STANDARD, HIGH):
-            kernel, error = _attempt(phi, psi, p_max, effort)
+            with threadpool_limits(1):  # many small products: threads only wait for each other
+                kernel, error = _attempt(phi, psi, p_max, effort)
             if error < TOLERANCE:
                 return kernel
             if error > WITHIN_REACH:
@@ -74,6 +78,20 @@ def numeric_kernel(phi: Expr, psi: Expr) -> NumericKernel:
         f"no accurate kernel for φ = {phi}, ψ = {psi}: expected a relative error below {TOLERANCE:.0e} for "
         f"variances up to 1, got {error:.0e}\n  Fix: use a smoother or more slowly varying nonlinearity"
     )
+
+
+def value_at(phi: Expr, psi: Expr, p: float, q: float, c: float) -> float:
+    """V[φ,ψ] at one point, straight from quadrature."""
+    (left, a), (right, b) = split_delta(phi), split_delta(psi)
+    root = float(gap(p, q, c))
+    total = 0.0
+    if left != 0 and right != 0:
+        total += pair(left, right, p, q, float(np.arctan2(root, c)), float(np.arctan2(root, -c)))
+    for weight, regular, variance in ((b, left, q), (a, right, p)):
+        if weight != 0 and variance > 0:
+            given = np.array([root**2 / variance])
+            total += float(weight) * float(single(regular, given)[0]) / np.sqrt(2 * np.pi * variance)
+    return float(total)
 
 
 def _attempt(phi: Expr, psi: Expr, p_max: float, effort: Effort) -> tuple[NumericKernel, float]:

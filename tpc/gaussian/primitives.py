@@ -172,15 +172,17 @@ class erfcx(Function):
         return True
 
 
-def scale_tails(term: Expr) -> Expr:
-    """exp(a)·erfc(z) = exp(a − z²)·erfcx(z) in a product, for z known to be nonnegative."""
-    exponents = [f for f in sp.Mul.make_args(term) if isinstance(f, sp.exp)]
-    tails = [f for f in sp.Mul.make_args(term) if isinstance(f, sp.erfc) and f.args[0].is_nonnegative]
-    if not exponents or not tails:
+def join_exponentials(term: Expr) -> Expr:
+    """One exp per product, and exp(a)·erfc(z) = exp(a − z²)·erfcx(z) for z known to be nonnegative."""
+    factors = sp.Mul.make_args(term)
+    exponents = [f.args[0] for f in factors if isinstance(f, sp.exp)]
+    tails = [f.args[0] for f in factors if isinstance(f, sp.erfc) and f.args[0].is_nonnegative]
+    if not exponents or (len(exponents) == 1 and not tails):
         return term
-    power = sp.Add(*(f.args[0] for f in exponents)) - sp.Add(*(f.args[0] ** 2 for f in tails))
-    rest = term / sp.Mul(*exponents, *tails)
-    return rest * sp.exp(sp.expand(power)) * sp.Mul(*(erfcx(f.args[0]) for f in tails))
+    taken = {sp.exp(a) for a in exponents} | {sp.erfc(z) for z in tails}
+    rest = sp.Mul(*(f for f in factors if f not in taken))
+    power = sp.Add(*exponents, *(-(z**2) for z in tails))
+    return rest * sp.exp(power) * sp.Mul(*(erfcx(z) for z in tails))
 
 
 def guard_zero(value: Expr, sites: tuple[tuple[Expr, tuple[Expr, ...]], ...]) -> Expr:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sympy as sp
 from sympy import Expr
 
-from tpc.gaussian.primitives import scale_tails
+from tpc.gaussian.primitives import join_exponentials
 
 
 def collect_terms(value: Expr) -> Expr:
     """Σ part·polynomial, one term per distinct non-polynomial part (a root, an angle, a denominator)."""
     groups: dict[Expr, Expr] = {}
     for term in sp.Add.make_args(distribute(value)):
-        coefficient, rest = scale_tails(term).as_coeff_Mul()
+        coefficient, rest = join_exponentials(term).as_coeff_Mul()
         smooth = [f for f in sp.Mul.make_args(rest) if _is_polynomial(f)]
         part = rest / sp.Mul(*smooth)
         groups[part] = groups.get(part, sp.S.Zero) + coefficient * sp.Mul(*smooth)

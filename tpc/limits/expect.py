@@ -30,10 +30,10 @@ def expectation(fn: Expr, latents: Sequence[Tensor], thetas: Sequence[Tensor] = 
         us = [i for i in range(len(latents)) if factor.has(argument(i))]
         ts = [j for j in range(len(thetas)) if factor.has(theta(j))]
         if len(us) > 1 or (us and ts):
-            expanded = sp.expand(fn)
-            if isinstance(expanded, sp.Add):
-                parts = [expectation(t, latents, thetas) for t in expanded.args]
-                return tensor.contract((*outside, tensor.add(parts)))
+            summands = _summands(fn, factor)
+            if len(summands) > 1:
+                parts = [expectation(t, latents, thetas) for t in summands]
+                return tensor.contract((Constant(number), tensor.add(parts)))
             return tensor.contract((*outside, _joint(fn, latents, ts)))
         if us:
             groups[us[0]] = groups.get(us[0], sp.Integer(1)) * factor
@@ -41,6 +41,12 @@ def expectation(fn: Expr, latents: Sequence[Tensor], thetas: Sequence[Tensor] = 
             scalar = factor.xreplace({theta(j): argument(j) for j in range(len(thetas))})
             outside.append(tensor.elementwise(scalar, thetas))
     return tensor.contract((*outside, _product(groups, latents)))
+
+
+def _summands(fn: Expr, factor: Expr) -> list[Expr]:
+    """fn as a sum, by distributing it over one of its factors and no other."""
+    rest = sp.Mul(*(f for f in sp.Mul.make_args(fn) if f != factor))
+    return [rest * t for t in sp.Add.make_args(factor if isinstance(factor, sp.Add) else sp.expand(factor))]
 
 
 def _product(groups: dict[int, Expr], latents: Sequence[Tensor]) -> Tensor:

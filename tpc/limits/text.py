@@ -2,49 +2,72 @@
 
 from __future__ import annotations
 
-from tpc.limits.graph import Accumulate, Append, Expectation, Gram, Kernel, LimitGraph, State
-from tpc.program.node import Node
+from tpc.limits.graph import Accumulate, Expectation, Gram, Kernel, LimitGraph, State, Update
+from tpc.program.node import Node, topological
 from tpc.program.tensor import Tensor
-from tpc.program.text import Names, operation, type_of
+from tpc.program.text import Names, operation
+
+
+def limit_names(graph: LimitGraph) -> Names:
+    """The names a listing gives to the tensors of a graph."""
+    return Names(list(graph.nodes), _prefix)
 
 
 def listing(graph: LimitGraph) -> str:
     """The whole graph as text."""
-    names = Names(list(graph.nodes), _prefix)
+    names = limit_names(graph)
     lines = [f"limit {graph.limit} of {graph.name}"]
     for axis in graph.axes:
         if axis.base == axis.name:
             size = "" if axis.size is None else f" = {axis.size}"
             lines.append(f"axis {axis.name}{size} ({axis.role})")
-    lines += [f"{names[n]} : {type_of(n)} = {equation(n, names)}" for n in graph.nodes if names.is_line(n)]
+    lines += [f"{names[n]} : {_type(n)} = {equation(n, names)}" for n in graph.nodes if names.is_line(n)]
     lines += [f"output {name} = {names[t]}" for name, t in graph.outputs]
     lines += [f"norm2 {name} = {names[t]}" for name, t in graph.norms]
-    lines += update_lines(graph, names)
+    lines += [update_line(u, names) for _, updates in graph.updates for u in updates]
     return "\n".join(lines) + "\n"
 
 
-def update_lines(graph: LimitGraph, names: Names) -> list[str]:
-    """The update rule of every weight; η is the learning rate times the weight's multiplier, λ its decay."""
-    lines = []
-    for weight, updates in graph.updates:
-        for u in updates:
-            if isinstance(u, Accumulate):
-                lines.append(f"update {u.state.name} <- (1 - ηλ) {u.state.name} - η {names[u.gradient]}")
-            else:
-                lines.append(_append_line(u, names))
-        assert weight
-    return lines
-
-
-def _append_line(u: Append, names: Names) -> str:
-    columns = ", ".join(
-        f"{c.name} <- [{c.name}; {'unit ' if c.unit else ''}{names[t]}]" for c, t in zip(u.store.columns, u.columns)
-    )
-    norm = "" if not u.store.degree else f"|{names[u.columns[0]]}|" + (f"^{u.store.degree}" if u.store.degree > 1 else "")
+def update_line(u: Update, names: Names) -> str:
+    """The update rule of a weight; η is the learning rate times the weight's multiplier, λ its decay."""
+    if isinstance(u, Accumulate):
+        return f"update {u.state.name} <- (1 - ηλ) {u.state.name} - η {names[u.gradient]}"
+    stored = [f"{c.name} <- [{c.name}; {'unit ' if c.unit else ''}{names[t]}]" for c, t in zip(u.store.columns, u.columns)]
+    stored += [f"{c.name} <- [{c.name}; {names[t]}]" for c, t in zip(u.store.thetas, u.thetas)]
+    coefficient = names[u.coefficient]
+    if u.store.degree:
+        power = f"^{u.store.degree}" if u.store.degree > 1 else ""
+        coefficient += f"·|{names[u.columns[0]]}|{power}"
     a = u.store.coefficients.name
-    thetas = "".join(f", {c.name} <- [{c.name}; {names[t]}]" for c, t in zip(u.store.thetas, u.thetas))
-    coefficient = f"{names[u.coefficient]}" + (f"·{norm}" if norm else "")
-    return f"append {a} <- [(1 - ηλ) {a}; -η {coefficient}], {columns}{thetas}  for each {', '.join(map(str, u.batch))}"
+    batch = ", ".join(map(str, u.batch))
+    return f"append {a} <- [(1 - ηλ) {a}; -η {coefficient}], {', '.join(stored)}  for each {batch}"
+
+
+def update_listing(graph: LimitGraph) -> str:
+    """The update rules alone, with the lines that they need beyond the forward pass."""
+    names = limit_names(graph)
+    forward = set(topological([graph["logits"]]))
+    roots: list[Tensor] = []
+    for _, updates in graph.updates:
+        for u in updates:
+            roots += [u.gradient] if isinstance(u, Accumulate) else [u.coefficient, *u.columns]
+    needed = set(topological(roots)) - forward
+    lines = [
+        f"update rules of the {graph.limit}-limit of {graph.name}",
+        "η: learning rate times the weight's multiplier, λ: weight decay; momentum and clipping scale the new terms",
+    ]
+    lines += [f"{names[n]} : {_type(n)} = {equation(n, names)}" for n in graph.nodes if n in needed and names.is_line(n)]
+    lines += [update_line(u, names) for _, updates in graph.updates for u in updates]
+    lines += [
+        f"|grad {weight}|^2 = {names[t]} = {equation(t, names)}" for weight, t in graph.norms if names.is_line(t)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _type(n: Tensor) -> str:
+    """latent[…] for what has a rank axis, scalar[…] for the rest."""
+    kind = "latent" if _prefix(n) == "g" and not isinstance(n, State) else "array" if isinstance(n, State) else "scalar"
+    return f"{kind}[{', '.join(map(str, n.axes))}]"
 
 
 def equation(n: Tensor, names: Names) -> str:

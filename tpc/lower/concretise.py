@@ -15,10 +15,24 @@ from tpc.gaussian.primitives import rsqrt
 from tpc.gaussian.symbols import RHO, C, P, Q
 from tpc.limits.graph import Append, Expectation, Gram, Kernel, State, Store, gram, rank_axis
 from tpc.program import tensor
-from tpc.program.axes import Axis
+from tpc.program.axes import Axes, Axis, union
 from tpc.program.functions import X, argument, step
-from tpc.program.node import Node, rebuild
+from tpc.program.node import Node, node, rebuild
 from tpc.program.tensor import ONE, ZERO, Tensor
+
+
+@node
+class Tabulated(Tensor):
+    """V[φ,ψ](p, q, c) from a table, for pairs without a closed form."""
+
+    phi: Expr
+    psi: Expr
+    p: Tensor
+    q: Tensor
+    c: Tensor
+
+    def _find_axes(self) -> Axes:
+        return union(self.p.axes, self.q.axes, self.c.axes)
 
 
 def unit(g: Tensor) -> Tensor:
@@ -92,7 +106,7 @@ class Concretiser:
     def _kernel(self, x: Kernel) -> Tensor:
         v = kernel(x.phi, x.psi)
         if v.value is None:
-            raise GaussianError(f"V[{x.phi}, {x.psi}] has no closed form, and this backend has no numeric kernel for it")
+            return Tabulated(x.phi, x.psi, self(x.p), self(x.q), self(x.c))
         if v.degrees is not None and v.kappa is not None:
             a, b = v.degrees
             alone = _latent(x.p) if not x.psi.has(X) else None

@@ -21,13 +21,16 @@ NORM_ARGUMENTS = {norm_arguments}
 
 
 def numpy_module(lowered: Lowered) -> str:
-    """Source of a module that needs numpy and backends/numpy_runtime.py only."""
+    """Source of a module that needs numpy and backends/numpy_runtime.py only.
+
+    Kernels without a closed form are read from tables, which tpc.gaussian builds when the module is loaded.
+    """
     graph = lowered.graph
-    parts = [
-        _HEADER.format(limit=graph.limit, name=graph.name, norm_arguments=repr(saved_keys(lowered))),
-        *(NumpyPrinter(f).text() for f in (lowered.predict, lowered.gradients, lowered.norms)),
-        _update(lowered),
-    ]
+    tables: dict[tuple[str, str], str] = {}
+    functions = [NumpyPrinter(f, tables).text() for f in (lowered.predict, lowered.gradients, lowered.norms)]
+    header = _HEADER.format(limit=graph.limit, name=graph.name, norm_arguments=repr(saved_keys(lowered)))
+    header += "".join(f'{name} = rt.tabulated("{phi}", "{psi}")\n' for (phi, psi), name in tables.items())
+    parts = [header, *functions, _update(lowered)]
     return "\n\n".join(part.rstrip() + "\n" for part in parts)
 
 

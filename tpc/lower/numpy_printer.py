@@ -7,6 +7,7 @@ from string import ascii_letters
 
 from tpc.errors import InternalError
 from tpc.limits.graph import State
+from tpc.lower.concretise import Tabulated
 from tpc.lower.elementwise import Builder, Operation, Value
 from tpc.lower.schedule import Function, Loop
 from tpc.program import tensor
@@ -45,8 +46,9 @@ def layout(axes: Axes) -> Axes:
 class NumpyPrinter:
     """One function at a time: `text` is its source."""
 
-    def __init__(self, function: Function) -> None:
+    def __init__(self, function: Function, tables: dict[tuple[str, str], str] | None = None) -> None:
         self._function = function
+        self.tables = {} if tables is None else tables
         self._names: dict[Tensor, str] = {}
         self._taken: set[str] = set()
         self._sizes: dict[str, str] = {}
@@ -84,13 +86,17 @@ class NumpyPrinter:
     def _number(x: float) -> str:
         return repr(int(x)) if x == int(x) and abs(x) < 1e15 else repr(x)
 
-    def _aligned(self, v: Value, axes: Axes) -> str:
-        """The value, indexed so that it broadcasts against arrays with `axes`."""
+    def table(self, x: Tabulated) -> str:
+        """The module's name for a tabulated kernel."""
+        return self.tables.setdefault((str(x.phi), str(x.psi)), f"KERNEL{len(self.tables) + 1}")
+
+    def _aligned(self, v: Value, axes: Axes, full: bool = False) -> str:
+        """The value, indexed so that it broadcasts against arrays with `axes`; `full` gives it all of them."""
         if v.number is not None:
             return self._number(v.number)
         target = layout(axes)
         have = layout(v.axes)
-        if not have or have == target[len(target) - len(have) :]:
+        if have == target or (not full and (not have or have == target[len(target) - len(have) :])):
             return v.name
         index = ", ".join(":" if a in have else "None" for a in target)
         return f"{v.name}[{index}]"
@@ -120,6 +126,9 @@ class NumpyPrinter:
             case tensor.Broadcast():
                 shape = ", ".join(self._length(a, x) for a in layout(x.axes))
                 yield f"{name} = np.broadcast_to({self._aligned(self._value(x.arg), x.axes)}, ({shape},))"
+            case Tabulated():
+                arrays = ", ".join(self._aligned(self._value(t), x.axes, True) for t in (x.p, x.q, x.c))
+                yield f"{name} = {self.table(x)}({arrays})"
             case _:
                 raise InternalError(f"the NumPy printer has no rule for {type(x).__name__}")
 
@@ -221,14 +230,14 @@ class NumpyPrinter:
 
     def _block(self, loop: Loop) -> Iterator[str]:
         builder = Builder(self._temporary)
-        lines: list[tuple[str, Operation | Contract | tensor.Rename, Value]] = []
+        lines: list[tuple[str, Operation | Contract | tensor.Rename | Tabulated, Value]] = []
         for n in loop.body:
             before = len(builder.operations)
             if isinstance(n, tensor.Map | tensor.Add) or (isinstance(n, Contract) and not n.over):
                 result = self._operations(n, builder)
                 lines += [("op", o, o.target) for o in builder.operations[before:]]
                 self._names[n] = result.name if result.number is None else self._number(result.number)
-            elif isinstance(n, Contract | tensor.Rename):
+            elif isinstance(n, Contract | tensor.Rename | Tabulated):
                 lines.append(("node", n, Value(self._name(n), n.axes)))
             else:
                 raise InternalError(f"a block cannot compute {type(n).__name__}")
@@ -239,9 +248,9 @@ class NumpyPrinter:
         owned: set[str] = set()
         for position, (kind, what, target) in enumerate(lines):
             if kind == "node":
-                assert isinstance(what, Contract | tensor.Rename)
+                assert isinstance(what, Contract | tensor.Rename | Tabulated)
                 yield from self._statement(what)
-                if isinstance(what, Contract):
+                if not isinstance(what, tensor.Rename):
                     owned.add(target.name)
                 continue
             assert isinstance(what, Operation)
@@ -257,7 +266,7 @@ class NumpyPrinter:
         yield f"return {', '.join(returned)}" + ("," if len(returned) == 1 else "")
 
     def _last_uses(
-        self, lines: list[tuple[str, Operation | Contract | tensor.Rename, Value]], loop: Loop
+        self, lines: list[tuple[str, Operation | Contract | tensor.Rename | Tabulated, Value]], loop: Loop
     ) -> dict[str, int]:
         last: dict[str, int] = {}
         for position, (_, what, _) in enumerate(lines):

@@ -133,8 +133,6 @@ def _moment(n: ir.Moment, dy: Tensor) -> Flow:
         if slope == 0:
             continue
         factor, slope = slope.as_coeff_Mul()
-        if slope == 1:
-            raise InternalError("the derivative of a moment of a plain vector is the all-ones vector; write it as E[x·1]")
         y = ir.nonlin(slope, n.xs, n.thetas)
         coefficient = tensor.contract((tensor.Constant(factor), dy))
         share = ir.lincomb([(coefficient, y, _over(dy.axes, y.axes, x.axes))])

@@ -42,6 +42,8 @@ FUNCTIONS: dict[str, tuple[Callable[..., Expr], int, int]] = {
     "Abs": (sp.Abs, 1, 1),
     "DiracDelta": (DiracDelta, 1, 2),
     "Heaviside": (step, 1, 1),
+    "Phi": (lambda x: (1 + sp.erf(x / sp.sqrt(2))) / 2, 1, 1),
+    "mish": (lambda x: x * sp.tanh(NAMED["softplus"](x)), 1, 1),
     "He": (_hermite, 2, 2),
     "erfc": (sp.erfc, 1, 1),
     "log": (sp.log, 1, 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import sympy as sp
@@ -202,6 +203,8 @@ def _named(name: str) -> Callable[..., TracedVector]:
         for p in parameters:
             if isinstance(p, Traced):
                 fail(f"the parameter of {name} must be a number from the settings, got a traced value")
+            if isinstance(p, bool) or not isinstance(p, Real):
+                fail(f"the parameter of {name} must be a number, got {p!r}")
         try:
             fn = phi(argument(0), *parameters)
         except TypeError:

@@ -13,21 +13,21 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from numbers import Real
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import sympy as sp
 
 from tpc.errors import ProgramError, SourceLine, UsageError
 from tpc.program import ir, tensor
 from tpc.program.axes import Axes, Space, union, without
-from tpc.program.functions import argument
+from tpc.program.functions import NAMED, argument
 from tpc.program.node import Node
 from tpc.program.program import Program
 
 _PACKAGE = str(Path(__file__).resolve().parents[1]) + "/"
 _current: ContextVar[Trace | None] = ContextVar("trace", default=None)
 
-T = TypeVar("T")
+_ARITHMETIC = "networks have + - * / and ** with a number, and the operations of tpc"
 
 
 def user_line() -> SourceLine | None:
@@ -138,11 +138,14 @@ class Traced:
     def _is_a(self) -> str:
         return f"a {self.label}"
 
-    def __bool__(self) -> bool:
+    def _branch(self, *_: Any) -> NoReturn:
         fail(
             f"the program branches on the value of {self._is_a()}, but a traced network has no values yet",
             "branch on settings (keyword arguments) only; use tpc.relu, tpc.step or tpc.abs for data-dependent behaviour",
         )
+
+    __bool__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _branch
+    __hash__ = object.__hash__
 
     def _no_value(self, *_: Any, **__: Any) -> NoReturn:
         fail(
@@ -151,12 +154,13 @@ class Traced:
         )
 
     __float__ = __int__ = __index__ = __complex__ = __len__ = __iter__ = __getitem__ = _no_value
-    __array__ = __lt__ = __le__ = __gt__ = __ge__ = _no_value
+    __array__ = _no_value
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> NoReturn:
+        own = f"write tpc.{ufunc.__name__}" if ufunc.__name__ in NAMED else "use the operations of tpc"
         fail(
             f"unknown operation numpy.{ufunc.__name__} on {self._is_a()}",
-            f"use tpc.{ufunc.__name__} if tpc has it, or tpc.nonlin('expression in x') for a nonlinearity of your own",
+            f"{own}, or tpc.nonlin('expression in x') for a nonlinearity of your own; arrays are data",
         )
 
     def __getattr__(self, name: str) -> NoReturn:
@@ -164,22 +168,22 @@ class Traced:
             raise AttributeError(name)
         fail(f"unknown operation .{name} on {self._is_a()}", "call tpc operations as functions, as in tpc.relu(h)")
 
-    def _unknown(self, symbol: str) -> Callable[..., NoReturn]:
-        def raise_it(*_: Any) -> NoReturn:
-            fail(f"unknown operation {symbol} on {self._is_a()}", "a matrix product is tpc.dense(x, name=…)")
-
-        return raise_it
-
     def __matmul__(self, other: Any) -> NoReturn:
-        self._unknown("@")()
-
-    __rmatmul__ = __matmul__
+        fail(f"unknown operation @ on {self._is_a()}", "a matrix product is tpc.dense(x, name=…)")
 
     def __mod__(self, other: Any) -> NoReturn:
-        self._unknown("%")()
+        fail(f"unknown operation % on {self._is_a()}", _ARITHMETIC)
 
     def __floordiv__(self, other: Any) -> NoReturn:
-        self._unknown("//")()
+        fail(f"unknown operation // on {self._is_a()}", _ARITHMETIC)
+
+    def __rpow__(self, other: Any) -> NoReturn:
+        fail(f"unknown operation ** with {self._is_a()} as exponent", _ARITHMETIC)
+
+    def __abs__(self) -> NoReturn:
+        fail(f"unknown operation abs() on {self._is_a()}", "tpc.abs(h) is the absolute value of a vector")
+
+    __rmatmul__, __rmod__, __rfloordiv__ = __matmul__, __mod__, __floordiv__
 
 
 class TracedTensor(Traced):
@@ -229,7 +233,7 @@ class TracedTensor(Traced):
         return scalar(self.axes, lambda: tensor.elementwise(argument(0) ** power, (self.build_tensor(),)), self)
 
     def __truediv__(self, other: Any) -> TracedTensor:
-        return self * as_tensor(other) ** -1
+        return self * _inverse(other)
 
     def __rtruediv__(self, other: Any) -> Any:
         return self**-1 * other
@@ -284,7 +288,7 @@ class TracedVector(Traced):
     def __truediv__(self, other: Any) -> TracedVector:
         if isinstance(other, TracedVector):
             fail("unknown operation: a vector divided by a vector", "divide by a scalar, such as a tpc.moment")
-        return self * as_tensor(other) ** -1
+        return self * _inverse(other)
 
     def __rtruediv__(self, other: Any) -> NoReturn:
         fail("unknown operation: division by a vector", "divide by a scalar, such as a tpc.moment")
@@ -342,6 +346,12 @@ def as_tensor(value: Any) -> TracedTensor:
     return scalar((), lambda: tensor.Constant(number))
 
 
+def _inverse(value: Any) -> TracedTensor:
+    if isinstance(value, Real) and value == 0:
+        fail("division by zero")
+    return as_tensor(value) ** -1
+
+
 def as_vector(value: Any, operation: str) -> TracedVector:
     """The argument as a vector, or the error that says what it is instead."""
     if isinstance(value, TracedVector):
@@ -374,6 +384,7 @@ def trace(function: Callable[..., Any], name: str | None = None, **settings: Any
 
     with tracing() as t:
         x = scalar((SAMPLE, FEATURE), lambda: tensor.Input("x", (SAMPLE, FEATURE)))
+        x.where = None  # made here, not on a line of the user's
         result = function(x, **settings)
         code = getattr(function, "__code__", None)
         here = SourceLine(code.co_filename, code.co_firstlineno) if code else None

@@ -6,6 +6,7 @@ import json
 
 import networkx as nx
 
+from tpc.report.pretty import node_label
 from tpc.report.style import look
 from tpc.report.svg import tooltip
 
@@ -22,7 +23,7 @@ def to_dot(graph: nx.DiGraph, title: str = "") -> str:
         style = look(str(data.get("kind", "")))
         fill, line = style.light
         lines.append(
-            f"  {number[node]} [label={_quoted(str(data.get('label') or node))}, shape={style.dot}, "
+            f"  {number[node]} [label={_quoted(node_label(data, str(node)))}, shape={style.dot}, "
             f"fillcolor={_quoted(fill)}, color={_quoted(line)}, tooltip={_quoted(tooltip(data))}];"
         )
     lines += [f"  {number[a]} -> {number[b]};" for a, b in graph.edges]

@@ -14,6 +14,13 @@ from tpc.report.svg import to_svg
 FORMATS = ("svg", "dot", "html", "json")
 
 
+def forward_part(graph: nx.DiGraph) -> nx.DiGraph:
+    """What the outputs of the network depend on: the limit without loss, gradients and updates."""
+    ends = [node for node, kind in graph.nodes(data="kind") if kind == "output"]
+    needed = set(ends).union(*(nx.ancestors(graph, end) for end in ends))
+    return nx.DiGraph(graph.subgraph([node for node in graph if node in needed]))
+
+
 def render(graph: nx.DiGraph, kind: str, title: str = "", collapse: bool = True) -> str:
     """`graph` in one of FORMATS; drawings leave trivial nodes out if `collapse`, json never."""
     if kind == "json":

@@ -26,7 +26,9 @@ td{font-variant-numeric:tabular-nums}th{color:var(--faint);font-weight:500}
 .card span{color:var(--faint);font-size:.85rem}
 .wide{overflow-x:auto}
 .columns{display:grid;grid-template-columns:repeat(auto-fit,minmax(440px,1fr));gap:0 20px}
-.columns>*{min-width:0}figure{margin:0}figure svg{max-width:100%;height:auto}figure.graph svg{max-width:none}
+.columns>*{min-width:0}figure{margin:0}
+summary{cursor:pointer;color:var(--accent);margin:.8em 0}
+figure svg{max-width:100%;height:auto}figure.graph svg{max-width:none}
 """.strip()
 
 
@@ -73,3 +75,8 @@ def figure(svg: str, css: str = "") -> str:
     """An inline SVG drawing."""
     start = svg.find("<svg")  # an XML declaration has no place inside HTML
     return f'<div class="wide"><figure class="{css}">{svg[start:]}</figure></div>'
+
+
+def folded(title: str, content: str) -> str:
+    """Content that the reader opens."""
+    return f"<details><summary>{escape(title)}</summary>{content}</details>"

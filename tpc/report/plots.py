@@ -15,6 +15,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from tpc.tasks.check import CheckResult
+
 Record = Mapping[str, Any]
 # Mid tones that keep their contrast on white and on dark pages; each series has its own dash or marker, too.
 BLUE, ORANGE, GREEN, PURPLE = "#2f78c4", "#d9822b", "#3a9a5b", "#9a5fd0"
@@ -127,22 +129,20 @@ def confusion(counts: NDArray[np.int64], names: Sequence[str]) -> Figure:
     return figure
 
 
-def convergence(
-    widths: Sequence[int], errors: Mapping[str, Sequence[float]], slopes: Mapping[str, float]
-) -> Figure:
+def convergence(result: CheckResult) -> Figure:
     """Error against width on log axes, one line per step with its fitted slope; slope −1/2 dotted."""
     with style.context(STYLE):
         figure = Figure(figsize=(6.2, 4.4), layout="constrained")
         axes = figure.subplots()
-        for (name, values), colour, marker in zip(errors.items(), SERIES * 4, MARKERS * 4):
-            label = f"{name}: slope {slopes[name]:.2f}".replace("-", "−")
-            axes.plot(widths, values, marker=marker, markersize=5, color=colour, label=label)
-        top = max(max(values) for values in errors.values())
-        guide = [1.25 * top * (width / widths[0]) ** -0.5 for width in widths]
-        axes.plot(widths, guide, ":", color=INK, linewidth=1.2, label="slope −1/2")
+        for slope, values, colour, marker in zip(result.slopes, result.errors, SERIES * 9, MARKERS * 9):
+            label = f"step {slope.step}: slope {slope.slope:.2f}".replace("-", "−")
+            axes.plot(result.widths, values, marker=marker, markersize=5, color=colour, label=label)
+        top = max(max(values) for values in result.errors)
+        guide = [1.25 * top * (width / result.widths[0]) ** -0.5 for width in result.widths]
+        axes.plot(result.widths, guide, ":", color=INK, linewidth=1.2, label="slope −1/2")
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
-        axes.set(xlabel="width n", ylabel="relative error against the limit")
+        axes.set(xlabel="width n", ylabel="relative error", title=f"{result.program}: distance to the limit")
         axes.grid(visible=True, which="minor", axis="y", linewidth=0.3)
         axes.legend()
     return figure

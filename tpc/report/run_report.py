@@ -10,7 +10,8 @@ from typing import Any
 import tpc
 from tpc.report import plots
 from tpc.report.collapse import collapse_trivial
-from tpc.report.page import cards, code, figure, page, section, table
+from tpc.report.graph import forward_part
+from tpc.report.page import cards, code, figure, folded, page, section, table
 from tpc.report.svg import to_svg
 from tpc.runtime.checkpoint import write_atomic
 from tpc.runtime.evaluate import Evaluation
@@ -41,7 +42,11 @@ def write_report(run: RunDir, evaluation: Evaluation, class_names: Sequence[str]
     limit = tpc.compile(program, limit=config["limit"])
     name = f"{Path(config['program']).stem} on {config['data']}"
     source = code(run.program_path.read_text(encoding="utf-8"), "Source")
-    graph = to_svg(collapse_trivial(limit.to_networkx()), f"{config['limit']}-limit")
+    whole = collapse_trivial(limit.to_networkx())
+    forward, step = (
+        to_svg(forward_part(whole), f"{name}: forward pass"),
+        to_svg(whole, f"{name}: training step"),
+    )
     right = f"{int(evaluation.confusion.sum())} samples, {evaluation.accuracy:.2%} right"
     body = [
         f"<h1>{escape(name)}: {escape(config['limit'])}-limit</h1>",
@@ -53,7 +58,7 @@ def write_report(run: RunDir, evaluation: Evaluation, class_names: Sequence[str]
         _section("curves", figure(curves_svg)),
         _section("confusion", f"<p>{right}.</p>", figure(matrix_svg)),
         _section("program", f'<div class="columns">{source}{code(limit.emit("program"), "Listing")}</div>'),
-        _section("graph", figure(graph, "graph")),
+        _section("graph", figure(forward, "graph"), folded("The whole training step", figure(step, "graph"))),
         _section("limit", code(limit.emit("limit"))),
         _section("kernels", code(limit.emit("kernels"))),
         _section("update", code(limit.emit("update"))),

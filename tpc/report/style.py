@@ -89,14 +89,14 @@ LOOKS: dict[str, Look] = {
     ),
     "state": Look(_drum, "cylinder", ("#fbe3b5", "#9a6700"), ("#4d3a12", "#e0b354"), "trained state (A, B)"),
     "latent": Look(
-        _rounded(12), "box", ("#d7e8fb", "#1f5fa8"), ("#1d3a59", "#8bbdf2"), "latent in r dimensions"
+        _rounded(12), "box", ("#d7e8fb", "#1f5fa8"), ("#1d3a59", "#8bbdf2"), "vector in r dimensions"
     ),
     "gram": Look(
         _hexagon, "hexagon", ("#d5f0ea", "#117a65"), ("#144a40", "#7fd6c2"), "inner products (variances)"
     ),
     "kernel": Look(_octagon, "octagon", ("#e9dcf8", "#6b35a8"), ("#3e2759", "#c7a6ee"), "kernel V[φ,ψ]"),
     "contract": Look(
-        _funnel, "invtrapezium", ("#d9f2d4", "#2e7d25"), ("#22451d", "#9bd992"), "sum over atoms"
+        _funnel, "invtrapezium", ("#d9f2d4", "#2e7d25"), ("#22451d", "#9bd992"), "sum over an axis"
     ),
     "map": Look(_rounded(3), "box", ("#f2f2f0", "#5d5d58"), ("#3a3a38", "#c4c4bd"), "elementwise operation"),
     "loss": Look(_house, "house", ("#fbd9d7", "#b3261e"), ("#571f1b", "#f0a39c"), "compared with the labels"),

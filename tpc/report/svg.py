@@ -11,11 +11,12 @@ from xml.sax.saxutils import escape, quoteattr
 import networkx as nx
 
 from tpc.report.layout import Layout, Point, layout
+from tpc.report.pretty import node_label
 from tpc.report.style import LOOKS, kind_css, look
 
 CHARACTER = 7.0  # pixels of one character of the 12 px monospaced label
 LINE = 15.0
-LABEL_WIDTH = 28  # characters before a label is broken
+LABEL_WIDTH = 32  # characters before a label is broken
 LEGEND_ROW = 26.0
 TITLE_HEIGHT = 34.0
 
@@ -37,7 +38,7 @@ def to_svg(graph: nx.DiGraph, title: str = "") -> str:
 
     Nodes carry `label`, `kind`, `op`, `axes`, `equation` and `layer`; what is missing is left out.
     """
-    lines = {node: _label_lines(str(data.get("label") or node)) for node, data in graph.nodes(data=True)}
+    lines = {node: _label_lines(node_label(data, str(node))) for node, data in graph.nodes(data=True)}
     size = {node: _box(lines[node], str(graph.nodes[node].get("kind", ""))) for node in graph}
     drawing = layout(graph, size)
     kinds = [kind for kind in LOOKS if any(k == kind for _, k in graph.nodes(data="kind"))]

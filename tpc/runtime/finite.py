@@ -1,7 +1,7 @@
 """Networks of finite width n sampled from a state of the π-limit, trained by projected SGD in μP scaling.
 
-They converge to the limit: for a fixed number of steps the error falls like n^(-1/2) (Yang, Santacroce, Hu 2022, §3).
-A step runs the program's own gradient outputs, so nothing here knows any architecture.
+They converge to the limit: after a fixed number of steps the error falls like n^(-1/2) (Yang, Santacroce, Hu 2022,
+§3). A step runs the program's own gradient outputs, so nothing here knows any architecture.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 
 class FiniteNetwork:
-    """A network of width n: Ω_s ~ N(0, 1) of shape (n, r) for every space s, and the weights that the state stands for.
+    """A network of width n: Ω_s ~ N(0, 1) of shape (n, r) for every space s, and the weights a state stands for.
 
-    With U = Ω Aᵀ, bias Ω β, W = (1/n) Ω' Aᵀ X and n·v = Aᵀ X for atoms X_m = fn(Ω B_m), the same steps taken here and
-    by the limit lead to the same function as n → ∞. `state` has the arrays of `Model.state()`; `omega` is by space.
-    Raises UsageError for a width below the rank and for a state without the limit's arrays.
+    With U = Ω Aᵀ, bias Ω β, W = (1/n) Ω' Aᵀ X and n·v = Aᵀ X for atoms X_m = fn(Ω B_m), the same steps taken here
+    and by the limit lead to the same function as n → ∞. `state` has the arrays of `Model.state()`, `omega` those
+    of every space. Raises UsageError for a width below the rank and for a state without the limit's arrays.
     """
 
     def __init__(self, limit: Limit, state: Mapping[str, ArrayLike], width: int, seed: int = 0) -> None:
@@ -43,12 +43,13 @@ class FiniteNetwork:
         wanted = [u.state.name for u in graph.accumulated]
         wanted += [c.name for s in graph.stores for c in (s.coefficients, *s.columns, *s.thetas)]
         if missing := [name for name in wanted if name not in arrays]:
-            raise UsageError(f"expected a state with the arrays {', '.join(wanted)}; missing: {', '.join(missing)}")
+            raise UsageError(
+                f"expected a state with the arrays {', '.join(wanted)}; missing: {', '.join(missing)}"
+            )
         program = limit.trained()
         updates = dict(graph.updates)
-        self.omega = {
-            space: _gaussian(space, rank, width, seed) for space, rank in _ranks(program, updates, arrays).items()
-        }
+        ranks = _ranks(program, updates, arrays)
+        self.omega = {space: _gaussian(space, rank, width, seed) for space, rank in ranks.items()}
         self._bases = {space: np.linalg.qr(omega)[0] for space, omega in self.omega.items()}
         self.weights: dict[str, Value] = {
             w.name: _sampled(w, updates[w.name], arrays, self.omega) for w in program.weights
@@ -77,8 +78,8 @@ class FiniteNetwork:
     ) -> dict[str, float]:
         """One step of projected SGD with the meaning of `Model.step`; returns the loss before it.
 
-        In μP scaling input-like weights and biases learn at rate n·lr, hidden matrices at lr, readouts at lr/n; the
-        cotangents of the backward program carry these powers of n.
+        In μP scaling input-like weights and biases learn at rate n·lr, hidden matrices at lr, readouts at lr/n;
+        the cotangents of the backward program carry these powers of n.
         """
         program = self.limit.trained(loss)
         names = [w.name for w in program.weights if f"grad:{w.name}" in program]
@@ -125,7 +126,8 @@ def _ranks(
         for u in updates[w.name]:
             if isinstance(u, Append):
                 inner = w.inn if isinstance(w, ir.MatrixWeight) else cast(ir.VectorWeight, w).space
-                found.update({inner.name: arrays[c.name].shape[-1] for c in u.store.columns})
+                for c in u.store.columns:
+                    found[inner.name] = arrays[c.name].shape[-1]
                 if isinstance(w, ir.MatrixWeight):
                     found[w.out.name] = arrays[u.store.coefficients.name].shape[-1]
             elif isinstance(w, ir.VectorWeight):
@@ -145,8 +147,11 @@ def _sampled(
             parts.append(LowRank(coefficients @ omega[w.out.name].T, atoms))
         return total(parts)
     if isinstance(w, ir.VectorWeight) and w.role == "readout":
-        readout = [np.tensordot(arrays[s.coefficients.name], _atoms(s, arrays, omega[w.space.name]), (0, 0)) for s in stores]
-        return np.sum(readout, axis=0)
+        shares = []
+        for s in stores:
+            atoms = _atoms(s, arrays, omega[w.space.name])
+            shares.append(np.tensordot(arrays[s.coefficients.name], atoms, (0, 0)))
+        return np.asarray(np.sum(shares, axis=0))
     (name,) = (u.state.name for u in updates if isinstance(u, Accumulate))
     return arrays[name] @ omega[w.space.name].T if isinstance(w, ir.VectorWeight) else arrays[name]
 
@@ -162,7 +167,7 @@ def _atoms(s: Store, arrays: Mapping[str, F64], omega: F64) -> F64:
 def _combined(*terms: tuple[float, Value]) -> Value:
     """Σ factor · value, of arrays or of matrices."""
     if isinstance(terms[0][1], np.ndarray):
-        return np.sum([factor * _array(v) for factor, v in terms], axis=0)
+        return np.asarray(np.sum([factor * _array(v) for factor, v in terms], axis=0))
     return total(cast(MatrixValue, v).scaled(factor) for factor, v in terms)
 
 

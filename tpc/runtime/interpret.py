@@ -1,7 +1,7 @@
 """Programs with numbers in them: every instruction evaluated at a concrete width n, in float64.
 
-A finite tensor is an array with one dimension per axis, in the order of the node's `axes`; a vector has the width as a
-further, last dimension. All spaces have one width. Matrices are kept as factors and only ever applied.
+A finite tensor is an array with one dimension per axis, in the order of the node's `axes`; a vector has the
+width as a further, last dimension. All spaces have one width. Matrices are kept as factors and only applied.
 """
 
 from __future__ import annotations
@@ -29,9 +29,6 @@ from tpc.program.tensor import Input, Tensor
 F64: TypeAlias = NDArray[np.float64]
 
 WIDTH = Axis("width", role="width")
-
-
-# --- matrices --------------------------------------------------------------------------------------------------
 
 
 class MatrixValue(Protocol):
@@ -71,7 +68,7 @@ class Total:
     terms: tuple[MatrixValue, ...]
 
     def apply(self, x: F64) -> F64:
-        return np.sum([t.apply(x) for t in self.terms], axis=0)
+        return _sum([t.apply(x) for t in self.terms])
 
     def transposed(self) -> Total:
         return Total(tuple(t.transposed() for t in self.terms))
@@ -91,14 +88,12 @@ def total(matrices: Iterable[MatrixValue]) -> MatrixValue:
     return terms[0] if len(terms) == 1 else Total(tuple(terms))
 
 
-# --- evaluation ------------------------------------------------------------------------------------------------
-
 Value: TypeAlias = F64 | MatrixValue
 
 
 @dataclass
 class Evaluation:
-    """One evaluation: `leaves` are weights and data by name, `bases` orthonormal bases of span Ω (n, r) by space."""
+    """One evaluation: weights and data by name, orthonormal bases of span Ω by space, and what is known so far."""
 
     program: Program
     width: int
@@ -121,13 +116,17 @@ class Evaluation:
 
 
 def evaluate(
-    program: Program, outputs: Iterable[str], width: int, leaves: Mapping[str, Value], bases: Mapping[str, F64]
+    program: Program,
+    outputs: Iterable[str],
+    width: int,
+    leaves: Mapping[str, Value],
+    bases: Mapping[str, F64],
 ) -> dict[str, Value]:
     """The named outputs of a program at width `width`.
 
-    `leaves` has an array or matrix for every weight and input that they need; `bases` has Q (n, r) with QᵀQ = I and
-    the span of Ω for every space that is projected to. Raises UsageError for data of the wrong shape and where a
-    derivative is a Dirac delta, which no finite network has.
+    `leaves` has an array or matrix for every weight and input that they need; `bases` has Q (n, r) with QᵀQ = I
+    and the span of Ω for every space that is projected to. Raises UsageError for data of the wrong shape and where
+    a derivative is a Dirac delta, which no finite network has.
     """
     roots = {name: program[name] for name in outputs}
     order = topological(roots.values())
@@ -192,7 +191,7 @@ def _elementwise(n: tensor.Map | ir.Nonlin | ir.Moment, run: Evaluation, want: A
         raise UsageError(
             (f"{where}: " if where else "")
             + f"a finite network cannot be trained here: the derivative {n.fn} is zero almost everywhere.\n"
-            "  Fix: use a nonlinearity without jumps, or compare the initial networks alone (no training steps)."
+            "  Fix: use a nonlinearity without jumps, or compare the networks before training (0 steps)."
         )
     arguments: tuple[Tensor | Vector, ...] = n.args if isinstance(n, tensor.Map) else n.xs
     thetas = () if isinstance(n, tensor.Map) else n.thetas
@@ -204,7 +203,7 @@ def _elementwise(n: tensor.Map | ir.Nonlin | ir.Moment, run: Evaluation, want: A
 @singledispatch
 def value(n: Node, run: Evaluation) -> Value:
     """The value of a node whose operands are in `run.values`: one rule per instruction."""
-    raise InternalError(f"no finite-width rule for {type(n).__name__}")
+    raise InternalError(f"program {run.program.name}: no finite-width rule for {type(n).__name__}")
 
 
 @value.register(tensor.Input | tensor.Weight | ir.VectorWeight | ir.MatrixWeight)
@@ -270,7 +269,8 @@ def _lincomb(n: ir.LinComb, run: Evaluation) -> Value:
     terms = []
     for c, x, over in n.terms:
         have = tuple(a for a in dict.fromkeys((*c.axes, *dims(x))) if a not in over)
-        terms.append(aligned(contracted([(run.array(c), c.axes), (run.array(x), dims(x))], have), have, dims(n)))
+        scaled = contracted([(run.array(c), c.axes), (run.array(x), dims(x))], have)
+        terms.append(aligned(scaled, have, dims(n)))
     return _sum(terms)
 
 

@@ -45,9 +45,9 @@ class Slope:
 class CheckResult:
     """Errors of finite networks against the limit.
 
-    `errors[t][i]` is the error after t steps at `widths[i]`: the root mean square over seeds, held-out samples and classes
-    of the difference of the logits, relative to the root mean square of the limit's logits. `moved[t]` is how far the
-    limit's own logits have come from where they started, relative to those: near zero, nothing was learned.
+    `errors[t][i]` is the error after t steps at `widths[i]`: the root mean square over seeds, held-out samples and
+    classes of the difference of the logits, relative to the root mean square of the limit's logits. `moved[t]` is
+    how far the limit's own logits have come from their start, relative to that: near zero, nothing was learned.
     """
 
     program: str
@@ -116,7 +116,10 @@ class CheckResult:
         lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, wide)) for row in (head, *body)]
         low, high = (f"{bound:g}".replace("-", "−") for bound in BAND)
         verdict = f"every slope lies in [{low}, {high}]" if self.ok else f"a slope (!) leaves [{low}, {high}]"
-        title = f"{self.program}: relative error of width-n networks against the {self.limit}-limit ({self.seeds} seeds, rank {self.rank})"
+        title = (
+            f"{self.program}: relative error of width-n networks against the {self.limit}-limit "
+            f"({self.seeds} seeds, rank {self.rank})"
+        )
         return "\n".join([title, *lines, verdict])
 
 
@@ -137,16 +140,17 @@ def run_check(
     progress: Progress | None = None,
     **step_options: Any,
 ) -> CheckResult:
-    """Train the limit and `seeds` networks of every width on the same batches, and compare their logits at every step.
+    """Train the limit and `seeds` networks of every width on the same batches; compare their logits at every step.
 
-    The limit starts as `initial_state(…, init="paper")`, in float64, but with readout coefficients N(0, std²/M) as in
-    hidden matrices: the outputs and all gradients are then of size Θ(1) from the first step on. `x` (N, d) and `y` (N,)
-    are the first steps·batch training samples followed by held-out ones; by default the digits of the program's
-    classes. `step_options` go to `Model.step`: lr_mult, weight_decay, momentum, clip, …
+    The limit starts as `initial_state(…, init="paper")`, in float64, but with readout coefficients N(0, std²/M) as
+    in hidden matrices: logits and all gradients are then far from zero at the first step. `x` (N, d) and `y` (N,)
+    hold the steps·batch training samples, then held-out ones; by default the digits of the program's classes.
+    `step_options` go to `Model.step`: lr_mult, weight_decay, momentum, clip, …
     Raises UsageError for numbers out of range and where training diverges.
     """
     sizes = _checked_widths(widths, rank)
-    for name, value, least in (("steps", steps, 0), ("seeds", seeds, 1), ("batch", batch, 1), ("seed", seed, 0)):
+    counts = (("steps", steps, 0), ("seeds", seeds, 1), ("batch", batch, 1), ("seed", seed, 0))
+    for name, value, least in counts:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UsageError(f"expected {name} to be a whole number from {least} on, got {value!r}")
     derived = compile_program(program, limit)
@@ -162,7 +166,9 @@ def run_check(
     wanted = _trajectory(model, batches, held_out, options)
     norms = _rms(wanted)
     if not norms.all():
-        raise UsageError(f"the logits of the limit of {program.name} are zero; there is no relative error to measure")
+        raise UsageError(
+            f"the limit of {program.name} has zero logits: there is no relative error to measure"
+        )
     squares = np.zeros((steps + 1, len(sizes)))
     for i, n in enumerate(sizes):
         for k in range(seeds):
@@ -192,7 +198,10 @@ def fit_slope(widths: Sequence[int], errors: Sequence[float]) -> tuple[float, fl
 
 
 def _trajectory(
-    network: Model | FiniteNetwork, batches: Sequence[tuple[F64, NDArray[Any]]], x: F64, options: Mapping[str, Any]
+    network: Model | FiniteNetwork,
+    batches: Sequence[tuple[F64, NDArray[Any]]],
+    x: F64,
+    options: Mapping[str, Any],
 ) -> F64:
     """Logits of x before the first and after every step, shape (steps + 1, N, classes)."""
     with np.errstate(over="ignore", invalid="ignore"):
@@ -203,7 +212,9 @@ def _trajectory(
     values = np.stack(found)
     if not np.isfinite(values).all():
         what = f"network of width {network.width}" if isinstance(network, FiniteNetwork) else "limit"
-        raise UsageError(f"training of the {what} diverged at learning rate {options['lr']:g}; give a smaller one.")
+        raise UsageError(
+            f"training of the {what} diverged at learning rate {options['lr']:g}; give a smaller one"
+        )
     return values
 
 
@@ -227,10 +238,11 @@ def _samples(x: ArrayLike | None, y: ArrayLike | None, train: int, classes: int)
     if x is None or y is None:
         digits = load_data("digits", dtype=np.float64)
         known, new = digits.train_y < classes, digits.test_y < classes
-        inputs, labels = digits.train_x[known], digits.train_y[known]
-        _check_enough(len(inputs), train)
-        rows = np.concatenate([inputs[:train], digits.test_x[new][:HELD_OUT]])
-        return rows, np.concatenate([labels[:train], digits.test_y[new][:HELD_OUT]])
+        _check_enough(int(known.sum()), train)
+        rows = np.concatenate(
+            [digits.train_x[known][:train], digits.test_x[new][:HELD_OUT]], dtype=np.float64
+        )
+        return rows, np.concatenate([digits.train_y[known][:train], digits.test_y[new][:HELD_OUT]])
     inputs, labels = np.asarray(x, dtype=np.float64), np.asarray(y)
     if inputs.ndim != 2 or len(labels) != len(inputs):
         raise UsageError(f"expected x (N, d) and N labels, got shapes {inputs.shape} and {labels.shape}")
@@ -240,13 +252,16 @@ def _samples(x: ArrayLike | None, y: ArrayLike | None, train: int, classes: int)
 
 def _check_enough(available: int, train: int) -> None:
     if available < train:
-        raise UsageError(f"the steps need {train} training samples and one held-out one, there are {available}; take fewer steps")
+        raise UsageError(
+            f"expected {train} training samples for the steps and held-out ones, got {available}; take fewer steps"
+        )
 
 
 def _checked_widths(widths: Sequence[int], rank: int) -> tuple[int, ...]:
     sizes = tuple(sorted(set(widths)))
     if len(sizes) < 3:
-        raise UsageError(f"expected at least three widths to fit a slope to, got {', '.join(map(str, sizes)) or 'none'}")
+        given = ", ".join(map(str, sizes)) or "none"
+        raise UsageError(f"expected at least three widths to fit a slope to, got {given}")
     if sizes[0] < rank:
         raise UsageError(f"expected widths of at least the rank {rank}, got {sizes[0]}")
     return sizes

@@ -1,0 +1,142 @@
+"""Every stage of a compilation as text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import sympy as sp
+
+from tpc.errors import UsageError
+from tpc.gaussian.explain import equation
+from tpc.gaussian.kernel import kernel
+from tpc.limits.graph import Append, Kernel, LimitGraph
+from tpc.limits.text import listing as limit_listing
+from tpc.limits.text import update_listing
+from tpc.program.functions import X
+from tpc.program.ir import Matrix, Vector
+from tpc.program.text import listing
+
+if TYPE_CHECKING:
+    from tpc.compiler import Limit
+
+
+def emit(limit: Limit, stage: str) -> str:
+    """The text of a stage. Raises UsageError for an unknown one."""
+    if stage not in STAGES:
+        raise UsageError(f"expected a stage among {', '.join(STAGES)}, got {stage!r}")
+    return STAGES[stage](limit)
+
+
+def _kernels(limit: Limit) -> str:
+    """Every V[φ,ψ] of the graph: closed form, series, the rules that gave it."""
+    parts = []
+    for phi, psi in limit.graph().kernels:
+        v = kernel(phi, psi)
+        lines = [f"V[{phi}, {psi}](p, q, c) = E {_applied(phi, 'u')} {_applied(psi, 'v')}"]
+        if v.plain is not None:
+            lines.append(f"  = {sp.sstr(v.plain)}")
+            if v.value != v.plain:
+                lines.append(f"  computed as {sp.sstr(v.value)}")
+        else:
+            lines.append("  has no closed form and is computed numerically")
+        if v.degrees is not None and v.kappa is not None:
+            a, b = v.degrees
+            lines.append(f"  = p^({a}/2) q^({b}/2) kappa(rho), kappa = {sp.sstr(v.kappa)}")
+        lines += [f"  {s.rule:<20} {equation(s)}" for s in v.rules]
+        lines += [f"  valid for {condition}" for condition in v.conditions]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _applied(phi: sp.Expr, variable: str) -> str:
+    text = sp.sstr(phi.xreplace({X: sp.Symbol(variable, real=True)}))
+    return f"({text})" if phi.is_Add else text
+
+
+def _latex(limit: Limit) -> str:
+    from tpc.limits.latex import document
+
+    return document(limit.graph())
+
+
+def _numpy(limit: Limit) -> str:
+    from tpc.lower.lowered import lower
+    from tpc.lower.numpy_module import numpy_module
+
+    return numpy_module(lower(limit.graph()))
+
+
+def _drawn(kind: str) -> Callable[[Limit], str]:
+    def draw(limit: Limit) -> str:
+        from tpc.report.graph import render
+
+        return render(limit.to_networkx(), kind, f"{limit.kind}-limit of {limit.program.name}")
+
+    return draw
+
+
+STAGES: dict[str, Callable[[Limit], str]] = {
+    "program": lambda limit: listing(limit.program),
+    "backward": lambda limit: listing(limit.trained()),
+    "limit": lambda limit: limit_listing(limit.graph()),
+    "update": lambda limit: update_listing(limit.graph()),
+    "kernels": _kernels,
+    "latex": _latex,
+    "numpy": _numpy,
+    "dot": _drawn("dot"),
+    "json": _drawn("json"),
+}
+
+
+def summary(limit: Limit) -> str:
+    """One screen about a compilation."""
+    program, graph = limit.program, limit.graph()
+    nodes = program.nodes
+    vectors = [n for n in nodes if isinstance(n, Vector)]
+    gaussian = sum(n.kind == "G" for n in vectors)
+    matrices = sum(isinstance(n, Matrix) for n in nodes)
+    finite = len(nodes) - len(vectors) - matrices
+    lines = [
+        f"{program.name}: {len(nodes)} lines ({gaussian} G-vectors, {len(vectors) - gaussian} X-vectors, {matrices} matrices, "
+        f"{finite} scalars) over the spaces {', '.join(program.spaces)}",
+        f"with backward pass and projection: {len(limit.trained().nodes)} lines",
+        f"{limit.kind}-limit: {len(graph.nodes)} tensors, {sum(isinstance(n, Kernel) for n in graph.nodes)} kernel evaluations",
+        "",
+        "parameters",
+    ]
+    lines += [f"  {weight:<16}{_parameter(updates)}" for weight, updates in graph.updates]
+    lines += ["", "kernels"]
+    for phi, psi in graph.kernels:
+        v = kernel(phi, psi)
+        form = "numeric" if v.plain is None else sp.sstr(v.plain)
+        lines.append(f"  V[{phi}, {psi}](p, q, c) = {form}")
+    lines += ["", "cost of a step: rank r, batch b, M atoms per kernel matrix", *(f"  {line}" for line in _costs(graph))]
+    return "\n".join(lines) + "\n"
+
+
+def _parameter(updates: tuple[object, ...]) -> str:
+    shown = []
+    for u in updates:
+        if isinstance(u, Append):
+            s = u.store
+            columns = ", ".join(f"{c.name}[{', '.join(map(str, c.axes))}]" for c in (s.coefficients, *s.columns, *s.thetas))
+            unit = ", unit rows" if s.degree is not None else ""
+            shown.append(f"atoms {s.fn}: {columns}{unit}; every step appends the batch")
+        else:
+            state = getattr(u, "state")  # noqa: B009 - Accumulate is the only other kind
+            shown.append(f"array {state.name}[{', '.join(map(str, state.axes))}]; every step adds to it")
+    return "; ".join(shown)
+
+
+def _costs(graph: LimitGraph) -> list[str]:
+    """Multiply-adds and reads of every kernel matrix, from its columns' widths."""
+    lines = []
+    for s in graph.stores:
+        wide = any(a.role == "rank" for a in s.coefficients.axes)
+        outputs = "r" if wide else str(next((a.size for a in s.coefficients.axes[1:]), 1))
+        lines.append(
+            f"{s.name:<14} memory M·({len(s.columns)}r + {outputs}) numbers, read twice; about 2·b·M·({2 * len(s.columns)}r + 2·{outputs}) "
+            f"multiply-adds; M grows by b"
+        )
+    return lines
