@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tpc.commandline import Commands, point, powers_of_two, print_json, write_output
+from tpc.commandline import (
+    Commands,
+    default_program,
+    derive,
+    load_program,
+    point,
+    powers_of_two,
+    print_json,
+    write_output,
+)
 from tpc.errors import UserError
 from tpc.options import (
     NOT_JOB,
@@ -28,7 +37,6 @@ from tpc.options import (
 if TYPE_CHECKING:
     from tpc.tasks.classify import RunResult
 
-DEFAULT_PROGRAM = Path("programs") / "mlp.py"
 STAGES = {
     "program": "txt", "backward": "txt", "limit": "txt", "update": "txt", "kernels": "txt", "latex": "tex",
     "numpy": "py", "dot": "dot", "json": "json",
@@ -55,9 +63,7 @@ def main() -> None:
 @program_options
 @click.option("--emit", "stages", type=click.Choice(list(STAGES)), multiple=True, metavar="STAGE",
               help=f"Print a stage: {', '.join(STAGES)}. Repeatable.")  # fmt: skip
-@click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), help="Write each stage to a file in DIR."
-)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Write each stage to a file in DIR.")
 @debug_option
 def compile_command(
     program: Path, function: str | None, settings: tuple[tuple[str, Any], ...], limit: str,
@@ -74,7 +80,7 @@ def compile_command(
     """
     if out is not None and not stages:
         raise click.UsageError("--out needs at least one --emit STAGE.")
-    derived = _derive(program, function, settings, limit)
+    derived = derive(program, function, settings, limit)
     if not stages:
         click.echo(derived.summary())
         return
@@ -115,14 +121,14 @@ def graph(
       tpc graph programs/mlp.py --part step -o step.svg
       tpc graph programs/mlp.py --format json | python -m json.tool
     """
-    from tpc.report.graph import FORMATS, forward_part, render
+    from tpc.report.graph import FORMATS, forward_part, limit_name, render
 
     suffix = output.suffix[1:].lower() if output is not None else ""
     kind = kind or (suffix if suffix in FORMATS else "svg")
-    drawn = _derive(program, function, settings, limit).to_networkx()
+    drawn = derive(program, function, settings, limit).to_networkx()
     if part == "forward" or (part is None and kind in ("svg", "html")):
         drawn = forward_part(drawn)
-    title = f"{program.stem}: {'π' if limit == 'pi' else limit}-limit"
+    title = f"{limit_name(limit)} of {program.stem}"
     write_output(output, render(drawn, kind, title=title, collapse=not full))
 
 
@@ -159,17 +165,11 @@ def kernel(phi: str, psi: str | None, series: int, at: tuple[float, float, float
 @click.argument("program", required=False, type=click.Path(dir_okay=False, path_type=Path))
 @program_options
 @train_options
-@click.option(
-    "--out", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Default: runs/<program>-<data>-<n>."
-)
+@click.option("--out", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Default: runs/<program>-<data>-<n>.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in RUN_DIR.")
-@click.option(
-    "--resume", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Go on with an unfinished run."
-)
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Go on with an unfinished run.")
 @config_option
-@click.option(
-    "--report/--no-report", default=True, show_default=True, help="Write report.html and plots at the end."
-)
+@click.option("--report/--no-report", default=True, show_default=True, help="Write report.html and plots at the end.")
 @json_option
 @debug_option
 @click.pass_context
@@ -201,7 +201,7 @@ def train(ctx: click.Context, /, **given: Any) -> None:
     else:
         job = {name: value for name, value in given.items() if name not in NOT_JOB}
         job["settings"], job["lr_mult"] = dict(given["settings"]), dict(given["lr_mult"])
-        path = str(given["program"] or _default_program())
+        path = str(given["program"] or default_program())
         result = classify.train(classify.TrainJob(path, **job), given["out"], given["overwrite"], stream)
     _finish(result, given["report"], given["as_json"])
 
@@ -254,17 +254,11 @@ def eval_command(run_dir: Path, data_dir: str | None, backend: str | None, as_js
 @click.option("--widths", type=powers_of_two, default="128:4096", show_default=True, metavar="LOW:HIGH",
               help="Powers of two in this range.")  # fmt: skip
 @click.option("--seeds", type=click.IntRange(min=1), default=8, show_default=True, help="Networks per width.")
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The first of the seeds."
-)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The first of the seeds.")
 @click.option("--batch-size", "batch", type=click.IntRange(min=1), default=16, show_default=True)
 @click.option("--lr", type=float, default=2.0, show_default=True, help="Learning rate.")
-@click.option(
-    "--loss", type=click.Choice(["cross_entropy", "mse"]), default="cross_entropy", show_default=True
-)
-@click.option(
-    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write the plot (svg, png, pdf)."
-)
+@click.option("--loss", type=click.Choice(["cross_entropy", "mse"]), default="cross_entropy", show_default=True)
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write the plot (svg, png, pdf).")
 @json_option
 @debug_option
 def check(
@@ -286,7 +280,7 @@ def check(
     networks = len(options["widths"]) * options["seeds"]
     with Display(networks, "finite networks", sys.stderr) as display:
         result = run_check(
-            _load(program, function, settings), progress=lambda done, _: display.step(done, {}), **options
+            load_program(program, function, settings), progress=lambda done, _: display.step(done, {}), **options
         )
     if plot is not None:
         from tpc.report.plots import convergence, save
@@ -381,30 +375,7 @@ def data_verify(name: str, data_dir: Path | None, as_json: bool) -> None:
         print_checks(rows)
     bad = sum(not row.ok for row in rows)
     if bad or not rows:
-        raise UserError(
-            f"{bad} of {len(rows)} files of {name} cannot be used." if rows else f"{name} is not there."
-        )
-
-
-def _derive(path: Path, function: str | None, settings: tuple[tuple[str, Any], ...], limit: str) -> Any:
-    import tpc
-
-    return tpc.compile(_load(path, function, settings), limit=limit)
-
-
-def _load(path: Path, function: str | None, settings: tuple[tuple[str, Any], ...]) -> Any:
-    import tpc
-
-    return tpc.load(path, function=function, **dict(settings))
-
-
-def _default_program() -> Path:
-    if not DEFAULT_PROGRAM.is_file():
-        raise click.UsageError(
-            f"no PROGRAM given, and the default {DEFAULT_PROGRAM} is not in {Path.cwd()}. Give the path of a "
-            "program, or run the command where programs/ lies."
-        )
-    return DEFAULT_PROGRAM
+        raise UserError(f"{bad} of {len(rows)} files of {name} cannot be used." if rows else f"{name} is not there.")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -49,11 +50,11 @@ class Atoms:
     def nbytes(self) -> int:
         """Bytes of all stored rows."""
         row = sum(math.prod(w) for w in self.widths.values()) * self.dtype.itemsize
-        return self._count * (row + (16 if self.per_atom else 0))
+        return int(self._count * (row + (16 if self.per_atom else 0)))
 
     # --- growing -----------------------------------------------------------------------------------------------
 
-    def extend(self, scale: float = 1.0, velocity: float = 0.0, **columns: Array) -> None:
+    def extend(self, columns: Mapping[str, Array], scale: float = 1.0, velocity: float = 0.0) -> None:
         """Store rows; arrays may have several batch axes, which are flattened."""
         flat = {n: np.asarray(columns[n]).reshape(-1, *w) for n, w in self.widths.items()}
         total = len(next(iter(flat.values())))
@@ -77,10 +78,10 @@ class Atoms:
     def append(self, rate: float, clip: float, **columns: Array) -> None:
         """Gradient concatenation: coefficients -rate·clip·A (Yang, Santacroce, Hu 2022, §4)."""
         if self.per_atom:
-            self.extend(-rate * clip, clip, **columns)
+            self.extend(columns, -rate * clip, clip)
             return
         columns["A"] = columns["A"] * self._typed(-rate * clip / self.scale)
-        self.extend(**columns)
+        self.extend(columns)
 
     def age(self, rate: float, keep: float, momentum: float) -> None:
         """Weight decay and momentum of the atoms already stored: m ← μ m, W ← keep·W - rate·m."""
@@ -111,7 +112,7 @@ class Atoms:
     # --- reading -----------------------------------------------------------------------------------------------
 
     def _filled(self, k: int) -> int:
-        return min(self.rows, self._count - k * self.rows)
+        return int(min(self.rows, self._count - k * self.rows))
 
     def blocks(self, columns: tuple[str, ...], size: int) -> list[tuple[Array, ...]]:
         """Views of at most `size` rows of the named columns; "scale" is the per-atom scale."""
@@ -149,7 +150,9 @@ class Atoms:
         }
         stored["scale"] = np.asarray(self.scale)
         if self.per_atom:
-            stored["scales"] = np.concatenate([s[: self._filled(k)] for k, s in enumerate(self._scales)] or [np.empty(0)])
+            stored["scales"] = np.concatenate(
+                [s[: self._filled(k)] for k, s in enumerate(self._scales)] or [np.empty(0)]
+            )
             stored["velocities"] = np.concatenate(
                 [s[: self._filled(k)] for k, s in enumerate(self._velocities)] or [np.empty(0)]
             )
@@ -159,7 +162,7 @@ class Atoms:
     def restore(cls, stored: Mapping[str, Array], widths: Mapping[str, tuple[int, ...]], dtype: Any) -> Atoms:
         """The inverse of `dump`."""
         made = cls(widths, dtype, momentum="scales" in stored)
-        made.extend(**{n: stored[n] for n in widths})
+        made.extend({n: stored[n] for n in widths})
         made.scale = float(stored["scale"])
         for name, parts in (("scales", made._scales), ("velocities", made._velocities)):
             for k, part in enumerate(parts):
@@ -219,7 +222,7 @@ def over_blocks(
     workers = threads()
     count = min(workers.count, len(parts))
     bounds = [len(parts) * i // count for i in range(count + 1)]
-    shares = workers.run([_job(block, parts[a:b]) for a, b in zip(bounds, bounds[1:])])
+    shares = workers.run([_job(block, parts[a:b]) for a, b in pairwise(bounds)])
     total = shares[0]
     for share in shares[1:]:
         for t, s in zip(total, share):
@@ -270,7 +273,11 @@ def rsqrt(x: Array, out: Array | None = None) -> Array:
 
 def step(x: Array, out: Array | None = None) -> Array:
     """1 where x > 0, else 0"""
-    return np.greater(x, 0, out=out, casting="unsafe") if out is not None else (np.asarray(x) > 0).astype(np.asarray(x).dtype)
+    return (
+        np.greater(x, 0, out=out, casting="unsafe")
+        if out is not None
+        else (np.asarray(x) > 0).astype(np.asarray(x).dtype)
+    )
 
 
 def relu(x: Array, out: Array | None = None) -> Array:
@@ -316,13 +323,13 @@ def tabulated(phi: str, psi: str) -> Callable[[Array, Array, Array], Array]:
     if table is None:
         raise ValueError(f"V[{phi}, {psi}] has a closed form and no table")
     single = table.truncated(SINGLE_TOLERANCE)
-    flipped = {
-        id(t): replace(t, parts=tuple((w, part.mirrored()) for w, part in t.parts)) for t in (table, single)
-    }
+    flipped = {id(t): replace(t, parts=tuple((w, part.mirrored()) for w, part in t.parts)) for t in (table, single)}
 
     def evaluate(p: Array, q: Array, c: Array) -> Array:
         chosen = single if np.asarray(c).dtype == np.float32 else table
-        if np.ndim(p) == 2 and np.shape(p)[0] == 1 and np.shape(q)[0] > 1:  # one matrix product per order this way round
+        if (
+            np.ndim(p) == 2 and np.shape(p)[0] == 1 and np.shape(q)[0] > 1
+        ):  # one matrix product per order this way round
             return flipped[id(chosen)](q, p, c).astype(np.asarray(c).dtype)
         return chosen(p, q, c).astype(np.asarray(c).dtype)
 

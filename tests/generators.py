@@ -55,8 +55,9 @@ def networks(draw, nonlinearities=(*HOMOGENEOUS, *SMOOTH)) -> str:
             lines[4] = lines[4].replace("name='embed'", "name='embed', space='stream'")
         inner = biased(f"tpc.dense({activation()}, name={name!r}{space})", name)
         add(f"h = h + {inner}" if residual else f"h = {inner}")
-        if draw(st.sampled_from([False] * 5 + [True])):
-            add("h = h * (1 + tpc.moment(h, h)) ** -0.5")
+        if draw(st.sampled_from([False] * 4 + [True])):
+            inside = draw(st.sampled_from(["h, h", "h, tpc.erf(h)", "tpc.relu(h)", "h, tpc.relu(h)"]))
+            add(f"h = h * (1 + tpc.moment({inside}) ** 2) ** -0.5")
     add(f"f = {biased(f'tpc.readout({activation()}, {CLASSES})', 'readout')}")
     add(f"return {scaled('f')}")
     return "\n".join(lines) + "\n"

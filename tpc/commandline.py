@@ -5,13 +5,19 @@ from __future__ import annotations
 import difflib
 import json
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tpc.errors import InternalError, UserError
 
+if TYPE_CHECKING:
+    from tpc.compiler import Limit
+    from tpc.program.program import Program
+
+DEFAULT_PROGRAM = Path("programs") / "mlp.py"
 _DEBUG = "tpc.debug"
 
 
@@ -126,9 +132,7 @@ def powers_of_two(text: str) -> list[int]:
         found = [1 << k for k in range(1, 24) if int(low) <= 1 << k <= int(high)]
         if len(found) > 1:
             return found
-    raise click.BadParameter(
-        f"{text!r} is not LOW:HIGH with two or more powers of two between; try 128:4096."
-    )
+    raise click.BadParameter(f"{text!r} is not LOW:HIGH with two or more powers of two between; try 128:4096.")
 
 
 def print_json(record: Any) -> None:
@@ -146,3 +150,27 @@ def write_output(path: Path | None, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, text)
     click.echo(f"wrote {path}")
+
+
+def load_program(path: Path, function: str | None, settings: Iterable[tuple[str, Any]]) -> Program:
+    """Trace the program of a command."""
+    import tpc
+
+    return tpc.load(path, function=function, **dict(settings))
+
+
+def derive(path: Path, function: str | None, settings: Iterable[tuple[str, Any]], limit: str) -> Limit:
+    """Trace the program of a command and take its limit."""
+    import tpc
+
+    return tpc.compile(load_program(path, function, settings), limit=limit)
+
+
+def default_program() -> Path:
+    """programs/mlp.py of the working directory."""
+    if not DEFAULT_PROGRAM.is_file():
+        raise click.UsageError(
+            f"no PROGRAM given, and the default {DEFAULT_PROGRAM} is not in {Path.cwd()}. Give the path of a "
+            "program, or run the command where programs/ lies."
+        )
+    return DEFAULT_PROGRAM

@@ -98,10 +98,11 @@ def summary(limit: Limit) -> str:
     matrices = sum(isinstance(n, Matrix) for n in nodes)
     finite = len(nodes) - len(vectors) - matrices
     lines = [
-        f"{program.name}: {len(nodes)} lines ({gaussian} G-vectors, {len(vectors) - gaussian} X-vectors, {matrices} matrices, "
-        f"{finite} scalars) over the spaces {', '.join(program.spaces)}",
+        f"{program.name}: {len(nodes)} lines ({gaussian} G-vectors, {len(vectors) - gaussian} X-vectors, "
+        f"{matrices} matrices, {finite} scalars) over the spaces {', '.join(program.spaces)}",
         f"with backward pass and projection: {len(limit.trained().nodes)} lines",
-        f"{limit.kind}-limit: {len(graph.nodes)} tensors, {sum(isinstance(n, Kernel) for n in graph.nodes)} kernel evaluations",
+        f"{limit.kind}-limit: {len(graph.nodes)} tensors, "
+        f"{sum(isinstance(n, Kernel) for n in graph.nodes)} kernel evaluations",
         "",
         "parameters",
     ]
@@ -111,7 +112,11 @@ def summary(limit: Limit) -> str:
         v = kernel(phi, psi)
         form = "numeric" if v.plain is None else sp.sstr(v.plain)
         lines.append(f"  V[{phi}, {psi}](p, q, c) = {form}")
-    lines += ["", "cost of a step: rank r, batch b, M atoms per kernel matrix", *(f"  {line}" for line in _costs(graph))]
+    lines += [
+        "",
+        "cost of a step: rank r, batch b, M atoms per kernel matrix",
+        *(f"  {line}" for line in _costs(graph)),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -120,7 +125,9 @@ def _parameter(updates: tuple[object, ...]) -> str:
     for u in updates:
         if isinstance(u, Append):
             s = u.store
-            columns = ", ".join(f"{c.name}[{', '.join(map(str, c.axes))}]" for c in (s.coefficients, *s.columns, *s.thetas))
+            columns = ", ".join(
+                f"{c.name}[{', '.join(map(str, c.axes))}]" for c in (s.coefficients, *s.columns, *s.thetas)
+            )
             unit = ", unit rows" if s.degree is not None else ""
             shown.append(f"atoms {s.fn}: {columns}{unit}; every step appends the batch")
         else:
@@ -135,8 +142,13 @@ def _costs(graph: LimitGraph) -> list[str]:
     for s in graph.stores:
         wide = any(a.role == "rank" for a in s.coefficients.axes)
         outputs = "r" if wide else str(next((a.size for a in s.coefficients.axes[1:]), 1))
+        width = len(s.columns)
         lines.append(
-            f"{s.name:<14} memory M·({len(s.columns)}r + {outputs}) numbers, read twice; about 2·b·M·({2 * len(s.columns)}r + 2·{outputs}) "
-            f"multiply-adds; M grows by b"
+            f"{s.name:<14} memory M·({_times(width)}r + {outputs}) numbers, read twice; "
+            f"about 2·b·M·({_times(2 * width)}r + 2·{outputs}) multiply-adds; M grows by b"
         )
     return lines
+
+
+def _times(n: int) -> str:
+    return "" if n == 1 else str(n)

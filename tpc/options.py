@@ -37,9 +37,7 @@ def debug_option(command: Command) -> Command:
 
 def json_option(command: Command) -> Command:
     """--json, for scripts."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(
-        command
-    )
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(command)
 
 
 def program_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -56,9 +54,7 @@ def program_options(command: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             help="A keyword argument of the program.",
         ),
-        click.option(
-            "--function", metavar="NAME", help="Which function, when the file holds several networks."
-        ),
+        click.option("--function", metavar="NAME", help="Which function, when the file holds several networks."),
     ):
         command = option(command)
     return command
@@ -69,13 +65,9 @@ def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
     from_one = click.IntRange(min=1)
     positive = click.FloatRange(min=0, min_open=True)
     options = (
-        click.option(
-            "--data", default="digits", show_default=True, metavar="NAME", help="digits or cifar10."
-        ),
+        click.option("--data", default="digits", show_default=True, metavar="NAME", help="digits or cifar10."),
         click.option("--data-dir", type=click.Path(file_okay=False), help="Where the data set lies."),
-        click.option(
-            "--limit-train-size", type=from_one, metavar="N", help="Train on the first N samples only."
-        ),
+        click.option("--limit-train-size", type=from_one, metavar="N", help="Train on the first N samples only."),
         click.option(
             "--backend",
             default="numpy",
@@ -83,12 +75,8 @@ def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="NAME",
             help="What computes: numpy.",
         ),
-        click.option(
-            "--rank", type=from_one, default=100, show_default=True, help="Dimension r of the latents."
-        ),
-        click.option(
-            "--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True
-        ),
+        click.option("--rank", type=from_one, default=100, show_default=True, help="Dimension r of the latents."),
+        click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True),
         click.option(
             "--mode",
             type=click.Choice(["exact"]),
@@ -123,14 +111,10 @@ def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             help="Multiply --clip by FACTOR after EPOCH epochs.",
         ),
-        click.option(
-            "--clip-mode", type=click.Choice(["param", "global"]), default="param", show_default=True
-        ),
+        click.option("--clip-mode", type=click.Choice(["param", "global"]), default="param", show_default=True),
         click.option("--weight-decay", type=click.FloatRange(min=0), default=0.0, show_default=True),
         click.option("--decay-follows-lr-mult", is_flag=True, help="Multiply the decay by --lr-mult, too."),
-        click.option(
-            "--momentum", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True
-        ),
+        click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True),
         click.option("--loss", type=click.Choice(LOSSES), default=LOSSES[0], show_default=True),
         click.option(
             "--seed",
@@ -139,12 +123,8 @@ def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Decides initialization and order.",
         ),
-        click.option(
-            "--checkpoint-steps", type=from_one, metavar="N", help="Write a checkpoint every N steps."
-        ),
-        click.option(
-            "--checkpoint-seconds", type=positive, default=300.0, show_default=True, help="… and this often."
-        ),
+        click.option("--checkpoint-steps", type=from_one, metavar="N", help="Write a checkpoint every N steps."),
+        click.option("--checkpoint-seconds", type=positive, default=300.0, show_default=True, help="… and this often."),
     )
     for option in reversed(options):
         command = option(command)

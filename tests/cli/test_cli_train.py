@@ -120,9 +120,7 @@ def test_resume_refuses_what_would_make_it_another_run(finished):
 def test_kill_9_and_resume_equals_an_uninterrupted_run(finished, tmp_path):
     path, _ = finished
     run = tmp_path / "killed"
-    process = tpc_process(
-        "train", MLP, *QUICK, "--epochs", 2, "--out", run, "--no-report", "--checkpoint-steps", 1
-    )
+    process = tpc_process("train", MLP, *QUICK, "--epochs", 2, "--out", run, "--no-report", "--checkpoint-steps", 1)
     while process.poll() is None and len(_steps(run)) < 15:
         time.sleep(0.001)
     process.kill()

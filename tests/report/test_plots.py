@@ -42,7 +42,7 @@ def test_training_curves_of_a_run_without_epochs():
 def test_smoothing_keeps_the_mean_and_bounds_the_points():
     x, y = np.arange(1, 10_001), np.random.default_rng(0).standard_normal(10_000)
     at, means = plots.smooth(x, y)
-    assert len(at) == len(means) == 300
+    assert len(at) == len(means) == 100
     assert at[-1] == 10_000
     widths = np.diff(at, prepend=0)
     assert np.average(means, weights=widths) == pytest.approx(y.mean())

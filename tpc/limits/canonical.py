@@ -67,9 +67,7 @@ class Canonical:
             case _:
                 yield sp.Integer(1), (x,), ()
 
-    def _multiplied(
-        self, factors: tuple[Tensor, ...], over: Axes
-    ) -> Iterable[Monomial]:
+    def _multiplied(self, factors: tuple[Tensor, ...], over: Axes) -> Iterable[Monomial]:
         free = union(*(f.axes for f in factors))
         for choice in product(*(self._expand(f) for f in factors)):
             number: sp.Expr = sp.Integer(1)
@@ -113,11 +111,14 @@ class Canonical:
             shown = {**names, **colour}
             texts = [self._text(f, shown) for f in factors]
             colour = {
-                a: f"?{a.base}<" + ";".join(sorted(t for f, t in zip(factors, texts) if a in f.axes)) + ">" for a in over
+                a: f"?{a.base}<" + ";".join(sorted(t for f, t in zip(factors, texts) if a in f.axes)) + ">"
+                for a in over
             }
             ranks = {c: k for k, c in enumerate(sorted(set(colour.values())))}
             colour = {a: f"?{a.base}{ranks[c]}" for a, c in colour.items()}
-        return " ".join(sorted(self._text(f, {**names, **colour}) for f in factors)) + f" over {sorted(colour.values())}"
+        return (
+            " ".join(sorted(self._text(f, {**names, **colour}) for f in factors)) + f" over {sorted(colour.values())}"
+        )
 
     def _text(self, x: Tensor, names: dict[Axis, str]) -> str:
         used = tuple((a, names[a]) for a in self._scope(x) if a in names)

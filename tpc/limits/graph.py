@@ -62,7 +62,7 @@ class Kernel(Tensor):
 
 @node
 class Expectation(Tensor):
-    """E fn(u0, u1, …) for three or more jointly Gaussian variables; `grams` is the upper triangle of their covariance."""
+    """E fn(u0, u1, …) for three or more jointly Gaussian variables; `grams` is their covariance's upper triangle."""
 
     fn: Expr
     grams: tuple[Tensor, ...]
@@ -76,7 +76,8 @@ def rank_axis(x: Tensor) -> Axis:
     found = [a for a in x.axes if a.role == "rank"]
     if len(found) != 1:
         raise InternalError(f"a latent has one rank axis, {x!r} has {len(found)}")
-    return found[0]
+    axis: Axis = found[0]
+    return axis
 
 
 def _place(x: Tensor) -> tuple[bool, int, tuple[str, ...]]:
@@ -189,7 +190,7 @@ class Store:
 
 @dataclass(frozen=True)
 class Append:
-    """Gradient concatenation: for every index of `batch`, store an atom with coefficient -η·(learning rates)·coefficient."""
+    """Gradient concatenation: for every index of `batch`, store an atom with coefficient -η·mult·coefficient."""
 
     store: Store
     coefficient: Tensor

@@ -35,7 +35,11 @@ def document(graph: LimitGraph) -> str:
     lines += [r"\subsection*{Kernels}", r"\begin{align}"]
     lines += [" \\\\\n".join(_kernel(phi, psi) for phi, psi in graph.kernels), r"\end{align}"]
     lines += [r"\subsection*{Update rules}", r"\begin{align}"]
-    lines += [" \\\\\n".join(writer.update(u) for _, us in graph.updates for u in us), r"\end{align}", r"\end{document}"]
+    lines += [
+        " \\\\\n".join(writer.update(u) for _, us in graph.updates for u in us),
+        r"\end{align}",
+        r"\end{document}",
+    ]
     return "\n".join(lines) + "\n"
 
 

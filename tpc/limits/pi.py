@@ -16,9 +16,9 @@ import sympy as sp
 from sympy import Expr
 
 from tpc.errors import InternalError, ProgramError
+from tpc.gaussian.kernel import kernel
 from tpc.limits.expect import expectation
 from tpc.limits.graph import Accumulate, Append, LimitGraph, State, Store, Update, gram
-from tpc.gaussian.kernel import kernel
 from tpc.passes.normal import Normaliser, Term
 from tpc.passes.project import PREFIX, outers
 from tpc.program import ir, tensor
@@ -27,7 +27,7 @@ from tpc.program.functions import X, argument
 from tpc.program.ir import Matrix, Vector, theta
 from tpc.program.node import Node, rebuild
 from tpc.program.program import AnyWeight, Program
-from tpc.program.tensor import ONE, Tensor
+from tpc.program.tensor import ONE, Add, Contract, Tensor, Weight
 
 
 @dataclass(frozen=True)
@@ -123,12 +123,12 @@ class PiLimit:
                 if isinstance(n, ir.MatMul) and n.matrix is w:
                     sources.append(n.x)
                 elif isinstance(n, ir.Moment) and n.fn == ir.PRODUCT and w in n.xs:
-                    sources.append(n.xs[1 - n.xs.index(w)])  # type: ignore[arg-type]  # w is a vector here
+                    sources += [x for x in n.xs if x is not w]
         for x in sources:
             for t in self.normal.summands(x) if x is grad else self.normal.terms(x):
                 if t.leaves:
                     raise ProgramError(
-                        f"the gradient of {w.name!r} is a product with a sum of stored atoms, which cannot be stored as atoms",
+                        f"the gradient of {w.name!r} joins sums of stored atoms, and cannot be stored as atoms itself",
                         self.program.where(x),
                         f"apply a nonlinearity of G-vectors before {w.name!r}",
                     )
@@ -177,15 +177,15 @@ class PiLimit:
         return made
 
     @_tensor.register
-    def _(self, n: tensor.Weight) -> Tensor:
+    def _(self, n: Weight) -> Tensor:
         return self._state(n)
 
     @_tensor.register
-    def _(self, n: tensor.Contract) -> Tensor:
+    def _(self, n: Contract) -> Tensor:
         return tensor.contract((self.tensor(f) for f in n.factors), n.over)
 
     @_tensor.register
-    def _(self, n: tensor.Add) -> Tensor:
+    def _(self, n: Add) -> Tensor:
         return tensor.add(self.tensor(t) for t in n.terms)
 
     @_tensor.register
@@ -274,9 +274,8 @@ class PiLimit:
 
     def _leaf(self, x: Vector) -> list[LimitTerm]:
         """An X-leaf as Σ_m a_m X_m."""
-        pairs: dict[Axis, Axis] = {}
-        if isinstance(x, ir.RenameVector):
-            x, pairs = x.arg, dict(x.pairs)
+        pairs: dict[Axis, Axis] = dict(x.pairs) if isinstance(x, ir.RenameVector) else {}
+        x = x.arg if isinstance(x, ir.RenameVector) else x
         made = []
         if isinstance(x, ir.VectorWeight):  # v = (1/n) Aᵀ X
             for s in self.stores[x.name]:

@@ -32,7 +32,9 @@ def update_line(u: Update, names: Names) -> str:
     """The update rule of a weight; η is the learning rate times the weight's multiplier, λ its decay."""
     if isinstance(u, Accumulate):
         return f"update {u.state.name} <- (1 - ηλ) {u.state.name} - η {names[u.gradient]}"
-    stored = [f"{c.name} <- [{c.name}; {'unit ' if c.unit else ''}{names[t]}]" for c, t in zip(u.store.columns, u.columns)]
+    stored = [
+        f"{c.name} <- [{c.name}; {'unit ' if c.unit else ''}{names[t]}]" for c, t in zip(u.store.columns, u.columns)
+    ]
     stored += [f"{c.name} <- [{c.name}; {names[t]}]" for c, t in zip(u.store.thetas, u.thetas)]
     coefficient = names[u.coefficient]
     if u.store.degree:
@@ -56,11 +58,11 @@ def update_listing(graph: LimitGraph) -> str:
         f"update rules of the {graph.limit}-limit of {graph.name}",
         "η: learning rate times the weight's multiplier, λ: weight decay; momentum and clipping scale the new terms",
     ]
-    lines += [f"{names[n]} : {_type(n)} = {equation(n, names)}" for n in graph.nodes if n in needed and names.is_line(n)]
-    lines += [update_line(u, names) for _, updates in graph.updates for u in updates]
     lines += [
-        f"|grad {weight}|^2 = {names[t]} = {equation(t, names)}" for weight, t in graph.norms if names.is_line(t)
+        f"{names[n]} : {_type(n)} = {equation(n, names)}" for n in graph.nodes if n in needed and names.is_line(n)
     ]
+    lines += [update_line(u, names) for _, updates in graph.updates for u in updates]
+    lines += [f"|grad {weight}|^2 = {names[t]} = {equation(t, names)}" for weight, t in graph.norms if names.is_line(t)]
     return "\n".join(lines) + "\n"
 
 

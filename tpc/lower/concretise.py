@@ -125,7 +125,8 @@ class Concretiser:
         return tensor.contract((tensor.Constant(number), value))
 
     def _expectation(self, x: Expectation) -> Tensor:
-        from tpc.gaussian import expectation, gram as gram_symbol
+        from tpc.gaussian import expectation
+        from tpc.gaussian import gram as gram_symbol
         from tpc.limits.graph import upper_triangle
 
         pairs = upper_triangle(len(x.grams))

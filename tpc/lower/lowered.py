@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tpc.limits.graph import Accumulate, Append, LimitGraph, Update
+from tpc.limits.graph import Accumulate, LimitGraph, Update
 from tpc.lower.concretise import Concretiser
 from tpc.lower.plan import Planner
 from tpc.lower.schedule import Function, Loop, schedule
@@ -118,5 +118,3 @@ def saved_keys(lowered: Lowered) -> tuple[str, ...]:
     """For every argument of `norms`, its key among the outputs of `gradients` ("x" and "y" are data)."""
     names = {t: name for name, t in lowered.gradients.outputs}
     return tuple(i.name if isinstance(i, Input) else names[i] for i in lowered.norms.inputs)
-
-

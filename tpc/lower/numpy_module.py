@@ -38,7 +38,7 @@ def _update(lowered: Lowered) -> str:
     """W ← decay·W - rate·∇ for every weight; stores append their gradient instead."""
     lines = [
         "def update(state, gradients, rate, clip, keep, momentum):",
-        '    """Change the state by one step. By weight: rate = η·multiplier, clip = the clipping factor, keep = 1 - ηλ."""',
+        '    """Change the state by one step. Per weight: rate = η·mult, clip = clipping factor, keep = 1 - ηλ."""',
     ]
     aged: set[str] = set()
     for u in lowered.updates:

@@ -13,7 +13,7 @@ from tpc.lower.schedule import Function, Loop
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, union
 from tpc.program.functions import argument
-from tpc.program.node import topological
+from tpc.program.node import Node, topological
 from tpc.program.tensor import Constant, Contract, Tensor
 
 _INFIX = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
@@ -21,7 +21,8 @@ _UFUNC = {
     "add": "np.add", "subtract": "np.subtract", "multiply": "np.multiply", "divide": "np.divide", "power": "np.power",
     "negative": "np.negative", "square": "np.square", "sqrt": "np.sqrt", "reciprocal": "np.reciprocal", "exp": "np.exp",
     "log": "np.log", "sin": "np.sin", "cos": "np.cos", "tanh": "np.tanh", "abs": "np.abs", "sign": "np.sign",
-    "arccos": "np.arccos", "arcsin": "np.arcsin", "arctan2": "np.arctan2", "maximum": "np.maximum", "minimum": "np.minimum",
+    "arccos": "np.arccos", "arcsin": "np.arcsin", "arctan2": "np.arctan2", "maximum": "np.maximum",
+    "minimum": "np.minimum",
     "sinh": "np.sinh", "cosh": "np.cosh", "asinh": "np.arcsinh", "log1p": "np.log1p", "expm1": "np.expm1",
     "rsqrt": "rt.rsqrt", "erf": "rt.erf", "erfc": "rt.erfc", "step": "rt.step", "relu": "rt.relu", "clip1": "rt.clip1",
     "softplus": "rt.softplus", "dawson": "rt.dawson",
@@ -74,6 +75,10 @@ class NumpyPrinter:
                 prefix = "k"
             self._names[x] = self._fresh(getattr(x, "name", prefix))
         return self._names[x]
+
+    def _named(self, n: Node) -> str:
+        """The name a node has by now, if any."""
+        return self._names.get(n, "") if isinstance(n, Tensor) else ""
 
     def _value(self, x: Tensor) -> Value:
         if isinstance(x, Constant):
@@ -206,8 +211,8 @@ class NumpyPrinter:
                 first = self._permuted(self._name(a), layout(a.axes), (*left, *shared))
                 second = self._permuted(self._name(b), layout(b.axes), (*shared, *right))
                 return f"{first} @ {second}"
-            places = [[layout(t.axes).index(axis) for axis in shared] for t in (a, b)]
-            whole = f"np.tensordot({self._name(a)}, {self._name(b)}, {places})"
+            summed = [[layout(t.axes).index(axis) for axis in shared] for t in (a, b)]
+            whole = f"np.tensordot({self._name(a)}, {self._name(b)}, {summed})"
             return self._permuted(whole, (*left, *right), want)
         letters = {axis: ascii_letters[k] for k, axis in enumerate(union(a.axes, b.axes))}
         spec = ",".join("".join(letters[i] for i in layout(t.axes)) for t in (a, b))
@@ -224,7 +229,9 @@ class NumpyPrinter:
             yield f"    {line}"
         columns = ", ".join(f'"{column_of(s, loop.atom)}"' for s in loop.states)
         target = ", ".join(results) + ("," if len(results) == 1 else "")
-        rows = next((f"{self._name(c)}.shape[0]" for c in loop.captured if c.axes and layout(c.axes)[0].base == "sample"), "1")
+        rows = next(
+            (f"{self._name(c)}.shape[0]" for c in loop.captured if c.axes and layout(c.axes)[0].base == "sample"), "1"
+        )
         assert captured or rows
         yield f'{target} = rt.over_blocks(block{index}, state["{loop.atom.base}"], ({columns},), {rows})'
 
@@ -272,10 +279,10 @@ class NumpyPrinter:
         for position, (_, what, _) in enumerate(lines):
             operands = what.args if isinstance(what, Operation) else what.operands
             for a in operands:
-                last[a.name if isinstance(a, Value) else self._names.get(a, "")] = position  # type: ignore[arg-type]
+                last[a.name if isinstance(a, Value) else self._named(a)] = position
         for s in loop.sums:
             for n in s.operands:
-                last[self._names.get(n, "")] = len(lines)  # type: ignore[arg-type]
+                last[self._named(n)] = len(lines)
         return last
 
     # --- the function ------------------------------------------------------------------------------------------
@@ -292,9 +299,10 @@ class NumpyPrinter:
         """The source of the function."""
         arguments = ", ".join(["state", *(self._name(i) for i in self._function.inputs)])
         lines = []
-        for s in self._states():
-            attribute = f'state["{s.name.removesuffix(".scale")}"].scale' if s.name.endswith(".scale") else f'state["{s.name}"]'
-            lines.append(f"{self._name(s)} = {attribute}")
+        for state in self._states():
+            store = state.name.removesuffix(".scale")
+            attribute = f'state["{store}"]' + ("" if store == state.name else ".scale")
+            lines.append(f"{self._name(state)} = {attribute}")
         loops = 0
         for s in self._function.steps:
             if isinstance(s, Loop):

@@ -48,13 +48,15 @@ def schedule(name: str, outputs: Mapping[str, Tensor], given: Iterable[Tensor] =
         depth[n] = max(below, default=0) + (1 if _is_reduction(n) else 0)
         if len(atoms_in(n.axes)) > 1:
             raise UserError(
-                f"{name} needs a product of two sums over stored atoms ({', '.join(a.name for a in atoms_in(n.axes))}), "
+                f"{name} needs a product of two sums over atoms ({', '.join(a.name for a in atoms_in(n.axes))}), "
                 "which grows with the square of their number. Remove the moment that joins two trained weights."
             )
     steps: list[Tensor | Loop] = []
     for level in range(max(depth.values(), default=0) + 1):
         steps += _loops([n for n in order if _is_reduction(n) and depth[n] == level], set(given))
-        steps += [n for n in order if depth[n] == level and not _is_reduction(n) and not atoms_in(n.axes) and n not in given]
+        steps += [
+            n for n in order if depth[n] == level and not _is_reduction(n) and not atoms_in(n.axes) and n not in given
+        ]
     inputs = given + tuple(n for n in order if isinstance(n, tensor.Input) and n not in given)
     steps = [s for s in steps if not isinstance(s, tensor.Input | tensor.Constant | State)]
     return Function(name, inputs, tuple(steps), tuple(outputs.items()))

@@ -17,7 +17,7 @@ from tpc.program.axes import Axes, union, without
 from tpc.program.functions import argument
 from tpc.program.ir import Matrix, Vector
 from tpc.program.node import Node, topological
-from tpc.program.program import AnyWeight, Program
+from tpc.program.program import Program
 from tpc.program.tensor import ONE, Tensor
 
 Flow = Iterator[tuple[Node, Node]]  # (operand, its share of the cotangent)

@@ -18,6 +18,7 @@ from tpc.program import ir, tensor
 from tpc.program.axes import Axes, Axis, fresh, union
 from tpc.program.functions import argument
 from tpc.program.ir import Vector, theta
+from tpc.program.node import Node
 from tpc.program.program import Program
 from tpc.program.tensor import ONE, Tensor
 
@@ -36,8 +37,8 @@ class Term:
     @property
     def axes(self) -> Axes:
         """Free and bound axes."""
-        parts = (*self.gs, *self.thetas, *self.leaves)
-        return union(self.coefficient.axes, *(p.axes for p in parts), self.over)
+        vectors, scalars = (*self.gs, *self.leaves), (self.coefficient, *self.thetas)
+        return union(*(s.axes for s in scalars), *(v.axes for v in vectors), self.over)
 
     @property
     def is_plain(self) -> bool:
@@ -87,7 +88,7 @@ class Normaliser:
         for t in self.terms(x.arg):
             yield renamed(freshened(t, union(new.values(), x.arg.axes)), new)
 
-    def applied(self, fn: Expr, xs: Sequence[Vector], thetas: Sequence[Tensor], at: tensor.Node) -> list[Term]:
+    def applied(self, fn: Expr, xs: Sequence[Vector], thetas: Sequence[Tensor], at: Node) -> list[Term]:
         """The terms of fn(xs; thetas)."""
         gathered = _Gathered(thetas)
         free: Axes = union(*(x.axes for x in xs), *(t.axes for t in thetas))
@@ -109,9 +110,7 @@ class Normaliser:
                 out.append(_multiplied(factor, gathered.copy(), combination, free))
         return out
 
-    def _monomials(
-        self, fn: Expr, ws: list[sp.Symbol], at: tensor.Node
-    ) -> Iterator[tuple[Expr, tuple[int, ...]]]:
+    def _monomials(self, fn: Expr, ws: list[sp.Symbol], at: Node) -> Iterator[tuple[Expr, tuple[int, ...]]]:
         if not ws:
             yield fn, ()
             return

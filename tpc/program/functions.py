@@ -19,7 +19,7 @@ def argument(i: int) -> Symbol:
     return Symbol(f"u{i}", real=True)
 
 
-class relu(Function):  # noqa: N801 - printed by this name
+class relu(Function):
     """max(x, 0)"""
 
     nargs = 1
@@ -35,7 +35,7 @@ class relu(Function):  # noqa: N801 - printed by this name
         return True
 
 
-class step(Function):  # noqa: N801
+class step(Function):
     """1 where x > 0, else 0"""
 
     nargs = 1
@@ -51,7 +51,7 @@ class step(Function):  # noqa: N801
         return True
 
 
-class sign(Function):  # noqa: N801
+class sign(Function):
     """-1, 0 or 1"""
 
     nargs = 1
@@ -67,7 +67,7 @@ class sign(Function):  # noqa: N801
         return True
 
 
-class absolute(Function):  # noqa: N801
+class absolute(Function):
     """|x|"""
 
     nargs = 1
@@ -89,7 +89,7 @@ def to_relu_basis(expr: Expr) -> Expr:
     return expr.replace(sign, lambda x: 2 * step(x) - 1)
 
 
-def leaky_relu(x: Expr, slope: Any = sp.Rational(1, 100)) -> Expr:
+def leaky_relu(x: Expr, slope: Any = 0.01) -> Expr:
     """x where x > 0, else slope·x, as the linear combination slope·x + (1 - slope)·relu(x)."""
     slope = sp.nsimplify(slope, rational=True)
     return slope * x + (1 - slope) * relu(x)
@@ -110,7 +110,7 @@ def silu(x: Expr) -> Expr:
     return x * sigmoid(x)
 
 
-class softplus(Function):  # noqa: N801
+class softplus(Function):
     """log(1 + e^x)"""
 
     nargs = 1

@@ -14,7 +14,7 @@ from sympy import Expr
 from tpc.errors import InternalError
 from tpc.program.axes import Axes, Axis, Space, union, without
 from tpc.program.functions import argument
-from tpc.program.node import Node, cached, node
+from tpc.program.node import Node, kept, node
 from tpc.program.tensor import ONE, Constant, Tensor, is_number
 
 
@@ -32,14 +32,14 @@ class Vector(Node):
     def space(self) -> Space:
         raise InternalError(f"{type(self).__name__} has no space")
 
-    @cached
+    @property
     def axes(self) -> Axes:
-        return self._find_axes()
+        return kept(self, "_axes", self._find_axes)
 
-    @cached
+    @property
     def kind(self) -> str:
         """G: a Gaussian vector, in the span of the space's Ω; X: any function of such vectors."""
-        return self._find_kind()
+        return kept(self, "_kind", self._find_kind)
 
     def _find_axes(self) -> Axes:
         raise InternalError(f"{type(self).__name__} has no axes")

@@ -35,7 +35,9 @@ def load(path: str | Path, function: str | None = None, **settings: Any) -> Prog
 
 def _networks(file: Path) -> dict[str, Callable[..., Any]]:
     if not file.is_file():
-        raise UsageError(f"expected a program file, found none at {file}. A program is a Python file such as programs/mlp.py.")
+        raise UsageError(
+            f"expected a program file, found none at {file}. A program is a Python file such as programs/mlp.py."
+        )
     try:
         linecache.checkcache(str(file))
         names = runpy.run_path(str(file))
@@ -59,11 +61,15 @@ def _pick(found: dict[str, Callable[..., Any]], function: str | None, file: Path
     listed = ", ".join(found) or "none"
     if function is not None:
         if function not in found:
-            raise UsageError(f"{file} has no network named {function!r}; it has: {listed}.{_did_you_mean(function, found)}")
+            raise UsageError(
+                f"{file} has no network named {function!r}; it has: {listed}.{_did_you_mean(function, found)}"
+            )
         return found[function]
     if not found:
         raise ProgramError(
-            "expected one network (a public function of x), found none", SourceLine(str(file), 1), "define one, as programs/mlp.py does"
+            "expected one network (a public function of x), found none",
+            SourceLine(str(file), 1),
+            "define one, as programs/mlp.py does",
         )
     if len(found) > 1:
         second = list(found.values())[1]
@@ -95,11 +101,14 @@ def _check_settings(network: Callable[..., Any], settings: dict[str, Any], file:
         default = valid[name].default
         if isinstance(default, bool | int | float | str) and not _compatible(value, default):
             raise UsageError(
-                f"setting {name} of {network.__name__} expects {type(default).__name__} (default {default!r}), got {value!r}."
+                f"setting {name} of {network.__name__} expects {type(default).__name__} (default {default!r}), "
+                f"got {value!r}."
             )
     missing = [n for n, p in valid.items() if p.default is p.empty and n not in settings]
     if missing:
-        raise UsageError(f"{network.__name__} in {file} needs a value for: {', '.join(missing)}. Give it with --set {missing[0]}=….")
+        raise UsageError(
+            f"{network.__name__} in {file} needs a value for: {', '.join(missing)}. Give it with --set {missing[0]}=…."
+        )
 
 
 def _compatible(value: Any, default: Any) -> bool:
@@ -123,6 +132,8 @@ def _translated(e: Exception, file: Path) -> ProgramError:
         import tpc
 
         return ProgramError(
-            f"unknown operation tpc.{e.name}", where, _did_you_mean(e.name, tpc.__all__).strip() or "tpc.__all__ lists them"
+            f"unknown operation tpc.{e.name}",
+            where,
+            _did_you_mean(e.name or "", tpc.__all__).strip() or "tpc.__all__ lists them",
         )
     return ProgramError(f"{type(e).__name__}: {e}", where)

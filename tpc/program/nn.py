@@ -48,7 +48,7 @@ def _declare(name: str, kind: str, signature: Any) -> None:
     if kind_before != kind or before != signature:
         fail(
             f"layer {name!r} is used again as something else: expected {kind_before} as before, got {kind}"
-            + ("" if kind_before != kind else " with other axes or scale"),
+            + ("" if kind_before != kind else " with other axes, spaces or scale"),
             "give the second layer a name of its own (the same name shares the same weights)",
         )
 
@@ -72,12 +72,10 @@ def dense(x: Any, name: str, *, weight_std: float = 1.0, space: str | None = Non
         return TracedVector(
             out,
             without(x.axes, inner),
-            lambda: ir.LinComb(
-                ((x.build_tensor(), ir.VectorWeight(name, out.resolve(), inner, "input", std), inner),)
-            ),
+            lambda: ir.LinComb(((x.build_tensor(), ir.VectorWeight(name, out.resolve(), inner, "input", std), inner),)),
         )
     v = as_vector(x, "tpc.dense")
-    _declare(name, "a hidden layer", (v.space.root(), std))
+    _declare(name, "a hidden layer", (v.space, std))
     return TracedVector(
         out,
         v.axes,
@@ -95,7 +93,7 @@ def readout(x: Any, classes: int, name: str = "readout", *, weight_std: float = 
         fail(f"the name {name!r} is taken by a hidden layer or its bias", "make the readout before its bias")
     axis = Axis("class" if name == "readout" else f"{name}_class", classes)
     std = _std(weight_std, "weight_std")
-    _declare(name, "a readout", (axis, std))
+    _declare(name, "a readout", (axis, std, v.space))
     f = scalar(
         union(v.axes, (axis,)),
         lambda: ir.moment(
@@ -138,7 +136,7 @@ def rms_norm(h: Any, eps: float = 1e-5) -> TracedVector:
     return v * (moment(v, v) + eps) ** -0.5
 
 
-def _axis_of(s: TracedTensor, axis: str) -> Axis:
+def _axis_of(s: Traced, axis: str) -> Axis:
     for a in s.axes:
         if a.name == axis:
             return a
@@ -162,9 +160,7 @@ def softmax(s: Any, axis: str) -> TracedTensor:
 def total(value: Any, axis: str) -> Any:
     """The sum along a finite axis, of a scalar or of vectors."""
     if isinstance(value, TracedVector):
-        a = next((a for a in value.axes if a.name == axis), None)
-        if a is None:
-            fail(f"expected one of the axes {', '.join(map(str, value.axes)) or '(none)'}, got {axis!r}")
+        a = _axis_of(value, axis)
         return TracedVector(
             value.space,
             without(value.axes, (a,)),
@@ -216,4 +212,20 @@ def _named(name: str) -> Callable[..., TracedVector]:
     return apply
 
 
-NONLINEARITIES = {name: _named(name) for name in F.NAMED}
+identity = _named("identity")
+relu = _named("relu")
+step = _named("step")
+sign = _named("sign")
+abs = _named("abs")
+leaky_relu = _named("leaky_relu")
+erf = _named("erf")
+gelu = _named("gelu")
+sin = _named("sin")
+cos = _named("cos")
+exp = _named("exp")
+tanh = _named("tanh")
+sigmoid = _named("sigmoid")
+silu = _named("silu")
+softplus = _named("softplus")
+elu = _named("elu")
+softsign = _named("softsign")

@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 _interned: WeakValueDictionary[tuple[Any, ...], Node] = WeakValueDictionary()
 
 N = TypeVar("N", bound="type[Node]")
+V = TypeVar("V")
 
 
 class _Interning(type):
@@ -49,30 +50,22 @@ def _collect(value: Any, found: list[Node]) -> None:
             _collect(item, found)
 
 
-class cached(property):  # noqa: N801 - used as a decorator
-    """A property computed once and kept in the slot of its name with an underscore."""
-
-    def __init__(self, compute: Callable[[Any], Any]) -> None:
-        slot = "_" + compute.__name__
-
-        def get(self: Any) -> Any:
-            try:
-                return getattr(self, slot)
-            except AttributeError:
-                value = compute(self)
-                object.__setattr__(self, slot, value)
-                return value
-
-        super().__init__(get, doc=compute.__doc__)
+def kept(node: Node, slot: str, compute: Callable[[], V]) -> V:
+    """A derived value, computed once and kept in a slot of the node."""
+    try:
+        value: V = getattr(node, slot)
+    except AttributeError:
+        value = compute()
+        object.__setattr__(node, slot, value)
+    return value
 
 
 @dataclass_transform(frozen_default=True, eq_default=False)
 def node(cls: N) -> N:
     """Class decorator: a frozen, slotted dataclass compared by identity."""
-    made: N = dataclasses.dataclass(
-        frozen=True, slots=True, weakref_slot=True, eq=False, repr=False
-    )(cls)
-    return made
+    made: Any = dataclasses.dataclass(frozen=True, slots=True, weakref_slot=True, eq=False, repr=False)(cls)
+    typed: N = made
+    return typed
 
 
 def topological(roots: Iterable[Node]) -> list[Node]:

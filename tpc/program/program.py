@@ -9,7 +9,7 @@ from tpc.errors import InternalError, SourceLine
 from tpc.program.axes import Axis
 from tpc.program.ir import LinComb, Matrix, MatrixWeight, Outer, Vector, VectorWeight
 from tpc.program.node import Node, topological
-from tpc.program.tensor import Contract, Input, Tensor, Weight
+from tpc.program.tensor import Contract, Input, Size, Tensor, Weight
 
 AnyWeight = Weight | VectorWeight | MatrixWeight
 
@@ -87,6 +87,8 @@ def axes_in(n: Node) -> Iterator[Axis]:
     """Free and bound axes of a node."""
     if isinstance(n, Tensor | Vector):
         yield from n.axes
+    if isinstance(n, Size):
+        yield n.axis
     if isinstance(n, Contract | Outer):
         yield from n.over
     if isinstance(n, LinComb):

@@ -15,7 +15,7 @@ from sympy import Expr
 from tpc.errors import InternalError
 from tpc.program.axes import Axes, Axis, union, without
 from tpc.program.functions import argument
-from tpc.program.node import Node, cached, node
+from tpc.program.node import Node, kept, node
 
 
 class Tensor(Node):
@@ -23,9 +23,9 @@ class Tensor(Node):
 
     __slots__ = ("_axes",)
 
-    @cached
+    @property
     def axes(self) -> Axes:
-        return self._find_axes()
+        return kept(self, "_axes", self._find_axes)
 
     def _find_axes(self) -> Axes:
         raise InternalError(f"{type(self).__name__} has no axes")

@@ -17,6 +17,7 @@ from tpc.program.expression import parse_expression
 from tpc.program.functions import argument
 from tpc.program.node import Node
 from tpc.program.program import Program
+from tpc.program.tensor import Tensor
 
 
 def listing(program: Program) -> str:
@@ -73,7 +74,7 @@ def type_of(n: Node) -> str:
         return f"{n.kind} {n.space}[{_axes(n.axes)}]"
     if isinstance(n, ir.Matrix):
         return f"matrix {n.out} <- {n.inn}"
-    assert isinstance(n, tensor.Tensor)
+    assert isinstance(n, Tensor)
     return f"scalar[{_axes(n.axes)}]"
 
 
@@ -119,9 +120,7 @@ def operation(n: Node, names: Names) -> str:
         case ir.Nonlin():
             return f"nonlin({n.fn}; {args(n.xs)}" + (f"; {args(n.thetas)})" if n.thetas else ")")
         case ir.LinComb():
-            terms = [
-                (f"sum[{_axes(over)}] " if over else "") + f"{names[c]} * {names[x]}" for c, x, over in n.terms
-            ]
+            terms = [(f"sum[{_axes(over)}] " if over else "") + f"{names[c]} * {names[x]}" for c, x, over in n.terms]
             return f"lincomb({', '.join(terms)})"
         case ir.MatMul():
             return f"matmul({names[n.matrix]}, {names[n.x]})"
@@ -160,7 +159,8 @@ class _Parser:
 
     def parse(self) -> Program:
         name, outputs = "", list[tuple[str, Node]]()
-        for self.line, raw in enumerate(self.lines, 1):
+        for number, raw in enumerate(self.lines, 1):
+            self.line = number
             words = raw.split()
             if not words or words[0].startswith("#"):
                 continue
@@ -213,12 +213,12 @@ class _Parser:
     def axis_list(self, text: str | None) -> Axes:
         return tuple(self.axis(a.strip()) for a in (text or "").split(",") if a.strip())
 
-    def tensors(self, text: str) -> tuple[tensor.Tensor, ...]:
+    def tensors(self, text: str) -> tuple[Tensor, ...]:
         return tuple(self.tensor(a) for a in _split(text))
 
-    def tensor(self, name: str) -> tensor.Tensor:
+    def tensor(self, name: str) -> Tensor:
         found = self.node(name)
-        if not isinstance(found, tensor.Tensor):
+        if not isinstance(found, Tensor):
             raise self.fail(f"expected a scalar, {name!r} is a {type_of(found)}")
         return found
 
@@ -264,20 +264,28 @@ class _Parser:
             "moment": lambda: self.applied(body, ir.Moment),
             "nonlin": lambda: self.applied(body, ir.Nonlin),
             "lincomb": lambda: ir.LinComb(tuple(self.terms(body))),
-            "matmul": lambda: ir.MatMul(*self.two(body, self.matrix, self.vector)),
+            "matmul": lambda: self.matmul(body),
             "transpose": lambda: ir.Transpose(self.matrix(body)),
             "project": lambda: ir.Project(self.vector(body)),
-            "outer": lambda: ir.Outer(*self.two(body, self.vector, self.vector), self.axis_list(over)),
+            "outer": lambda: self.outer(body, over),
         }
         if op not in rules:
             raise self.fail(f"unknown operation {op!r}; expected one of {', '.join(sorted(rules))}, data, weight")
         return rules[op]()
 
-    def two(self, body: str, *kinds: Callable[[str], Node]) -> Iterator[Node]:
+    def two(self, body: str) -> tuple[str, str]:
         parts = _split(body)
-        if len(parts) != len(kinds):
-            raise self.fail(f"expected {len(kinds)} arguments, got {len(parts)}")
-        return (kind(part) for kind, part in zip(kinds, parts))
+        if len(parts) != 2:
+            raise self.fail(f"expected 2 arguments, got {len(parts)}")
+        return parts[0], parts[1]
+
+    def matmul(self, body: str) -> ir.MatMul:
+        w, x = self.two(body)
+        return ir.MatMul(self.matrix(w), self.vector(x))
+
+    def outer(self, body: str, over: str | None) -> ir.Outer:
+        y, x = self.two(body)
+        return ir.Outer(self.vector(y), self.vector(x), self.axis_list(over))
 
     def applied(self, body: str, build: Callable[..., Node]) -> Node:
         fn, *groups = [part.strip() for part in body.split(";")]
@@ -290,7 +298,7 @@ class _Parser:
         thetas = self.tensors(groups[1]) if len(groups) > 1 else ()
         return build(self.expression(fn, len(xs), len(thetas)), xs, thetas)
 
-    def terms(self, body: str) -> Iterator[tuple[tensor.Tensor, ir.Vector, Axes]]:
+    def terms(self, body: str) -> Iterator[tuple[Tensor, ir.Vector, Axes]]:
         for part in _split(body):
             match = _TERM.match(part)
             if match is None:

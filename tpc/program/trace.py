@@ -56,6 +56,12 @@ class SpaceVariable:
         self.pinned = pinned
         self._parent: SpaceVariable | None = None
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SpaceVariable) and self.root() is other.root()
+
+    def __hash__(self) -> int:  # equality may come later, by a merge
+        return 0
+
     def root(self) -> SpaceVariable:
         found = self
         while found._parent is not None:
@@ -141,7 +147,7 @@ class Traced:
     def _branch(self, *_: Any) -> NoReturn:
         fail(
             f"the program branches on the value of {self._is_a()}, but a traced network has no values yet",
-            "branch on settings (keyword arguments) only; use tpc.relu, tpc.step or tpc.abs for data-dependent behaviour",
+            "branch on settings (keyword arguments) only; for behaviour that depends on data use tpc.relu, tpc.step, …",
         )
 
     __bool__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _branch
@@ -198,27 +204,31 @@ class TracedTensor(Traced):
 
     def __add__(self, other: Any) -> TracedTensor:
         if isinstance(other, TracedVector):
-            fail(
-                f"expected two vectors or two scalars to add, got a scalar and {other._is_a()}",
-                "a scalar multiplies a vector; a bias of a readout is made after it, with tpc.bias(<its name>)",
-            )
+            fail_scalar_plus_vector(other)
         b = as_tensor(other)
         return scalar(union(self.axes, b.axes), lambda: tensor.add((self.build_tensor(), b.build_tensor())), self, b)
 
     __radd__ = __add__
 
     def __neg__(self) -> TracedTensor:
-        return -1 * self
+        return self._times(-1)
 
     def __sub__(self, other: Any) -> TracedTensor:
-        return self + (-1 * other)
+        return self + as_tensor(other)._times(-1)
 
     def __rsub__(self, other: Any) -> TracedTensor:
-        return (-1 * self) + other
+        return self._times(-1) + other
 
-    def __mul__(self, other: Any) -> Any:
-        if isinstance(other, TracedVector):
-            return other * self
+    @overload
+    def __mul__(self, other: TracedVector) -> TracedVector: ...
+
+    @overload
+    def __mul__(self, other: Any) -> TracedTensor: ...
+
+    def __mul__(self, other: Any) -> TracedTensor | TracedVector:
+        return other * self if isinstance(other, TracedVector) else self._times(other)
+
+    def _times(self, other: Any) -> TracedTensor:
         b = as_tensor(other)
         return scalar(
             union(self.axes, b.axes), lambda: tensor.contract((b.build_tensor(), self.build_tensor())), self, b
@@ -253,7 +263,7 @@ class TracedVector(Traced):
 
     def __add__(self, other: Any) -> TracedVector:
         if isinstance(other, TracedTensor):
-            return other + self  # the error of that side
+            fail_scalar_plus_vector(self)
         if isinstance(other, TracedVector):
             self.space.merge(other.space)
             return TracedVector(
@@ -270,10 +280,11 @@ class TracedVector(Traced):
         return self * -1
 
     def __sub__(self, other: Any) -> TracedVector:
-        return self + (-1 * other)
+        negated: Any = -1 * other
+        return self + negated
 
     def __rsub__(self, other: Any) -> TracedVector:
-        return (-1 * self) + other
+        return self * -1 + other
 
     def __mul__(self, other: Any) -> TracedVector:
         if isinstance(other, TracedVector):
@@ -316,6 +327,13 @@ def _scaled(c: tensor.Tensor, x: ir.Vector) -> ir.Vector:
 def _is_cheap(x: ir.LinComb) -> bool:
     """Whether repeating x inside another sum repeats additions only, no contraction."""
     return not any(over for _, _, over in x.terms)
+
+
+def fail_scalar_plus_vector(vector: TracedVector) -> NoReturn:
+    fail(
+        f"expected two vectors or two scalars to add, got a scalar and {vector._is_a()}",
+        "a scalar multiplies a vector; a bias of a readout is made after it, with tpc.bias(<its name>)",
+    )
 
 
 def scalar(axes: Axes, make: Callable[[], Node], *parents: TracedTensor) -> TracedTensor:

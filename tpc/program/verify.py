@@ -25,7 +25,10 @@ def verify(program: Program, after: str) -> Program:
         for axis in axes_in(n):
             if sizes.setdefault(axis.base, (axis.size, axis.role)) != (axis.size, axis.role):
                 broken(n, f"axis {axis} has two sizes or roles")
-        if isinstance(n, tensor.Input | tensor.Weight | ir.VectorWeight | ir.MatrixWeight) and names.setdefault(n.name, n) is not n:
+        if (
+            isinstance(n, tensor.Input | tensor.Weight | ir.VectorWeight | ir.MatrixWeight)
+            and names.setdefault(n.name, n) is not n
+        ):
             broken(n, f"two leaves are named {n.name}")
         _check_scope(n, broken)
         _check_spaces(n, broken)

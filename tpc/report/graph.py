@@ -14,6 +14,12 @@ from tpc.report.svg import to_svg
 FORMATS = ("svg", "dot", "html", "json")
 
 
+def limit_name(limit: str) -> str:
+    """pi → 'π-limit', ntk → 'NTK limit'."""
+    symbols = {"pi": "π-limit", "mu": "μ-limit"}
+    return symbols.get(limit, f"{limit.upper()} limit")
+
+
 def forward_part(graph: nx.DiGraph) -> nx.DiGraph:
     """What the outputs of the network depend on: the limit without loss, gradients and updates."""
     ends = [node for node, kind in graph.nodes(data="kind") if kind == "output"]

@@ -62,11 +62,7 @@ def layout(
     tops = [margin + sum(heights[:i]) + gap[1] * i for i in range(len(layers))]
     left = min((x[v] - widths[v] / 2 for v in x), default=0.0) - margin
     right = max((x[v] + widths[v] / 2 for v in x), default=0.0) + margin
-    place = {
-        vertex: (x[vertex] - left, tops[i] + heights[i] / 2)
-        for i, layer in enumerate(layers)
-        for vertex in layer
-    }
+    place = {vertex: (x[vertex] - left, tops[i] + heights[i] / 2) for i, layer in enumerate(layers) for vertex in layer}
     routes = {}
     for a, b in graph.edges:
         if a != b:
@@ -113,9 +109,7 @@ def _layers(dag: nx.DiGraph) -> dict[Node, int]:
     return rank
 
 
-def _insert_bends(
-    dag: nx.DiGraph, rank: Mapping[Node, int]
-) -> tuple[nx.DiGraph, dict[tuple[Node, Node], list[Node]]]:
+def _insert_bends(dag: nx.DiGraph, rank: Mapping[Node, int]) -> tuple[nx.DiGraph, dict[tuple[Node, Node], list[Node]]]:
     layered = nx.DiGraph()
     layered.add_nodes_from((node, {"layer": rank[node]}) for node in dag)
     chains: dict[tuple[Node, Node], list[Node]] = {}

@@ -51,10 +51,7 @@ def section(anchor: str, title: str, note: str, *content: str) -> str:
 
 def cards(facts: Mapping[str, str]) -> str:
     """Large figures with a word below each."""
-    each = (
-        f"<div class=card><b>{escape(value)}</b><span>{escape(name)}</span></div>"
-        for name, value in facts.items()
-    )
+    each = (f"<div class=card><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in facts.items())
     return f'<div class="cards">{"".join(each)}</div>'
 
 

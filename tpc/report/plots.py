@@ -54,9 +54,7 @@ def save(figure: Figure, path: Path) -> None:
     for axes in figure.axes:
         axes.set_facecolor("white")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(
-        path, facecolor="white", dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None
-    )
+    figure.savefig(path, facecolor="white", dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def training_curves(records: Sequence[Record]) -> Figure:
@@ -88,16 +86,22 @@ def training_curves(records: Sequence[Record]) -> Figure:
 
 def _plot_atoms(axes: Axes, epochs: Sequence[Record]) -> None:
     names = list(epochs[-1]["atoms"]) if epochs else []
-    for name, colour, marker in zip(names, SERIES * 4, MARKERS * 4):
-        values = [r["atoms"][name] for r in epochs]
-        axes.plot([r["step"] for r in epochs], values, marker=marker, markersize=4, color=colour, label=name)
+    for i, name in enumerate(names):  # equal counts stay visible: smaller markers on larger ones
+        axes.plot(
+            [r["step"] for r in epochs],
+            [r["atoms"][name] for r in epochs],
+            marker=MARKERS[i % len(MARKERS)],
+            markersize=3 + 6 * (len(names) - i) / len(names),
+            color=SERIES[i % len(SERIES)],
+            label=name,
+        )
     axes.set(title="atoms", xlabel="step")
     axes.set_ylim(bottom=0)
     if names:
         axes.legend()
 
 
-def smooth(x: NDArray[Any], y: NDArray[Any], points: int = 300) -> tuple[NDArray[Any], NDArray[Any]]:
+def smooth(x: NDArray[Any], y: NDArray[Any], points: int = 100) -> tuple[NDArray[Any], NDArray[Any]]:
     """Means over at most `points` runs of neighbouring values; x is the last of each run."""
     if len(x) == 0:
         return x, y
@@ -119,7 +123,7 @@ def confusion(counts: NDArray[np.int64], names: Sequence[str]) -> Figure:
         axes.imshow(shade)
         for (i, j), count in np.ndenumerate(counts):
             if count:
-                ink = "#ffffff" if share[i, j] > 0.3 else INK
+                ink = "#ffffff" if share[i, j] > 0.6 else INK
                 axes.text(j, i, str(count), ha="center", va="center", color=ink, fontsize=8)
         axes.set_xticks(range(len(names)), names, rotation=45 if max(map(len, names)) > 2 else 0, ha="center")
         axes.set_yticks(range(len(names)), names)

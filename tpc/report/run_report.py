@@ -10,7 +10,7 @@ from typing import Any
 import tpc
 from tpc.report import plots
 from tpc.report.collapse import collapse_trivial
-from tpc.report.graph import forward_part
+from tpc.report.graph import forward_part, limit_name
 from tpc.report.page import cards, code, figure, folded, page, section, table
 from tpc.report.svg import to_svg
 from tpc.runtime.checkpoint import write_atomic
@@ -22,8 +22,8 @@ SECTIONS = {
     "curves": ("Training", "Batches before their update, and the test set after each epoch."),
     "confusion": ("Test set", "Rows are true classes, columns predicted ones."),
     "program": ("Program", "The network as written, and as traced."),
-    "graph": ("Limit graph", "The limit; hold the pointer over a node for its equation."),
-    "limit": ("Limit", "The limit as equations in the latent dimension r."),
+    "graph": ("Limit graph", "The forward pass; hold the pointer over a node for its equation."),
+    "limit": ("Limit", "The network, its loss and its gradients in the latent dimension r."),
     "kernels": ("Kernels", "V[φ,ψ](p,q,c) = E φ(u)ψ(v), u and v Gaussian, variances p and q, covariance c."),
     "update": ("Update rules", "What one step of gradient descent does to the state."),
     "settings": ("Settings", "config.toml of this run."),
@@ -40,7 +40,8 @@ def write_report(run: RunDir, evaluation: Evaluation, class_names: Sequence[str]
     plots.save(matrix, run.plots_path / "confusion.svg")
     program = tpc.load(run.program_path, function=config.get("function"), **config.get("settings", {}))
     limit = tpc.compile(program, limit=config["limit"])
-    name = f"{Path(config['program']).stem} on {config['data']}"
+    title = f"{limit_name(config['limit'])} of {Path(config['program']).stem}"
+    name = f"{title} on {config['data']}"
     source = code(run.program_path.read_text(encoding="utf-8"), "Source")
     whole = collapse_trivial(limit.to_networkx())
     forward, step = (
@@ -49,12 +50,10 @@ def write_report(run: RunDir, evaluation: Evaluation, class_names: Sequence[str]
     )
     right = f"{int(evaluation.confusion.sum())} samples, {evaluation.accuracy:.2%} right"
     body = [
-        f"<h1>{escape(name)}: {escape(config['limit'])}-limit</h1>",
+        f"<h1>{escape(name)}</h1>",
         f'<p class="note">tpc {escape(config["tpc_version"])}, run {escape(str(run.path))}</p>',
         _figures(records, evaluation),
-        "<nav>"
-        + " ".join(f'<a href="#{key}">{title}</a>' for key, (title, _) in SECTIONS.items())
-        + "</nav>",
+        "<nav>" + " ".join(f'<a href="#{key}">{title}</a>' for key, (title, _) in SECTIONS.items()) + "</nav>",
         _section("curves", figure(curves_svg)),
         _section("confusion", f"<p>{right}.</p>", figure(matrix_svg)),
         _section("program", f'<div class="columns">{source}{code(limit.emit("program"), "Listing")}</div>'),
@@ -95,6 +94,6 @@ def _settings(config: Mapping[str, Any]) -> str:
     for key, value in config.items():
         if isinstance(value, Mapping):
             rows += [(f"{key}.{name}", str(item)) for name, item in value.items()]
-        else:
+        elif value not in ([], ""):
             rows.append((key, ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
     return table(("setting", "value"), rows)

@@ -84,20 +84,12 @@ def _double(w: float, h: float) -> str:
 
 
 LOOKS: dict[str, Look] = {
-    "input": Look(
-        _slanted, "parallelogram", ("#e3e7ec", "#4a5560"), ("#39424c", "#b7c2cd"), "input of the network"
-    ),
+    "input": Look(_slanted, "parallelogram", ("#e3e7ec", "#4a5560"), ("#39424c", "#b7c2cd"), "input of the network"),
     "state": Look(_drum, "cylinder", ("#fbe3b5", "#9a6700"), ("#4d3a12", "#e0b354"), "trained state (A, B)"),
-    "latent": Look(
-        _rounded(12), "box", ("#d7e8fb", "#1f5fa8"), ("#1d3a59", "#8bbdf2"), "vector in r dimensions"
-    ),
-    "gram": Look(
-        _hexagon, "hexagon", ("#d5f0ea", "#117a65"), ("#144a40", "#7fd6c2"), "inner products (variances)"
-    ),
+    "latent": Look(_rounded(12), "box", ("#d7e8fb", "#1f5fa8"), ("#1d3a59", "#8bbdf2"), "vector in r dimensions"),
+    "gram": Look(_hexagon, "hexagon", ("#d5f0ea", "#117a65"), ("#144a40", "#7fd6c2"), "inner products (variances)"),
     "kernel": Look(_octagon, "octagon", ("#e9dcf8", "#6b35a8"), ("#3e2759", "#c7a6ee"), "kernel V[φ,ψ]"),
-    "contract": Look(
-        _funnel, "invtrapezium", ("#d9f2d4", "#2e7d25"), ("#22451d", "#9bd992"), "sum over an axis"
-    ),
+    "contract": Look(_funnel, "invtrapezium", ("#d9f2d4", "#2e7d25"), ("#22451d", "#9bd992"), "sum over an axis"),
     "map": Look(_rounded(3), "box", ("#f2f2f0", "#5d5d58"), ("#3a3a38", "#c4c4bd"), "elementwise operation"),
     "loss": Look(_house, "house", ("#fbd9d7", "#b3261e"), ("#571f1b", "#f0a39c"), "compared with the labels"),
     "update": Look(_note, "note", ("#fbdcec", "#a3246b"), ("#52203b", "#f0a1cb"), "update of the state"),
@@ -117,7 +109,7 @@ def kind_css() -> str:
 
     def rules(dark: bool) -> str:
         return "".join(
-            f".k-{kind}>path{{fill:{pair[0]};stroke:{pair[1]}}}"
+            f".tpc .k-{kind}>path{{fill:{pair[0]};stroke:{pair[1]}}}"
             for kind, one in kinds.items()
             for pair in [one.dark if dark else one.light]
         )

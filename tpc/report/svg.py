@@ -20,17 +20,19 @@ LABEL_WIDTH = 32  # characters before a label is broken
 LEGEND_ROW = 26.0
 TITLE_HEIGHT = 34.0
 
-BASE_CSS = (
-    "text{font:12px ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace;fill:#1c1c1c;"
-    "text-anchor:middle;dominant-baseline:central}"
-    ".title{font-size:16px;font-weight:600;text-anchor:start}.sub{font-size:10px;fill:#5a5a5a}"
-    ".legend text{text-anchor:start;font-size:11px}"
-    ".page{fill:#fff}.node>path{stroke-width:1.4}.edge{fill:none;stroke:#8a8f96;stroke-width:1.2}"
-    ".edge.back{stroke-dasharray:5 4}.tip{fill:#8a8f96}"
-    ".node:hover>path,.edge:hover{stroke-width:2.6}"
-    "@media (prefers-color-scheme:dark){text{fill:#ececec}.sub{fill:#a9a9a9}.page{fill:#16191d}"
-    ".edge{stroke:#7d858e}.tip{fill:#7d858e}}"
-)
+# Every rule starts at the class of the drawing: inside an HTML page, style sheets of drawings are shared.
+BASE_CSS = """
+.tpc text{font:12px ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace;
+fill:#1c1c1c;text-anchor:middle;dominant-baseline:central}
+.tpc .title{font-size:16px;font-weight:600;text-anchor:start}
+.tpc .legend text{text-anchor:start;font-size:11px}
+.tpc .page{fill:#fff}.tpc .node>path{stroke-width:1.4}
+.tpc .edge{fill:none;stroke:#8a8f96;stroke-width:1.2}
+.tpc .edge.back{stroke-dasharray:5 4}.tpc .tip{fill:#8a8f96}
+.tpc .node:hover>path,.tpc .edge:hover{stroke-width:2.6}
+@media (prefers-color-scheme:dark){.tpc text{fill:#ececec}.tpc .page{fill:#16191d}
+.tpc .edge{stroke:#7d858e}.tpc .tip{fill:#7d858e}}
+""".strip()
 
 
 def to_svg(graph: nx.DiGraph, title: str = "") -> str:
@@ -47,7 +49,8 @@ def to_svg(graph: nx.DiGraph, title: str = "") -> str:
     shift_x, shift_y = (width - drawing.width) / 2, TITLE_HEIGHT + legend_height
     height = shift_y + drawing.height
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="tpc" viewBox="0 0 {width:.0f} {height:.0f}" '
+        f'width="{width:.0f}" '
         f'height="{height:.0f}" role="img" aria-label={quoteattr(title or "graph")}>',
         f"<title>{escape(title or 'graph')}</title><style>{BASE_CSS}{kind_css()}</style>",
         '<rect class="page" width="100%" height="100%"/>',
@@ -67,9 +70,7 @@ def tooltip(data: Mapping[str, Any]) -> str:
     facts += [f"op {data['op']}"] if data.get("op") else []
     facts += [f"axes ({', '.join(map(str, data['axes']))})"] if data.get("axes") else []
     facts += [f"layer {data['layer']}"] if data.get("layer") else []
-    return "\n".join(
-        part for part in (str(data.get("equation", "")), " · ".join(f for f in facts if f)) if part
-    )
+    return "\n".join(part for part in (str(data.get("equation", "")), " · ".join(f for f in facts if f)) if part)
 
 
 def _label_lines(label: str) -> list[str]:
@@ -78,9 +79,7 @@ def _label_lines(label: str) -> list[str]:
 
 def _box(lines: Sequence[str], kind: str) -> tuple[float, float]:
     slack = 20.0 if kind in ("map", "latent", "output", "update") else 34.0
-    return max(len(line) for line in lines) * CHARACTER + slack, LINE * len(lines) + (
-        17.0 if kind == "state" else 13.0
-    )
+    return max(len(line) for line in lines) * CHARACTER + slack, LINE * len(lines) + (17.0 if kind == "state" else 13.0)
 
 
 def _node(data: Mapping[str, Any], centre: Point, size: tuple[float, float], lines: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """Networks of finite width n sampled from a state of the π-limit, trained by projected SGD in μP scaling.
 
-They converge to the limit: after a fixed number of steps the error falls like n^(-1/2) (Yang, Santacroce, Hu 2022,
-§3). A step runs the program's own gradient outputs, so nothing here knows any architecture.
+They converge to the limit: after a fixed number of steps the error falls like n^(-1/2) (Yang, Santacroce,
+Hu 2022, §3). A step runs the program's own gradient outputs, so nothing here knows any architecture.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from tpc.program import ir
 from tpc.program.axes import without
 from tpc.program.nn import SAMPLE
 from tpc.program.program import AnyWeight, Program
-from tpc.runtime.interpret import F64, LowRank, MatrixValue, Value, evaluate, numeric, total
+from tpc.runtime.interpret import Value, evaluate, numeric
+from tpc.runtime.matrix import F64, LowRank, MatrixValue, total
 from tpc.runtime.model import clip_factors, unknown_name
 
 if TYPE_CHECKING:
@@ -28,11 +29,12 @@ if TYPE_CHECKING:
 
 
 class FiniteNetwork:
-    """A network of width n: Ω_s ~ N(0, 1) of shape (n, r) for every space s, and the weights a state stands for.
+    """A network of width n: Ω_s ~ N(0, 1) of shape (n, r) for every space s, and the weights of a state.
 
-    With U = Ω Aᵀ, bias Ω β, W = (1/n) Ω' Aᵀ X and n·v = Aᵀ X for atoms X_m = fn(Ω B_m), the same steps taken here
-    and by the limit lead to the same function as n → ∞. `state` has the arrays of `Model.state()`, `omega` those
-    of every space. Raises UsageError for a width below the rank and for a state without the limit's arrays.
+    With U = Ω Aᵀ, bias Ω β, W = (1/n) Ω' Aᵀ X and n·v = Aᵀ X for atoms X_m = fn(Ω B_m), the same steps taken
+    here and by the limit lead to the same function as n → ∞. `state` has the arrays of `Model.state()`; `omega`
+    holds Ω by space, `weights` arrays (vectors with the width last) and matrices by name.
+    Raises UsageError for a width below the rank and for a state without the limit's arrays.
     """
 
     def __init__(self, limit: Limit, state: Mapping[str, ArrayLike], width: int, seed: int = 0) -> None:
@@ -43,9 +45,7 @@ class FiniteNetwork:
         wanted = [u.state.name for u in graph.accumulated]
         wanted += [c.name for s in graph.stores for c in (s.coefficients, *s.columns, *s.thetas)]
         if missing := [name for name in wanted if name not in arrays]:
-            raise UsageError(
-                f"expected a state with the arrays {', '.join(wanted)}; missing: {', '.join(missing)}"
-            )
+            raise UsageError(f"expected a state with the arrays {', '.join(wanted)}; missing: {', '.join(missing)}")
         program = limit.trained()
         updates = dict(graph.updates)
         ranks = _ranks(program, updates, arrays)
@@ -78,8 +78,8 @@ class FiniteNetwork:
     ) -> dict[str, float]:
         """One step of projected SGD with the meaning of `Model.step`; returns the loss before it.
 
-        In μP scaling input-like weights and biases learn at rate n·lr, hidden matrices at lr, readouts at lr/n;
-        the cotangents of the backward program carry these powers of n.
+        In μP scaling input-like weights and biases learn at rate n·lr, hidden matrices at lr and readouts at
+        lr/n; the cotangents of the backward program carry these powers of n.
         """
         program = self.limit.trained(loss)
         names = [w.name for w in program.weights if f"grad:{w.name}" in program]
@@ -117,9 +117,7 @@ def _gaussian(space: str, rank: int, width: int, seed: int) -> F64:
     return np.random.default_rng([seed, width, zlib.crc32(space.encode())]).standard_normal((width, rank))
 
 
-def _ranks(
-    program: Program, updates: Mapping[str, Iterable[Update]], arrays: Mapping[str, F64]
-) -> dict[str, int]:
+def _ranks(program: Program, updates: Mapping[str, Iterable[Update]], arrays: Mapping[str, F64]) -> dict[str, int]:
     """The rank of every space, as the state has it."""
     found: dict[str, int] = {}
     for w in program.weights:
@@ -135,9 +133,7 @@ def _ranks(
     return found
 
 
-def _sampled(
-    w: AnyWeight, updates: Iterable[Update], arrays: Mapping[str, F64], omega: Mapping[str, F64]
-) -> Value:
+def _sampled(w: AnyWeight, updates: Iterable[Update], arrays: Mapping[str, F64], omega: Mapping[str, F64]) -> Value:
     """The weight of width n that a state stands for."""
     stores = {u.store.name: u.store for u in updates if isinstance(u, Append)}.values()
     if isinstance(w, ir.MatrixWeight):

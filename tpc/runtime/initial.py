@@ -21,7 +21,7 @@ def initial_state(graph: LimitGraph, sizes: Mapping[str, int], rank: int, seed: 
     """Arrays by state name.
 
     Input-like weights have Gaussian columns of unit norm times std, biases N(0, std²). Every kernel matrix starts with
-    M = rank atoms at Gaussian latents of unit norm; coefficients are N(0, std²/M) for hidden matrices. Readouts start at
+    M = rank atoms at Gaussian latents of unit norm, coefficients N(0, std²/M) for hidden matrices. Readouts start at
     zero, or with init="paper" at std/M times a Gaussian, as in the published runs.
     """
     if init not in INITS:

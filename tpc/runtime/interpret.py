@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, singledispatch
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import sympy as sp
-from numpy.typing import NDArray
 from scipy.special import logsumexp
 from sympy import Expr
 
@@ -25,75 +24,15 @@ from tpc.program.ir import Vector, theta
 from tpc.program.node import Node, topological
 from tpc.program.program import Program
 from tpc.program.tensor import Input, Tensor
-
-F64: TypeAlias = NDArray[np.float64]
+from tpc.runtime.matrix import F64, LowRank, MatrixValue, total
 
 WIDTH = Axis("width", role="width")
-
-
-class MatrixValue(Protocol):
-    """A linear map between two spaces, known by what it does."""
-
-    def apply(self, x: F64) -> F64:
-        """W x for x of shape (…, n)."""
-
-    def transposed(self) -> MatrixValue:
-        """Wᵀ"""
-
-    def scaled(self, factor: float) -> MatrixValue:
-        """factor · W"""
-
-
-@dataclass(frozen=True, eq=False)
-class LowRank:
-    """(1/n) Σ_k left_k right_kᵀ, both factors of shape (k, n)."""
-
-    left: F64
-    right: F64
-
-    def apply(self, x: F64) -> F64:
-        return np.asarray((x @ self.right.T) @ self.left / self.right.shape[1])
-
-    def transposed(self) -> LowRank:
-        return LowRank(self.right, self.left)
-
-    def scaled(self, factor: float) -> LowRank:
-        return LowRank(factor * self.left, self.right)
-
-
-@dataclass(frozen=True, eq=False)
-class Total:
-    """A sum of matrices of different kinds."""
-
-    terms: tuple[MatrixValue, ...]
-
-    def apply(self, x: F64) -> F64:
-        return _sum([t.apply(x) for t in self.terms])
-
-    def transposed(self) -> Total:
-        return Total(tuple(t.transposed() for t in self.terms))
-
-    def scaled(self, factor: float) -> Total:
-        return Total(tuple(t.scaled(factor) for t in self.terms))
-
-
-def total(matrices: Iterable[MatrixValue]) -> MatrixValue:
-    """The sum of matrices; low-rank terms are joined into one."""
-    flat = [t for m in matrices for t in (m.terms if isinstance(m, Total) else (m,))]
-    low = [t for t in flat if isinstance(t, LowRank)]
-    terms = [t for t in flat if not isinstance(t, LowRank)]
-    if low:
-        joined = LowRank(np.concatenate([t.left for t in low]), np.concatenate([t.right for t in low]))
-        terms.append(low[0] if len(low) == 1 else joined)
-    return terms[0] if len(terms) == 1 else Total(tuple(terms))
-
-
 Value: TypeAlias = F64 | MatrixValue
 
 
 @dataclass
 class Evaluation:
-    """One evaluation: weights and data by name, orthonormal bases of span Ω by space, and what is known so far."""
+    """One evaluation: weights and data by name, bases of span Ω by space, and the values known so far."""
 
     program: Program
     width: int
@@ -124,9 +63,9 @@ def evaluate(
 ) -> dict[str, Value]:
     """The named outputs of a program at width `width`.
 
-    `leaves` has an array or matrix for every weight and input that they need; `bases` has Q (n, r) with QᵀQ = I
-    and the span of Ω for every space that is projected to. Raises UsageError for data of the wrong shape and where
-    a derivative is a Dirac delta, which no finite network has.
+    `leaves` has an array or matrix for every weight and input that they need; `bases` has Q (n, r) with
+    QᵀQ = I and the span of Ω for every space that is projected to. Raises UsageError for data of the wrong
+    shape and where a derivative is a Dirac delta, which no finite network has.
     """
     roots = {name: program[name] for name in outputs}
     order = topological(roots.values())
@@ -185,18 +124,30 @@ def numeric(fn: Expr, arguments: int, thetas: int) -> Callable[..., F64]:
     return cast("Callable[..., F64]", sp.lambdify(symbols, fn, modules=[_FUNCTIONS, "scipy", "numpy"]))
 
 
+@lru_cache(maxsize=4096)
+def without_deltas(fn: Expr) -> Expr:
+    """g(u)·δ(u) = g(0)·δ(u): deltas go where g(0) = 0, as in the derivative of (eᵘ − 1)·step(u)."""
+    for delta in fn.atoms(sp.DiracDelta):
+        if len(delta.args) == 1 and delta.args[0].is_Symbol:
+            factor = sp.expand(fn).coeff(delta)
+            if factor.subs(delta.args[0], 0) == 0:
+                fn = fn.xreplace({delta: sp.Integer(0)})
+    return fn
+
+
 def _elementwise(n: tensor.Map | ir.Nonlin | ir.Moment, run: Evaluation, want: Axes) -> F64:
-    if n.fn.has(sp.DiracDelta):
+    fn = without_deltas(n.fn)
+    if fn.has(sp.DiracDelta):
         where = run.program.where(n)
         raise UsageError(
             (f"{where}: " if where else "")
-            + f"a finite network cannot be trained here: the derivative {n.fn} is zero almost everywhere.\n"
+            + f"a finite network cannot be trained here: the derivative {fn} has a Dirac delta.\n"
             "  Fix: use a nonlinearity without jumps, or compare the networks before training (0 steps)."
         )
     arguments: tuple[Tensor | Vector, ...] = n.args if isinstance(n, tensor.Map) else n.xs
     thetas = () if isinstance(n, tensor.Map) else n.thetas
     arrays = [aligned(run.array(a), dims(a), want) for a in (*arguments, *thetas)]
-    result = numeric(n.fn, len(arguments), len(thetas))(*arrays)
+    result = numeric(fn, len(arguments), len(thetas))(*arrays)
     return np.broadcast_to(result, run.shape(want))
 
 

@@ -72,9 +72,9 @@ class Model:
         mode: str = "exact",
         storage: str | None = None,
     ) -> None:
-        for name, value in (("input_dim", input_dim), ("rank", rank)):
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise UsageError(f"expected {name} to be a positive whole number, got {value!r}")
+        for name, size in (("input_dim", input_dim), ("rank", rank)):
+            if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+                raise UsageError(f"expected {name} to be a positive whole number, got {size!r}")
         self.backend = load_backend(backend)
         for name, value, allowed in (
             ("dtype", dtype, self.backend.DTYPES),
@@ -129,7 +129,11 @@ class Model:
         rows = self._inputs(x)
         run = self._module("cross_entropy").predict
         parts = [run(self._state, rows[i : i + PREDICT_ROWS])["logits"] for i in range(0, len(rows), PREDICT_ROWS)]
-        return np.concatenate([self.backend.to_numpy(p) for p in parts]) if parts else np.empty((0, self.classes), self.dtype)
+        return (
+            np.concatenate([self.backend.to_numpy(p) for p in parts])
+            if parts
+            else np.empty((0, self.classes), self.dtype)
+        )
 
     def step(
         self,
@@ -198,10 +202,13 @@ class Model:
             return self.backend.array(labels, self.dtype)
         if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
             raise UsageError(
-                f"expected {n} class numbers or targets of shape ({n}, {self.classes}), got {labels.dtype} of shape {labels.shape}"
+                f"expected {n} class numbers or targets of shape ({n}, {self.classes}), "
+                f"got {labels.dtype} of shape {labels.shape}"
             )
         if n and not (labels.min() >= 0 and labels.max() < self.classes):
-            raise UsageError(f"expected class numbers from 0 to {self.classes - 1}, got {labels.min()} to {labels.max()}")
+            raise UsageError(
+                f"expected class numbers from 0 to {self.classes - 1}, got {labels.min()} to {labels.max()}"
+            )
         return self.backend.array(np.eye(self.classes)[labels], self.dtype)
 
     def _multipliers(self, given: Mapping[str, float]) -> dict[str, float]:
@@ -259,7 +266,7 @@ class Model:
             values["B"] = np.divide(values["B"], factor, out=values["B"], where=factor > 0)
             values["A"] = values["A"] * (factor**s.degree).reshape(-1, *[1] * (values["A"].ndim - 1))
         atoms = self.backend.new_atoms(self._widths(s), self.dtype, False)
-        atoms.extend(**{n: self.backend.array(v, self.dtype) for n, v in values.items()})
+        atoms.extend({n: self.backend.array(v, self.dtype) for n, v in values.items()})
         return atoms
 
     def _widths(self, s: Store) -> dict[str, tuple[int, ...]]:
@@ -290,7 +297,7 @@ class Model:
 
     @classmethod
     def load(cls, path: str | Path, backend: str | None = None) -> Model:
-        """A model from a file written by `save`, on the same or another backend. Raises DataError for a damaged file."""
+        """A model from a file written by `save`, on any backend. Raises DataError for a damaged file."""
         from tpc.compiler import compile_program
 
         try:
@@ -301,7 +308,12 @@ class Model:
                 raise DataError(f"{path} has format {meta['format']}; this version of tpc reads format {FORMAT}")
             limit = compile_program(parse(meta["program"], str(path)), meta["limit"])
             model = cls(
-                limit, meta["input_dim"], meta["rank"], backend=backend or meta["backend"], dtype=meta["dtype"], mode=meta["mode"]
+                limit,
+                meta["input_dim"],
+                meta["rank"],
+                backend=backend or meta["backend"],
+                dtype=meta["dtype"],
+                mode=meta["mode"],
             )
             model._restore(arrays, bool(meta["momentum"]))
         except FileNotFoundError:

@@ -184,6 +184,7 @@ class Trainer:
 
     def _finish_epoch(self, interrupt: Interrupt) -> Evaluation:
         at = self.position
+        self.observer.step(at.step, {"evaluating": f"{len(self.test_x)} test samples"})
         try:
             result = evaluate(self.model, self.test_x, self.test_y, self.settings.loss, stop=interrupt)
         except Stopped:

@@ -20,11 +20,14 @@ from tpc.runtime.finite import FiniteNetwork
 from tpc.runtime.model import Model, build
 
 F64 = NDArray[np.float64]
+Batches = Sequence[tuple[F64, NDArray[Any]]]
 Progress = Callable[[int, int], None]  # networks done, networks in all
 
 WIDTHS = (128, 256, 512, 1024, 2048, 4096)
 BAND = (-0.7, -0.3)
 HELD_OUT = 64
+HUGE = 1e100  # logits beyond this have diverged, if not yet to infinity
+LEARNING_RATES = tuple(2.0**-k for k in range(-1, 20))
 
 
 @dataclass(frozen=True)
@@ -45,15 +48,17 @@ class Slope:
 class CheckResult:
     """Errors of finite networks against the limit.
 
-    `errors[t][i]` is the error after t steps at `widths[i]`: the root mean square over seeds, held-out samples and
-    classes of the difference of the logits, relative to the root mean square of the limit's logits. `moved[t]` is
-    how far the limit's own logits have come from their start, relative to that: near zero, nothing was learned.
+    `errors[t][i]` is the error after t steps at `widths[i]`: the root mean square over seeds, held-out samples
+    and classes of the difference of the logits, relative to the root mean square of the limit's logits.
+    `moved[t]` is how far the limit's own logits have come from their start, relative to that: near zero, nothing
+    was learned.
     """
 
     program: str
     limit: str
     rank: int
     seeds: int
+    lr: float
     widths: tuple[int, ...]
     errors: tuple[tuple[float, ...], ...]
     moved: tuple[float, ...]
@@ -84,6 +89,7 @@ class CheckResult:
             "limit": self.limit,
             "rank": self.rank,
             "seeds": self.seeds,
+            "lr": self.lr,
             "widths": list(self.widths),
             "band": list(BAND),
             "ok": self.ok,
@@ -118,7 +124,7 @@ class CheckResult:
         verdict = f"every slope lies in [{low}, {high}]" if self.ok else f"a slope (!) leaves [{low}, {high}]"
         title = (
             f"{self.program}: relative error of width-n networks against the {self.limit}-limit "
-            f"({self.seeds} seeds, rank {self.rank})"
+            f"({self.seeds} seeds, rank {self.rank}, learning rate {self.lr:g})"
         )
         return "\n".join([title, *lines, verdict])
 
@@ -134,18 +140,20 @@ def run_check(
     seeds: int = 8,
     rank: int = 8,
     batch: int = 16,
-    lr: float = 2.0,
+    lr: float | None = None,
     seed: int = 0,
     loss: str = "cross_entropy",
     progress: Progress | None = None,
     **step_options: Any,
 ) -> CheckResult:
-    """Train the limit and `seeds` networks of every width on the same batches; compare their logits at every step.
+    """Train the limit and `seeds` networks of every width on the same batches; compare the logits at every step.
 
-    The limit starts as `initial_state(…, init="paper")`, in float64, but with readout coefficients N(0, std²/M) as
-    in hidden matrices: logits and all gradients are then far from zero at the first step. `x` (N, d) and `y` (N,)
-    hold the steps·batch training samples, then held-out ones; by default the digits of the program's classes.
-    `step_options` go to `Model.step`: lr_mult, weight_decay, momentum, clip, …
+    The limit starts as `initial_state(…, init="paper")`, in float64, but with readout coefficients N(0, std²/M)
+    as in hidden matrices: logits and all gradients are then far from zero at the first step. `x` (N, d) and
+    `y` (N,) hold the steps·batch training samples, then held-out ones; by default the digits of the program's
+    classes. Without `lr` it is the largest of 2, 1, ½, … at which the limit's logits move by no more than their
+    own size: enough to see learning, little enough to see n^(-1/2) at these widths. `step_options` go to
+    `Model.step`: lr_mult, weight_decay, momentum, clip, …
     Raises UsageError for numbers out of range and where training diverges.
     """
     sizes = _checked_widths(widths, rank)
@@ -154,26 +162,28 @@ def run_check(
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UsageError(f"expected {name} to be a whole number from {least} on, got {value!r}")
     derived = compile_program(program, limit)
-    options = {"lr": lr, "loss": loss, **step_options}
     (classes,) = without(program.tensor("logits").axes, (SAMPLE,))
     inputs, labels = _samples(x, y, steps * batch, classes.size or 0)
-    model = build(derived, inputs.shape[1], rank, dtype="float64", seed=seed, init="paper")
-    state = _with_readout(model, derived)
-    model.load_state(state)
     batches = [(inputs[i : i + batch], labels[i : i + batch]) for i in range(0, steps * batch, batch)]
     held_out = inputs[steps * batch :]
+    model = build(derived, inputs.shape[1], rank, dtype="float64", seed=seed, init="paper")
+    state = _with_readout(model, derived)
+    options = {**step_options, "loss": loss}
+    rate = _moderate_rate(model, state, batches, held_out, options) if lr is None else lr
+    options["lr"] = rate
 
+    model.load_state(state)
     wanted = _trajectory(model, batches, held_out, options)
+    _require_finite(wanted, "limit", rate)
     norms = _rms(wanted)
     if not norms.all():
-        raise UsageError(
-            f"the limit of {program.name} has zero logits: there is no relative error to measure"
-        )
+        raise UsageError(f"the limit of {program.name} has zero logits: there is no relative error to measure")
     squares = np.zeros((steps + 1, len(sizes)))
     for i, n in enumerate(sizes):
         for k in range(seeds):
             network = FiniteNetwork(derived, state, n, seed=seed * seeds + k)
             found = _trajectory(network, batches, held_out, options)
+            _require_finite(found, f"network of width {n}", rate)
             squares[:, i] += np.square(found - wanted).mean(axis=(1, 2)) / seeds
             if progress is not None:
                 progress(i * seeds + k + 1, len(sizes) * seeds)
@@ -182,6 +192,7 @@ def run_check(
         limit,
         rank,
         seeds,
+        rate,
         sizes,
         tuple(tuple(map(float, row)) for row in np.sqrt(squares) / norms[:, None]),
         tuple(float(m) for m in _rms(wanted - wanted[0]) / norms[0]),
@@ -197,25 +208,31 @@ def fit_slope(widths: Sequence[int], errors: Sequence[float]) -> tuple[float, fl
     return slope, math.sqrt(float(residual @ residual) / (len(u) - 2) / float(u @ u))
 
 
-def _trajectory(
-    network: Model | FiniteNetwork,
-    batches: Sequence[tuple[F64, NDArray[Any]]],
-    x: F64,
-    options: Mapping[str, Any],
-) -> F64:
+def _trajectory(network: Model | FiniteNetwork, batches: Batches, x: F64, options: Mapping[str, Any]) -> F64:
     """Logits of x before the first and after every step, shape (steps + 1, N, classes)."""
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         found = [network.predict(x)]
         for inputs, targets in batches:
             network.step(inputs, targets, **options)
             found.append(network.predict(x))
-    values = np.stack(found)
-    if not np.isfinite(values).all():
-        what = f"network of width {network.width}" if isinstance(network, FiniteNetwork) else "limit"
-        raise UsageError(
-            f"training of the {what} diverged at learning rate {options['lr']:g}; give a smaller one"
-        )
-    return values
+    return np.stack(found)
+
+
+def _moderate_rate(
+    model: Model, state: Mapping[str, F64], batches: Batches, x: F64, options: Mapping[str, Any]
+) -> float:
+    """The largest of the rates tried at which the logits move by at most their own size."""
+    for rate in LEARNING_RATES:
+        model.load_state(state)
+        values = _trajectory(model, batches, x, {**options, "lr": rate})
+        if (np.abs(values) < HUGE).all() and (_rms(values - values[0]) <= _rms(values)[0]).all():
+            return rate
+    raise UsageError(f"training of the limit diverges even at learning rate {LEARNING_RATES[-1]:g}")
+
+
+def _require_finite(values: F64, what: str, rate: float) -> None:
+    if not (np.abs(values) < HUGE).all():
+        raise UsageError(f"training of the {what} diverged at learning rate {rate:g}; give a smaller one")
 
 
 def _rms(values: F64) -> F64:
@@ -239,9 +256,7 @@ def _samples(x: ArrayLike | None, y: ArrayLike | None, train: int, classes: int)
         digits = load_data("digits", dtype=np.float64)
         known, new = digits.train_y < classes, digits.test_y < classes
         _check_enough(int(known.sum()), train)
-        rows = np.concatenate(
-            [digits.train_x[known][:train], digits.test_x[new][:HELD_OUT]], dtype=np.float64
-        )
+        rows = np.concatenate([digits.train_x[known][:train], digits.test_x[new][:HELD_OUT]], dtype=np.float64)
         return rows, np.concatenate([digits.train_y[known][:train], digits.test_y[new][:HELD_OUT]])
     inputs, labels = np.asarray(x, dtype=np.float64), np.asarray(y)
     if inputs.ndim != 2 or len(labels) != len(inputs):
@@ -252,9 +267,7 @@ def _samples(x: ArrayLike | None, y: ArrayLike | None, train: int, classes: int)
 
 def _check_enough(available: int, train: int) -> None:
     if available < train:
-        raise UsageError(
-            f"expected {train} training samples for the steps and held-out ones, got {available}; take fewer steps"
-        )
+        raise UsageError(f"expected {train} training samples and held-out ones, got {available}; take fewer steps")
 
 
 def _checked_widths(widths: Sequence[int], rank: int) -> tuple[int, ...]:

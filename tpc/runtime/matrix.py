@@ -1,0 +1,69 @@
+"""Matrices between spaces of width n, kept as factors and only ever applied to vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+F64: TypeAlias = NDArray[np.float64]
+
+
+class MatrixValue(Protocol):
+    """A linear map between two spaces, known by what it does."""
+
+    def apply(self, x: F64) -> F64:
+        """W x for x of shape (…, n)."""
+
+    def transposed(self) -> MatrixValue:
+        """Wᵀ"""
+
+    def scaled(self, factor: float) -> MatrixValue:
+        """factor · W"""
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank:
+    """(1/n) Σ_k left_k right_kᵀ, both factors of shape (k, n)."""
+
+    left: F64
+    right: F64
+
+    def apply(self, x: F64) -> F64:
+        return np.asarray((x @ self.right.T) @ self.left / self.right.shape[1])
+
+    def transposed(self) -> LowRank:
+        return LowRank(self.right, self.left)
+
+    def scaled(self, factor: float) -> LowRank:
+        return LowRank(factor * self.left, self.right)
+
+
+@dataclass(frozen=True, eq=False)
+class Total:
+    """A sum of matrices of different kinds."""
+
+    terms: tuple[MatrixValue, ...]
+
+    def apply(self, x: F64) -> F64:
+        return np.asarray(sum(t.apply(x) for t in self.terms))
+
+    def transposed(self) -> Total:
+        return Total(tuple(t.transposed() for t in self.terms))
+
+    def scaled(self, factor: float) -> Total:
+        return Total(tuple(t.scaled(factor) for t in self.terms))
+
+
+def total(matrices: Iterable[MatrixValue]) -> MatrixValue:
+    """The sum of matrices; low-rank terms are joined into one."""
+    flat = [t for m in matrices for t in (m.terms if isinstance(m, Total) else (m,))]
+    low = [t for t in flat if isinstance(t, LowRank)]
+    terms = [t for t in flat if not isinstance(t, LowRank)]
+    if low:
+        joined = LowRank(np.concatenate([t.left for t in low]), np.concatenate([t.right for t in low]))
+        terms.append(low[0] if len(low) == 1 else joined)
+    return terms[0] if len(terms) == 1 else Total(tuple(terms))
