@@ -37,18 +37,16 @@ class Operation:
 
 # every operation a printer must know, with its number of arguments
 ARITY = {
-    "add": 2, "subtract": 2, "multiply": 2, "divide": 2, "power": 2, "negative": 1, "square": 1,
-    "sqrt": 1,
-    "reciprocal": 1, "rsqrt": 1, "exp": 1, "log": 1, "sin": 1, "cos": 1, "tanh": 1, "erf": 1, "erfc": 1, "abs": 1, "sign": 1,
-    "step": 1,
-    "relu": 1, "arccos": 1, "arcsin": 1, "arctan2": 2, "clip1": 1, "maximum": 2, "minimum": 2, "softplus": 1,
-    "sinh": 1, "cosh": 1, "asinh": 1, "log1p": 1, "expm1": 1, "dawson": 1,
+    "add": 2, "subtract": 2, "multiply": 2, "divide": 2, "power": 2, "negative": 1, "square": 1, "sqrt": 1,
+    "reciprocal": 1, "rsqrt": 1, "exp": 1, "log": 1, "sin": 1, "cos": 1, "tanh": 1, "erf": 1, "erfc": 1,
+    "abs": 1, "sign": 1, "step": 1, "relu": 1, "arccos": 1, "arcsin": 1, "arctan2": 2, "clip1": 1, "maximum": 2,
+    "minimum": 2, "softplus": 1, "sinh": 1, "cosh": 1, "asinh": 1, "log1p": 1, "expm1": 1, "dawson": 1,
 }  # fmt: skip
 
 _DIRECT: dict[type, str] = {
     sp.exp: "exp", sp.log: "log", sp.sin: "sin", sp.cos: "cos", sp.tanh: "tanh", sp.erf: "erf", sp.erfc: "erfc",
-    sp.Abs: "abs", sp.sign: "sign", sp.acos: "arccos", sp.asin: "arcsin", sp.atan2: "arctan2", sp.sinh: "sinh", sp.cosh: "cosh",
-    sp.asinh: "asinh",
+    sp.Abs: "abs", sp.sign: "sign", sp.acos: "arccos", sp.asin: "arcsin", sp.atan2: "arctan2", sp.sinh: "sinh",
+    sp.cosh: "cosh", sp.asinh: "asinh",
     f.relu: "relu", f.step: "step", f.sign: "sign", f.absolute: "abs", f.softplus: "softplus",
     g.rsqrt: "rsqrt", g.arctan2: "arctan2", g.dawson: "dawson",
 }  # fmt: skip

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from numbers import Real
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, overload
 
 import sympy as sp
 
@@ -217,7 +217,8 @@ class TracedTensor(Traced):
         return self + as_tensor(other)._times(-1)
 
     def __rsub__(self, other: Any) -> TracedTensor:
-        return self._times(-1) + other
+        difference: TracedTensor = self._times(-1) + other
+        return difference
 
     @overload
     def __mul__(self, other: TracedVector) -> TracedVector: ...
@@ -281,10 +282,12 @@ class TracedVector(Traced):
 
     def __sub__(self, other: Any) -> TracedVector:
         negated: Any = -1 * other
-        return self + negated
+        difference: TracedVector = self + negated
+        return difference
 
     def __rsub__(self, other: Any) -> TracedVector:
-        return self * -1 + other
+        difference: TracedVector = self * -1 + other
+        return difference
 
     def __mul__(self, other: Any) -> TracedVector:
         if isinstance(other, TracedVector):
