@@ -256,7 +256,7 @@ def eval_command(run_dir: Path, data_dir: str | None, backend: str | None, as_js
 @click.option("--seeds", type=click.IntRange(min=1), default=8, show_default=True, help="Networks per width.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The first of the seeds.")
 @click.option("--batch-size", "batch", type=click.IntRange(min=1), default=16, show_default=True)
-@click.option("--lr", type=float, default=2.0, show_default=True, help="Learning rate.")
+@click.option("--lr", type=float, help="Default: the largest of 2, 1, 1/2, … that does not move too far.")
 @click.option("--loss", type=click.Choice(["cross_entropy", "mse"]), default="cross_entropy", show_default=True)
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write the plot (svg, png, pdf).")
 @json_option

@@ -21,7 +21,8 @@ Array = NDArray[Any]
 
 SEGMENT_BYTES = 1 << 24  # a segment of a column: large enough to stream, small enough not to waste memory
 SINGLE_TOLERANCE = 1e-7  # relative error added to tabulated kernels in float32
-BLOCK_ELEMENTS = 1 << 15  # batch × atoms of one block: elementwise work stays in the cache
+BLOCK_ELEMENTS = 1 << 16  # batch × atoms of one block: elementwise work stays in the cache
+BLOCK_ROWS = 1024  # so do the rows between two products with them
 
 
 class Atoms:
@@ -214,7 +215,7 @@ def over_blocks(
     Threads take contiguous runs of blocks and the shares are added in a fixed order, so a result depends on the
     number of threads but never on timing.
     """
-    size = min(8192, max(256, BLOCK_ELEMENTS // max(1, batch)))
+    size = min(BLOCK_ROWS, max(256, BLOCK_ELEMENTS // max(1, batch)))
     parts = atoms.blocks(columns, size)
     if not parts:
         empty = tuple(np.empty((0, *atoms.widths[c]) if c != "scale" else 0, atoms.dtype) for c in columns)

@@ -7,55 +7,51 @@ model = limit.build(input_dim=64, rank=100)
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tpc.program.load import load
-from tpc.program.nn import (
-    abs,
-    bias,
-    cos,
-    dense,
-    elu,
-    erf,
-    exp,
-    gelu,
-    identity,
-    leaky_relu,
-    log_softmax,
-    moment,
-    nonlin,
-    readout,
-    relu,
-    rms_norm,
-    sigmoid,
-    sign,
-    silu,
-    sin,
-    softmax,
-    softplus,
-    softsign,
-    step,
-    tanh,
-    total,
-)
-from tpc.program.program import Program
-from tpc.program.text import listing, parse
-from tpc.program.trace import TracedTensor as Scalar
-from tpc.program.trace import TracedVector as Vector
-from tpc.program.trace import trace
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # `__getattr__` imports them when first used: sympy alone takes a quarter of a second
     from tpc.compiler import Limit
     from tpc.compiler import compile_program as compile
+    from tpc.program.load import load
+    from tpc.program.nn import (
+        abs,
+        bias,
+        cos,
+        dense,
+        elu,
+        erf,
+        exp,
+        gelu,
+        identity,
+        leaky_relu,
+        log_softmax,
+        moment,
+        nonlin,
+        readout,
+        relu,
+        rms_norm,
+        sigmoid,
+        sign,
+        silu,
+        sin,
+        softmax,
+        softplus,
+        softsign,
+        step,
+        tanh,
+        total,
+    )
+    from tpc.program.program import Program
+    from tpc.program.text import listing, parse
+    from tpc.program.trace import TracedTensor as Scalar
+    from tpc.program.trace import TracedVector as Vector
+    from tpc.program.trace import trace
     from tpc.runtime.model import Model
 
 __version__ = "0.1.0"
 
-_LAZY = {  # imported when first used, so that tracing a program loads no array code
-    "Limit": ("tpc.compiler", "Limit"),
-    "Model": ("tpc.runtime.model", "Model"),
-    "compile": ("tpc.compiler", "compile_program"),
-}
 __all__ = [
     "Limit",
     "Model",
@@ -95,14 +91,26 @@ __all__ = [
     "trace",
 ]
 
+_HOME = {
+    "Limit": ("tpc.compiler", "Limit"),
+    "Model": ("tpc.runtime.model", "Model"),
+    "Program": ("tpc.program.program", "Program"),
+    "Scalar": ("tpc.program.trace", "TracedTensor"),
+    "Vector": ("tpc.program.trace", "TracedVector"),
+    "compile": ("tpc.compiler", "compile_program"),
+    "listing": ("tpc.program.text", "listing"),
+    "load": ("tpc.program.load", "load"),
+    "parse": ("tpc.program.text", "parse"),
+    "trace": ("tpc.program.trace", "trace"),
+}  # every other name is an operation of tpc.program.nn
+
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        from importlib import import_module
-
-        module, attribute = _LAZY[name]
-        return getattr(import_module(module), attribute)
-    raise AttributeError(f"module 'tpc' has no attribute {name!r}", name=name, obj=__import__("tpc"))
+    if name not in __all__:
+        raise AttributeError(f"module 'tpc' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+    module, attribute = _HOME.get(name, ("tpc.program.nn", name))
+    value = globals()[name] = getattr(import_module(module), attribute)
+    return value
 
 
 def __dir__() -> list[str]:

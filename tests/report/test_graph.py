@@ -52,9 +52,7 @@ def graph():
 def test_svg_is_well_formed_and_tells_every_node(graph):
     root = ET.fromstring(render(graph, "svg", title='a "title" & more'))
     nodes = [
-        g
-        for g in root.iter(f"{SVG}g")
-        if g.get("class", "").startswith("node") and g.find(f"{SVG}title") is not None
+        g for g in root.iter(f"{SVG}g") if g.get("class", "").startswith("node") and g.find(f"{SVG}title") is not None
     ]
     assert len(nodes) == len(graph) - 1
     tips = {node.find(f"{SVG}title").text for node in nodes}
@@ -99,9 +97,7 @@ def test_json_round_trip_keeps_every_node(graph):
     again = from_record(record)
     assert len(again) == len(graph)
     names = list(graph)
-    assert {(names[a], names[b], p) for a, b, p in again.edges.data("position")} == set(
-        graph.edges.data("position")
-    )
+    assert {(names[a], names[b], p) for a, b, p in again.edges.data("position")} == set(graph.edges.data("position"))
     assert again.nodes[2]["equation"] == "g1 = Aᵀ ξ"
     assert again.nodes[2]["axes"] == ("batch", "r")
     with pytest.raises(ValueError, match="tpc-graph"):

@@ -26,8 +26,5 @@ def test_formula(line, shown):
 def test_labels_use_the_own_equation_and_the_output_name():
     data = {"label": "logits", "kind": "output", "equation": "s4 = mul(1/2, s3)\nwhere a = b"}
     assert node_label(data, "s4") == "logits = 1/2·s3"
-    assert (
-        node_label({"label": "hidden1.A", "kind": "state", "equation": "hidden1.A = state"}, "x")
-        == "hidden1.A"
-    )
+    assert node_label({"label": "hidden1.A", "kind": "state", "equation": "hidden1.A = state"}, "x") == "hidden1.A"
     assert node_label({}, "g1") == "g1"

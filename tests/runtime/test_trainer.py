@@ -139,9 +139,7 @@ def test_a_signal_leaves_a_checkpoint_and_resuming_equals_never_stopping(tmp_pat
     stopped = Softmax()
     stopped.on_step = lambda count: os.kill(os.getpid(), signal.SIGTERM) if count == stop_at else None
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(
-        InterruptedRunError, match=f"stopped by SIGTERM .* after step {stop_at} of 28.*--resume"
-    ):
+    with pytest.raises(InterruptedRunError, match=f"stopped by SIGTERM .* after step {stop_at} of 28.*--resume"):
         train(tmp_path / "run", stopped, SETTINGS)
     assert signal.getsignal(signal.SIGTERM) == before
 

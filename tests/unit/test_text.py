@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 import sympy as sp
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import tpc
 from generators import networks, traced
@@ -97,6 +98,15 @@ def test_every_operation_reads_back():
     assert_identical(Program("all", (("s", parts), ("v", total), ("m", m))))
 
 
+def small(x):
+    h = tpc.rms_norm(tpc.dense(x, "embed"))
+    h = h + tpc.dense(tpc.relu(h), "hidden1")
+    return tpc.readout(tpc.relu(h), 3)
+
+
+SMALL = stages(tpc.trace(small))["norms"]
+
+
 def test_a_node_may_carry_the_name_that_a_counter_would_give():
     def network(x):
         return tpc.readout(tpc.relu(tpc.dense(tpc.relu(tpc.dense(x, "h1")), "x1")), 3)
@@ -167,6 +177,8 @@ def test_comments_and_blank_lines_are_skipped():
         ("t : scalar[sample] =", "t scalar[sample]", 11, "expected `name : type = operation(…)`"),
         ("mul(2, s, x)", "rename[sample](x)", 11, "expected rename[old->new, …]"),
         ("matmul(w, g)", "lincomb(2 g)", 9, "expected `[sum[axes] ]coefficient * vector`, got '2 g'"),
+        ("matmul(w, g)", "lincomb()", 9, "lincomb expects arguments"),
+        ("moment(u0**2; h)", "moment(1; )", 10, "expected `expression; arguments`"),
         ("output logits = t", "output logits = nothing", 12, "'nothing' is used before it is defined"),
         ("output logits = t\n", "", 11, "ends with `output NAME = …`"),
         ("program p", "# program p", 12, "starts with `program NAME`"),
@@ -179,6 +191,20 @@ def test_a_damaged_listing_is_told_with_its_line(old, new, line, message):
     assert message in str(e.value)
     assert e.value.where.line == line
     assert str(e.value).startswith(f"saved.txt:{line}: ")
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_no_damage_escapes_the_parser(data):
+    """Characters removed, doubled or replaced anywhere: a program, or an error that names a line."""
+    text = list(listing(SMALL))
+    for _ in range(data.draw(st.integers(1, 4))):
+        k = data.draw(st.integers(0, len(text) - 1))
+        text[k : k + data.draw(st.integers(0, 6))] = data.draw(st.sampled_from(["", "(", ")", ",", ";", "[", "]", "x1", "0", " ", "\n"]))
+    try:
+        parse("".join(text))
+    except ProgramError as e:
+        assert e.where.line >= 1
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "program p\n", "\x00", "output x = 1\n"])

@@ -14,6 +14,7 @@ from scipy import special
 from sympy import Expr, Symbol
 
 from tpc.errors import GaussianError, InternalError
+from tpc.gaussian.regular import on_side
 from tpc.gaussian.symbols import C, P, Q
 from tpc.program.functions import X
 
@@ -90,9 +91,9 @@ def vectorised(value: Expr, symbols: Sequence[Symbol]) -> Callable[..., Array]:
 
 
 @lru_cache(maxsize=512)
-def function_of_x(phi: Expr) -> Callable[[Array], Array]:
-    """φ as a NumPy function of one array."""
-    return vectorised(phi, (X,))
+def sides(phi: Expr) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+    """x ↦ φ(x) and x ↦ φ(−x) as NumPy functions of x > 0, free of the kinks at 0."""
+    return vectorised(on_side(phi, 1), (X,)), vectorised(on_side(phi, -1), (X,))
 
 
 def _mp_rsqrt(p: Any) -> Any:

@@ -36,6 +36,7 @@ def explain(
     Raises `GaussianError` when the kernel does not exist or the point lies outside c² ≤ pq.
     """
     found = kernel(phi, psi)
+    value = found.at(*at)
     series = found.series(terms)
     data = {
         "phi": sp.sstr(found.phi),
@@ -49,7 +50,7 @@ def explain(
         "rules": [{"rule": s.rule, "equation": equation(s)} for s in found.rules],
         "conditions": list(found.conditions),
         "series": _series_data(series, at),
-        "at": {"p": at[0], "q": at[1], "c": at[2], "value": found.at(*at)},
+        "at": {"p": at[0], "q": at[1], "c": at[2], "value": value},
     }
     return Explanation(found, _text(found, series, data), data)
 

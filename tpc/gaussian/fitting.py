@@ -12,7 +12,7 @@ from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 from sympy import Expr
 
-from tpc.gaussian.evaluate import function_of_x
+from tpc.gaussian.evaluate import sides
 from tpc.gaussian.quadrature import fast, pair, single
 from tpc.gaussian.table import Basis, Table, envelope, nodes, variances
 
@@ -79,11 +79,12 @@ def largest_delta_error(table: Table, phi: Expr, p_max: float) -> float:
 
 @lru_cache(maxsize=512)
 def exponents(phi: Expr, p_max: float) -> tuple[float, float]:
-    """(z, g) with E φ(√p z)² ~ p^z near p = 0 and ~ p^g at the end of the domain."""
-    tiny, small, high, higher = single(phi**2, np.array([1e-12, 4e-12, p_max, 4 * p_max]))
-    zero = float(np.round(np.log(small / tiny) / np.log(4))) if tiny > 0 else 0.0
-    growth = float(np.log(higher / high) / np.log(4)) if high > 0 and np.isfinite(higher) else 0.0
-    return zero, float(np.clip(growth, -2.0, 24.0))
+    """(z, g) with E φ(√p z)² ~ p^z near p = 0 and ~ p^g for large p, or at p_max where φ outgrows powers."""
+    energy = single(phi**2, np.array([1e-12, 4e-12, p_max, 4 * p_max, 1e8, 4e8]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        zero, near, far = np.diff(np.log(energy))[::2] / np.log(4)
+    growth = far if np.isfinite(far) else near
+    return float(np.round(np.nan_to_num(zero))), float(np.clip(np.nan_to_num(growth, posinf=24), -2, 24))
 
 
 def _scale(phi: Expr, p: Array) -> Array:
@@ -97,7 +98,7 @@ def _angles(count: int) -> Array:
 
 def _sector_sums(phi: Expr, psi: Expr, p: Array, effort: Effort) -> Array:
     """V[φ,ψ] on the grid (angle, p, q = p); one sector width serves the angles θ and π − θ."""
-    f, g = function_of_x(phi), function_of_x(psi)
+    f, g = sides(phi), sides(psi)
     rule, theta, count = fast(effort.sector), _angles(effort.angles), len(p)
     values = np.zeros((len(theta), count, count))
     reach = np.sqrt(p)[:, None, None] * rule.radius[:, None]
@@ -105,8 +106,8 @@ def _sector_sums(phi: Expr, psi: Expr, p: Array, effort: Effort) -> Array:
     for k, width in enumerate(theta):
         u = reach * np.sin(width * rule.share)
         v = u[:, :, ::-1]
-        plus, minus = (f(s * u).reshape(count, -1) * (weight * width) for s in (1, -1))
-        other_plus, other_minus = (g(s * v).reshape(count, -1).T for s in (1, -1))
+        plus, minus = (side(u).reshape(count, -1) * (weight * width) for side in f)
+        other_plus, other_minus = (side(v).reshape(count, -1).T for side in g)
         values[len(theta) - 1 - k] += plus @ other_plus + minus @ other_minus
         values[k] += plus @ other_minus + minus @ other_plus
     return values

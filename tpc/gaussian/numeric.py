@@ -84,9 +84,11 @@ def value_at(phi: Expr, psi: Expr, p: float, q: float, c: float) -> float:
     """V[φ,ψ] at one point, straight from quadrature."""
     (left, a), (right, b) = split_delta(phi), split_delta(psi)
     root = float(gap(p, q, c))
+    angle = float(np.arctan2(root, c))
+    rest = float(np.arctan2(root, -c)) if root or c else np.pi  # at a zero vector θ = 0
     total = 0.0
     if left != 0 and right != 0:
-        total += pair(left, right, p, q, float(np.arctan2(root, c)), float(np.arctan2(root, -c)))
+        total += pair(left, right, p, q, angle, rest)
     for weight, regular, variance in ((b, left, q), (a, right, p)):
         if weight != 0 and variance > 0:
             given = np.array([root**2 / variance])

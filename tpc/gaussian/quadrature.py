@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sympy import Expr
 
-from tpc.gaussian.evaluate import function_of_x
+from tpc.gaussian.evaluate import sides
 
 Array = NDArray[Any]
 REACH = 3.2  # log r up to which the radial rule runs: e^{−r²/2} has long vanished
@@ -70,14 +70,14 @@ def pair(phi: Expr, psi: Expr, p: float, q: float, theta: float, coangle: float 
     Give `coangle` = π − θ where θ is close to π and that difference is known better.
     """
     rule = fine()
-    f, g = function_of_x(phi), function_of_x(psi)
+    f, g = sides(phi), sides(psi)
     total = 0.0
     agree = np.pi - theta if coangle is None else coangle
-    for width, signs in ((agree, ((1, 1), (-1, -1))), (theta, ((1, -1), (-1, 1)))):
+    for width, signs in ((agree, ((0, 0), (1, 1))), (theta, ((0, 1), (1, 0)))):
         u = np.sqrt(p) * rule.radius[:, None] * np.sin(width * rule.share)
         v = np.sqrt(q) * rule.radius[:, None] * np.sin(width * rule.rest)
         for s, t in signs:
-            total += width * float(rule.radial_weight @ (f(s * u) * g(t * v)) @ rule.share_weight)
+            total += width * float(rule.radial_weight @ (f[s](u) * g[t](v)) @ rule.share_weight)
     return total / (2 * np.pi)
 
 
@@ -85,8 +85,8 @@ def single(phi: Expr, variances: Array) -> Array:
     """E φ(u) for each variance, for regular φ whose kinks are at 0."""
     half, weight = _half_line()
     z = np.sqrt(np.asarray(variances))[..., None] * half
-    f = function_of_x(phi)
-    return np.asarray((f(z) + f(-z)) @ weight)
+    plus, minus = sides(phi)
+    return np.asarray((plus(z) + minus(z)) @ weight)
 
 
 @lru_cache(maxsize=1)
@@ -102,9 +102,7 @@ def _half_line() -> tuple[Array, Array]:
 def hermite_moments(phi: Expr, variance: float, count: int) -> list[float]:
     """E[φ(√variance z) He_k(z)] for k = 0 … count, for regular φ whose kinks are at 0."""
     half, weight = _half_line()
-    f = function_of_x(phi)
-    scale = np.sqrt(variance)
-    plus, minus = f(scale * half) * weight, f(-scale * half) * weight
+    plus, minus = (f(np.sqrt(variance) * half) * weight for f in sides(phi))
     older, newer = np.zeros_like(half), np.ones_like(half)
     out = []
     for k in range(count + 1):

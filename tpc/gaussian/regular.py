@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sympy as sp
-from sympy import DiracDelta, Expr
+from sympy import DiracDelta, Expr, Symbol
 
 from tpc.errors import GaussianError
 from tpc.gaussian.domain import shape
@@ -24,6 +24,21 @@ def parity(phi: Expr) -> int | None:
 
 def _negated(x: Expr) -> bool:
     return bool(x.could_extract_minus_sign())
+
+
+def on_side(phi: Expr, side: int) -> Expr:
+    """φ(side·x) for x > 0, where every kinked function of `check_regular` is linear or constant."""
+    positive = Symbol("x", positive=True)
+    folded = phi.xreplace({X: side * positive})
+
+    def above(inner: Expr) -> bool:
+        return bool(inner.is_positive or (inner.is_positive is None and shape(inner.subs(positive, X)).positive))
+
+    folded = folded.replace(relu, lambda a: a if above(a) else sp.S.Zero)
+    folded = folded.replace(absolute, lambda a: a if above(a) else -a)
+    folded = folded.replace(step, lambda a: sp.S.One if above(a) else sp.S.Zero)
+    folded = folded.replace(sign, lambda a: sp.S.One if above(a) else sp.S.NegativeOne)
+    return folded.xreplace({positive: X})
 
 
 def split_delta(phi: Expr) -> tuple[Expr, Expr]:

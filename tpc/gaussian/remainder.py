@@ -67,6 +67,8 @@ def remainder_bound(phi: Expr, psi: Expr, terms: int, p: float, q: float, c: flo
     """A bound on Σ_{k > terms} |a_k(√p) b_k(√q) ρ^k|."""
     if p <= 0 or q <= 0:
         return 0.0
+    if any(part.args[1:] for f in (phi, psi) for part in f.atoms(DiracDelta)):
+        return inf  # a derivative of δ
     rho = min(abs(c) / sqrt(p * q), 1.0)
     (left, a), (right, b) = split_delta(phi), split_delta(psi)
     bound = 0.0

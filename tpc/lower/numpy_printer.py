@@ -30,13 +30,16 @@ _UFUNC = {
 
 
 def layout(axes: Axes) -> Axes:
-    """The order of an array's axes: samples, features, atoms, classes, rank."""
+    """The order of an array's axes: atoms, samples, features, classes, rank.
+
+    Atoms come first because BLAS computes B gᵀ up to twice as fast as g Bᵀ when the batch is small.
+    """
 
     def place(axis: Axis) -> tuple[int, str]:
         if axis.role == "rank":
             return 4, axis.name
         if axis.role == "atom":
-            return 2, axis.name
+            return -1, axis.name
         if axis.size is not None:
             return 3, axis.name
         return (0 if axis.base == "sample" else 1), axis.name

@@ -93,7 +93,10 @@ def to_kinks(phi: Expr) -> Expr:
 
 
 def _maximum(*args: Expr) -> Expr:
-    """max(a, b) = b + relu(a − b)"""
+    """max(a, b) = b + relu(a − b), and for lines through 0 one slope on either side"""
+    slopes = [a.coeff(X) for a in args]
+    if all(a == slope * X and slope.is_number for a, slope in zip(args, slopes, strict=True)):
+        return sp.Max(*slopes) * relu(X) + sp.Max(*(-a for a in slopes)) * relu(-X)
     constants = [a for a in args if a.is_number]
     others = [a for a in args if not a.is_number]
     value, *rest = constants + others

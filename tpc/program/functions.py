@@ -19,6 +19,11 @@ def argument(i: int) -> Symbol:
     return Symbol(f"u{i}", real=True)
 
 
+def _is_point(x: Expr) -> bool:
+    """A number whose sign can be told: 3/2, √2, π"""
+    return bool(x.is_number and x.is_comparable)
+
+
 class relu(Function):
     """max(x, 0)"""
 
@@ -26,7 +31,7 @@ class relu(Function):
 
     @classmethod
     def eval(cls, x: Expr) -> Expr | None:
-        return sp.Max(x, 0) if x.is_Number else None
+        return sp.Max(x, 0) if _is_point(x) else None
 
     def fdiff(self, argindex: int = 1) -> Expr:
         return step(self.args[0])
@@ -42,7 +47,7 @@ class step(Function):
 
     @classmethod
     def eval(cls, x: Expr) -> Expr | None:
-        return sp.Integer(1 if x > 0 else 0) if x.is_Number else None
+        return sp.Integer(1 if x > 0 else 0) if _is_point(x) else None
 
     def fdiff(self, argindex: int = 1) -> Expr:
         return DiracDelta(self.args[0])
@@ -58,7 +63,7 @@ class sign(Function):
 
     @classmethod
     def eval(cls, x: Expr) -> Expr | None:
-        return sp.sign(x) if x.is_Number else None
+        return sp.sign(x) if _is_point(x) else None
 
     def fdiff(self, argindex: int = 1) -> Expr:
         return 2 * DiracDelta(self.args[0])
@@ -74,7 +79,7 @@ class absolute(Function):
 
     @classmethod
     def eval(cls, x: Expr) -> Expr | None:
-        return sp.Abs(x) if x.is_Number else None
+        return sp.Abs(x) if _is_point(x) else None
 
     def fdiff(self, argindex: int = 1) -> Expr:
         return sign(self.args[0])
@@ -114,6 +119,10 @@ class softplus(Function):
     """log(1 + e^x)"""
 
     nargs = 1
+
+    @classmethod
+    def eval(cls, x: Expr) -> Expr | None:
+        return sp.log(1 + sp.exp(x)) if _is_point(x) else None
 
     def fdiff(self, argindex: int = 1) -> Expr:
         return sigmoid(self.args[0])

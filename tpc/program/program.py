@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from tpc.errors import InternalError, SourceLine
 from tpc.program.axes import Axis
-from tpc.program.ir import LinComb, Matrix, MatrixWeight, Outer, Vector, VectorWeight
+from tpc.program.ir import LinComb, MatrixWeight, Outer, Vector, VectorWeight
 from tpc.program.node import Node, topological
 from tpc.program.tensor import Contract, Input, Size, Tensor, Weight
 
@@ -73,9 +73,6 @@ class Program:
         for n in self.nodes:
             if isinstance(n, Vector):
                 found.setdefault(n.space.name)
-            elif isinstance(n, Matrix):
-                found.setdefault(n.inn.name)
-                found.setdefault(n.out.name)
         return tuple(found)
 
     def where(self, n: Node) -> SourceLine | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import sympy as sp
 
-from tpc.errors import ProgramError, SourceLine
+from tpc.errors import ProgramError, SourceLine, UsageError
 from tpc.program import ir, tensor
 from tpc.program.axes import Axes, Axis, Space
 from tpc.program.expression import parse_expression
@@ -167,7 +167,7 @@ class _Parser:
             if words[0] == "program" and len(words) == 2:
                 name = words[1]
             elif words[0] == "axis" and len(words) in (2, 4):
-                size = int(words[3]) if len(words) == 4 and words[3].isdigit() else None
+                size = int(words[3]) if len(words) == 4 and words[3].isdecimal() else None
                 self.axes[words[1]] = Axis(words[1], size)
             elif words[0] == "output" and len(words) == 4:
                 outputs.append((words[1], self.node(words[3])))
@@ -202,7 +202,10 @@ class _Parser:
 
     def expression(self, text: str, xs: int = 0, thetas: int = 0) -> sp.Expr:
         symbols = {f"u{i}": argument(i) for i in range(xs)} | {f"t{i}": ir.theta(i) for i in range(thetas)}
-        return parse_expression(text, symbols)
+        try:
+            return parse_expression(text, symbols)
+        except UsageError as e:
+            raise self.fail(str(e)) from None
 
     def axis(self, name: str) -> Axis:
         base = self.axes.get(name.rstrip("'"))
@@ -271,6 +274,8 @@ class _Parser:
         }
         if op not in rules:
             raise self.fail(f"unknown operation {op!r}; expected one of {', '.join(sorted(rules))}, data, weight")
+        if not body.strip() and op != "size":
+            raise self.fail(f"{op} expects arguments")
         return rules[op]()
 
     def two(self, body: str) -> tuple[str, str]:
@@ -289,7 +294,7 @@ class _Parser:
 
     def applied(self, body: str, build: Callable[..., Node]) -> Node:
         fn, *groups = [part.strip() for part in body.split(";")]
-        if not groups:
+        if not groups or not groups[0]:
             raise self.fail("expected `expression; arguments`")
         if build is tensor.Map:
             args = self.tensors(groups[0])

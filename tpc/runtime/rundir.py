@@ -48,7 +48,10 @@ class RunDir:
         if not self.metrics_path.exists():
             return []
         lines = self.metrics_path.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines[:-1]]
+        try:
+            return [json.loads(line) for line in lines[:-1]]
+        except json.JSONDecodeError as error:
+            raise DataError(f"{self.metrics_path} holds a line that is not JSON: {error}") from error
 
 
 def check_free(path: Path, overwrite: bool) -> None:

@@ -76,6 +76,8 @@ class TrainJob:
             what = f"has the unknown entry {unknown[0]!r}" if unknown else "names no program"
             raise UsageError(f"the configuration {what}; expected entries: {', '.join(sorted(known))}.")
         values = {key: value for key, value in config.items() if key in known}
+        for name, value in values.items():
+            _check_type(name, value, getattr(_DEFAULTS, name))
         for name in ("lr_drop", "clip_drop"):
             if name in values:
                 values[name] = tuple(parse_drop(text) for text in values[name])
@@ -101,6 +103,18 @@ class TrainJob:
         )
 
 
+_DEFAULTS = TrainJob("")
+
+
+def _check_type(name: str, value: Any, default: Any) -> None:
+    kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", dict: "a table"}
+    wanted = list if isinstance(default, tuple) else type(default)
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return
+    if default is not None and type(value) is not wanted:
+        raise UsageError(f"the entry {name} should be {kind.get(wanted, 'a list')}, not {value!r}.")
+
+
 @dataclass(frozen=True)
 class RunResult:
     """A finished run and the evaluation at its end."""
@@ -123,9 +137,7 @@ def parse_drop(text: str) -> tuple[int, float]:
     return drop
 
 
-def train(
-    job: TrainJob, out: Path | None = None, overwrite: bool = False, stream: TextIO | None = None
-) -> RunResult:
+def train(job: TrainJob, out: Path | None = None, overwrite: bool = False, stream: TextIO | None = None) -> RunResult:
     """Train from the start; nothing is written before program, data and settings are known to be good."""
     if out is not None:
         rundir.check_free(out, overwrite)
@@ -180,9 +192,7 @@ class CheckpointEvaluation:
         return {"step": self.step, "classes": list(self.class_names), **self.evaluation.to_dict()}
 
 
-def evaluate_run(
-    run: RunDir, data_dir: str | None = None, backend: str | None = None
-) -> CheckpointEvaluation:
+def evaluate_run(run: RunDir, data_dir: str | None = None, backend: str | None = None) -> CheckpointEvaluation:
     """Evaluate the newest checkpoint on the test set."""
     job = TrainJob.from_config(run.read_config())
     checkpoint = run.checkpoints.require()

@@ -1,0 +1,148 @@
+"""Kernels without a closed form: their stated error, their limits, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import sympy as sp
+
+from tpc.errors import GaussianError
+from tpc.gaussian import kernel
+from tpc.gaussian.table import Table
+from tpc.program.expression import parse_nonlinearity
+from tpc.program.functions import X
+
+from .oracle import points, polar, scale, single
+
+ONE = sp.Integer(1)
+NAMES = ["tanh", "sigmoid", "silu", "softplus", "elu", "softsign"]
+
+
+def worst(phi, psi, evaluate, count=40):
+    """The largest error over random points, |ρ| up to 1 − 1e-13, relative to √(V[φ,φ] V[ψ,ψ])."""
+    where = points(count, seed=5)
+    p, q, c = (np.array(column) for column in zip(*where, strict=True))
+    q = np.clip(q, 1e-3, 1e2)
+    c = np.clip(c, -np.sqrt(p) * np.sqrt(q), np.sqrt(p) * np.sqrt(q))
+    wanted = np.array([polar(phi, psi, *point) for point in zip(p, q, c, strict=True)])
+    bound = np.array([scale(phi, psi, a, b) for a, b in zip(p, q, strict=True)])
+    return float(np.max(np.abs(evaluate(p, q, c) - wanted) / bound))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tables_keep_their_bound(name):
+    phi = parse_nonlinearity(name)
+    numeric = kernel(phi).numeric
+    assert numeric.error <= 4e-10
+    assert numeric.p_max == 100
+    assert worst(phi, phi, numeric) <= min(numeric.error, 1e-10)
+
+
+@pytest.mark.parametrize("pair", [("tanh", "relu"), ("x*tanh(x)", "gelu"), ("softplus", "silu")])
+def test_mixed_tables(pair):
+    phi, psi = map(parse_nonlinearity, pair)
+    assert worst(phi, psi, kernel(phi, psi).numeric) <= 1e-10
+
+
+@pytest.mark.parametrize("name", ["tanh", "elu"])
+def test_derivative_tables(name):
+    phi = parse_nonlinearity(name)
+    slope = phi.diff(X).subs(sp.DiracDelta(X), 0)
+    assert worst(slope, slope, kernel(phi.diff(X)).numeric) <= 1e-10
+
+
+def test_a_delta_beside_a_table():
+    """elu with α = 2 bends at 0: φ'' holds a δ, conditioned on exactly."""
+    phi = parse_nonlinearity("elu(x, 2)")
+    found = kernel(phi, phi.diff(X, 2))
+    assert len(found.numeric.parts) == 2
+    for p, q, c in ((1.3, 0.7, 0.5), (0.2, 4.0, -0.8), (2.0, 2.0, 1.99)):
+        regular = polar(phi, 2 * sp.exp(X) * parse_nonlinearity("step(-x)"), p, q, c)
+        spike = -single(phi, p - c * c / q) / np.sqrt(2 * np.pi * q)
+        assert found.at(p, q, c) == pytest.approx(regular + spike, rel=1e-10)
+        assert found.numeric(p, q, c) == pytest.approx(regular + spike, rel=1e-9)
+
+
+def test_unary_expectation_is_a_table_in_the_variance():
+    phi = parse_nonlinearity("softplus")
+    numeric = kernel(phi, ONE).numeric
+    p = np.array([1e-3, 0.1, 3.0, 99.0])
+    assert numeric(p, p, p) == pytest.approx([single(phi, x) for x in p], rel=1e-11)
+
+
+def test_parity_is_seen_without_a_table():
+    tanh = parse_nonlinearity("tanh")
+    assert kernel(tanh, ONE).value == 0
+    assert kernel(tanh, parse_nonlinearity("softsign(x)*x")).value == 0
+
+
+def test_outer_products_and_broadcasting_agree():
+    numeric = kernel(parse_nonlinearity("tanh")).numeric
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((4, 3)), rng.standard_normal((5, 3))
+    p, q, c = (x**2).sum(1)[:, None], (y**2).sum(1)[None, :], x @ y.T
+    assert numeric(p, q, c) == pytest.approx(numeric(p + 0 * c, q + 0 * c, c), rel=1e-12, abs=1e-14)
+
+
+def test_truncation_is_cheaper_and_keeps_its_bound():
+    phi = parse_nonlinearity("tanh")
+    numeric = kernel(phi).numeric
+    short = numeric.truncated(1e-6)
+    assert short.parts[0][1].core.size < numeric.parts[0][1].core.size / 2
+    assert worst(phi, phi, short) <= short.error
+
+
+def test_beyond_the_domain_the_scaling_continues():
+    """Outside [1e-3, 100] nothing is promised but finite values of the right size."""
+    for name, bounded in (("tanh", True), ("softplus", False)):
+        phi = parse_nonlinearity(name)
+        numeric = kernel(phi).numeric
+        at_zero = float(phi.subs(X, 0)) ** 2
+        assert float(numeric(0.0, 0.0, 0.0)) == pytest.approx(at_zero, abs=1e-9)
+        assert kernel(phi).at(0.0, 0.0, 0.0) == pytest.approx(at_zero, abs=1e-12)
+        for p in (1e-9, 400.0, 1e4):
+            value = float(numeric(p, p, 0.5 * p))
+            assert value == pytest.approx(polar(phi, phi, p, p, 0.5 * p), rel=0.05, abs=1e-9)
+        assert (float(numeric(1e6, 1e6, 0.0)) < 1.1) == bounded
+
+
+def test_gram_matrices_of_tables_are_positive_semidefinite():
+    numeric = kernel(parse_nonlinearity("softsign")).numeric
+    x = np.random.default_rng(1).standard_normal((12, 4)) * 3
+    x = np.concatenate([x, -x[:2], x[:1], np.zeros((1, 4))])
+    gram = x @ x.T
+    p = np.diag(gram)
+    limit = np.sqrt(np.outer(p, p))
+    values = numeric(p[:, None], p[None, :], np.clip(gram, -limit, limit))
+    assert np.linalg.eigvalsh(values)[0] >= -1e-9 * np.trace(values)
+
+
+def test_tables_are_plain_arrays():
+    weight, table = kernel(parse_nonlinearity("tanh")).numeric.parts[0]
+    assert weight == 1.0
+    assert isinstance(table, Table)
+    rank, other, orders = table.core.shape
+    assert len(table.left.coefficients) == rank
+    assert len(table.right.coefficients) == other
+    assert len(table.orders) == orders
+    assert np.all(table.orders % 2 == 1)  # an odd φ needs odd orders only
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("relu(x - 1)", "expected kinks at x = 0 only, got one where x - 1 = 0"),
+        ("tanh(abs(x) - 1)*step(x**2 - 1)", "expected kinks at x = 0 only"),
+        ("cos(200*x**2)", "expected a relative error below 1e-10"),
+    ],
+)
+def test_refusals_say_why(text, message):
+    with pytest.raises(GaussianError, match=message.replace("(", r"\(")) as caught:
+        _ = kernel(parse_nonlinearity(text)).numeric
+    assert caught.value.exit_code == 2
+
+
+def test_two_deltas_are_refused():
+    slope = parse_nonlinearity("tanh(x)*step(x) + softplus(x)*step(x)").diff(X)
+    with pytest.raises(GaussianError, match="expected a Dirac delta in at most one"):
+        kernel(slope)

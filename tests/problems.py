@@ -1,0 +1,79 @@
+"""Small training problems for tests: models with generic states, batches, and what a step should compute."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import interpreter
+import tpc
+from tpc.limits.graph import Accumulate
+from tpc.lower.lowered import Lowered
+from tpc.runtime.model import Model
+
+DIM, RANK, CLASSES = 5, 4, 3
+
+
+def generic_state(model: Model, seed: int = 0, spread: float = 0.5) -> dict[str, np.ndarray]:
+    """A state with nothing zero in it: readouts and biases drawn too, and every store with atoms."""
+    rng = np.random.default_rng(seed)
+    state = {}
+    for name, value in model.state().items():
+        shape = value.shape
+        store = name.rpartition(".")[0]
+        if store in model.atoms:
+            shape = (RANK + 2, *shape[1:])
+        drawn = rng.standard_normal(shape)
+        if len(shape) == 2 and not name.endswith(".A"):
+            drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+        state[name] = drawn if len(shape) == 2 and not name.endswith(".A") else spread * drawn
+    return state
+
+
+def make(program, *, dtype="float64", seed=0, dim=DIM, rank=RANK, **options) -> Model:
+    """A model of a program with a generic state."""
+    model = tpc.compile(program).build(dim, rank, dtype=dtype, **options)
+    model.load_state(generic_state(model, seed))
+    return model
+
+
+def batch(seed=0, count=4, dim=DIM, classes=CLASSES):
+    """Inputs and soft targets that sum to one."""
+    rng = np.random.default_rng([7, seed])
+    y = rng.uniform(0.1, 1.0, (count, classes))
+    return rng.standard_normal((count, dim)), y / y.sum(axis=1, keepdims=True)
+
+
+def expected(model: Model, x, y, loss="cross_entropy") -> dict[str, np.ndarray]:
+    """What the interpreter computes for one step."""
+    return interpreter.run(model.limit.graph(loss), {**model.state(), "x": x, "y": y})
+
+
+def computed(module, lowered: Lowered, model: Model, x, y) -> dict[str, np.ndarray]:
+    """What generated code computes for one step, under the interpreter's names."""
+    x, y = (model.backend.array(a, model.dtype) for a in (x, y))
+    out = module.gradients(model._state, x, y)
+    data = {"x": x, "y": y}
+    norms = module.norms(model._state, *(data[k] if k in data else out[k] for k in module.NORM_ARGUMENTS))
+    found = {"logits": out["logits"], "loss": np.asarray(out["loss"])}
+    found |= {f"norm2:{name}": np.asarray(value) for name, value in norms.items()}
+    for plan in lowered.updates:
+        if isinstance(plan.update, Accumulate):
+            found[plan.update.state.name] = out[plan.keys[0]]
+            continue
+        store = plan.update.store
+        columns = (store.coefficients, *store.columns, *store.thetas)
+        for key, column in zip(plan.keys, columns, strict=True):
+            shape = model._state[store.name].widths[column.name.removeprefix(f"{store.name}.")]
+            rows = np.reshape(out[key], (-1, *shape))
+            name = column.name
+            found[name] = np.concatenate([found[name], rows]) if name in found else rows
+    return found
+
+
+def assert_close(found, wanted, tolerance):
+    """Equal names and shapes; values within `tolerance`, relative to the largest entry of an array where that is above 1."""
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        assert found[name].shape == value.shape, name
+        scale = max(1.0, float(np.abs(value).max(initial=0)))
+        np.testing.assert_allclose(found[name] / scale, value / scale, rtol=0, atol=tolerance, err_msg=name)
