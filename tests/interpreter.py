@@ -23,7 +23,7 @@ from tpc.program.program import axes_in
 
 ANGLES = 40  # Gauss–Legendre nodes on each of the four sectors, at least
 RADII = ((0.0, 1.0, 32), (1.0, 9.0, 56))  # (from, to, nodes)
-HERMITE = 24
+HERMITE = 14
 
 FUNCTIONS = {
     "relu": lambda x: np.where(x > 0, x, 0.0),

@@ -16,16 +16,13 @@ DIM, RANK, CLASSES = 5, 4, 3
 def generic_state(model: Model, seed: int = 0, spread: float = 0.5) -> dict[str, np.ndarray]:
     """A state with nothing zero in it: readouts and biases drawn too, and every store with atoms."""
     rng = np.random.default_rng(seed)
+    stored = {c.name: s for s in model.limit.graph().stores for c in (s.coefficients, *s.columns, *s.thetas)}
     state = {}
     for name, value in model.state().items():
-        shape = value.shape
-        store = name.rpartition(".")[0]
-        if store in model.atoms:
-            shape = (RANK + 2, *shape[1:])
-        drawn = rng.standard_normal(shape)
-        if len(shape) == 2 and not name.endswith(".A"):
-            drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
-        state[name] = drawn if len(shape) == 2 and not name.endswith(".A") else spread * drawn
+        shape = (RANK + 2, *value.shape[1:]) if name in stored else value.shape
+        state[name] = spread * rng.standard_normal(shape)
+        if name in stored and name in {c.name for c in stored[name].columns}:
+            state[name] /= np.linalg.norm(state[name], axis=1, keepdims=True)
     return state
 
 

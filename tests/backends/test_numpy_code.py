@@ -9,7 +9,6 @@ from hypothesis import given, settings
 import tpc
 from generators import networks, traced
 from problems import DIM, assert_close, batch, computed, expected, make
-from tpc.errors import UserError
 from tpc.lower.lowered import lower
 from tpc.lower.numpy_module import numpy_module
 
@@ -245,9 +244,3 @@ def test_two_sums_over_atoms_cannot_meet():
     check(make(p), *batch(), "mse")  # a product of finished sums is no problem
     p = network("h = tpc.dense(tpc.relu(tpc.dense(x, 'a')), 'b')", "return tpc.readout(tpc.relu(h), 3) + 0 * tpc.moment(h, h)")
     check(make(p), *batch(), "mse")
-
-
-def test_a_kernel_without_closed_form_is_the_users_problem():
-    limit = tpc.compile(network("h = tpc.dense(x, 'a')", "return tpc.readout(tpc.tanh(h), 3)"))
-    with pytest.raises(UserError, match="closed form"):
-        limit.build(DIM, 3).predict(np.ones((1, DIM)))

@@ -111,14 +111,14 @@ class Sandbox:
         shown: list[str] = []
         same = True
         for command, output in commands(block):
-            printed = self._printed(command, output, block)
+            printed = self._printed(command, block)
             equal = agrees(command, _trimmed(output), printed)
             same = same and equal
             shown += [f"$ {command}", *(output if equal else printed)]
         lines = tuple("\n".join(shown).splitlines())
         return [] if same else [Difference(block, "console", block.lines, lines)]
 
-    def _printed(self, command: str, output: list[str], block: Block) -> tuple[str, ...]:
+    def _printed(self, command: str, block: Block) -> tuple[str, ...]:
         program, rest = _split(command.replace("\\\n", " "))
         if program.startswith("tpc "):
             result = CliRunner().invoke(cli.main, shlex.split(program)[1:], prog_name="tpc")
@@ -129,8 +129,8 @@ class Sandbox:
                 text = self._shell(rest, text)[0]
         else:
             text, code = self._shell(program + rest)
-        fails = any(line.lower().startswith("error: ") for line in output)
-        assert (code != 0) == fails, f"{self.name}:{block.start}: {command} ended with exit code {code}:\n{text}"
+        told = any(line.lower().startswith("error: ") for line in text.splitlines())
+        assert (code != 0) == told, f"{self.name}:{block.start}: {command} ended with exit code {code}:\n{text}"
         return _trimmed(text.splitlines())
 
     def _shell(self, command: str, given: str = "") -> tuple[str, int]:

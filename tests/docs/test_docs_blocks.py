@@ -63,7 +63,7 @@ def longer_commands():
                         yield f"{document.relative_to(ROOT)}:{b.start}", words
 
 
-@pytest.mark.parametrize(("place", "words"), longer_commands())
+@pytest.mark.parametrize(("place", "words"), list(longer_commands()))
 def test_a_command_that_is_not_run_is_well_formed(place, words):
     while "=" in words[0]:  # VARIABLE=value in front of a command
         words = words[1:]

@@ -21,7 +21,8 @@ def expectation(fn: Expr, latents: Sequence[Tensor], thetas: Sequence[Tensor] = 
     Bilinear: sums are taken apart where they join different variables, and numbers and parameters come out. Products
     of functions of one variable each become V[φ,ψ]; a bare factor u_i of a longer product goes by Stein's lemma.
     """
-    number, fn = sp.sympify(fn).as_coeff_Mul()
+    variables = [argument(i) for i in range(len(latents))] + [theta(j) for j in range(len(thetas))]
+    number, fn = sp.sympify(fn).as_independent(*variables, as_Add=False)
     if number == 0 or fn == 0:
         return ZERO
     outside: list[Tensor] = [Constant(number)]

@@ -97,8 +97,8 @@ def gram(a: Tensor, b: Tensor) -> Tensor:
 
 def kernel(phi: Expr, psi: Expr, p: Tensor, q: Tensor, c: Tensor) -> Tensor:
     """V[φ,ψ]; numbers pulled out, trivial cases resolved."""
-    m, phi = phi.as_coeff_Mul()
-    n, psi = psi.as_coeff_Mul()
+    m, phi = phi.as_independent(X, as_Add=False)
+    n, psi = psi.as_independent(X, as_Add=False)
     if m * n == 0 or phi == 0 or psi == 0:
         return ZERO
     return tensor.contract((tensor.Constant(m * n), _kernel(phi, psi, p, q, c)))

@@ -1,0 +1,76 @@
+"""limit ∘ gradient = gradient ∘ limit: the two derivations of the update rule are the same symbolic expressions."""
+
+from pathlib import Path
+
+import pytest
+
+import tpc
+from tpc.limits.canonical import Canonical
+from tpc.limits.gradient import gradients_of_limit
+from tpc.limits.graph import Accumulate, Append, LimitGraph
+from tpc.passes.loss import attach_loss
+from tpc.program.node import topological
+from tpc.program.tensor import Constant, Tensor, contract
+
+PROGRAMS = Path(__file__).parents[2] / "programs"
+
+
+def wide_and_shared(x, *, classes=3):
+    """The same matrix twice, a scaled residual stream, two nonlinearities and a moment as a gate."""
+    h = tpc.dense(x, name="embed")
+    g = tpc.dense(tpc.erf(h), name="shared") + 0.5 * tpc.bias("shared")
+    h = h + 0.7 * tpc.dense(tpc.relu(g), name="back", space="embed")
+    g = tpc.moment(h, h) * tpc.dense(tpc.erf(h), name="shared")
+    return tpc.readout(tpc.relu(g) + tpc.erf(g), classes)
+
+
+CASES = {
+    "mlp of depth 1": lambda: tpc.load(PROGRAMS / "mlp.py", hidden=1),
+    "mlp of depth 2": lambda: tpc.load(PROGRAMS / "mlp.py", hidden=2),
+    "mlp of depth 3": lambda: tpc.load(PROGRAMS / "mlp.py", hidden=3),
+    "resmlp of 1 block": lambda: tpc.load(PROGRAMS / "resmlp.py", blocks=1),
+    "resmlp of 2 blocks": lambda: tpc.load(PROGRAMS / "resmlp.py", blocks=2),
+    "shared weights": lambda: tpc.trace(wide_and_shared),
+}
+
+
+def routes(program, loss):
+    derived = tpc.compile(program).graph(loss)
+    return derived, gradients_of_limit(attach_loss(program, loss), derived)
+
+
+def first_route(derived: LimitGraph) -> dict[str, list[tuple[Tensor, tuple[Tensor, ...]]]]:
+    found: dict[str, list[tuple[Tensor, tuple[Tensor, ...]]]] = {}
+    for weight, updates in derived.updates:
+        for u in updates:
+            value = (u.gradient, ()) if isinstance(u, Accumulate) else (u.coefficient, u.columns)
+            found.setdefault(weight, []).append(value)
+    return found
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_both_routes_give_the_same_updates(case, loss):
+    derived, second = routes(CASES[case](), loss)
+    canonical = Canonical(n for n in topological([derived["logits"]]) if isinstance(n, Tensor))
+    one = {
+        weight: sorted((canonical.key(value), [canonical.key(c) for c in columns]) for value, columns in values)
+        for weight, values in first_route(derived).items()
+    }
+    two: dict[str, list[object]] = {}
+    for g in second:
+        two.setdefault(g.weight, []).append((canonical.key(g.value), [canonical.key(c) for c in g.columns]))
+    assert one.keys() == two.keys()
+    for weight in one:
+        assert one[weight] == sorted(two[weight]), weight
+    assert any(isinstance(u, Append) for _, us in derived.updates for u in us)
+
+
+def test_the_comparison_tells_different_expressions_apart():
+    derived, second = routes(CASES["mlp of depth 2"](), "cross_entropy")
+    canonical = Canonical(n for n in topological([derived["logits"]]) if isinstance(n, Tensor))
+    for g in second:
+        doubled = contract((Constant(2), g.value))
+        assert canonical.key(doubled) != canonical.key(g.value)
+        other = next(h for h in second if h.weight != g.weight)
+        assert canonical.key(g.value) != canonical.key(other.value)
