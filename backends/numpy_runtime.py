@@ -96,8 +96,8 @@ class Atoms:
         self.scale *= keep
         if not 1e-3 < abs(self.scale) < 1e3:  # keep stored rows at the size of the real ones
             factor = self._typed(self.scale)
-            for segment in self._segments:
-                segment["A"] *= factor
+            for k, segment in enumerate(self._segments):
+                segment["A"][: self._filled(k)] *= factor
             self.scale = 1.0
 
     def with_momentum(self) -> None:
@@ -232,11 +232,14 @@ def over_blocks(
 
 
 def _job(block: Callable[..., tuple[Array, ...]], parts: list[tuple[Array, ...]]) -> Callable[[], list[Array]]:
+    settings = np.geterr()  # threads do not inherit it
+
     def run() -> list[Array]:
-        total = [np.array(t) for t in block(*parts[0])]
-        for part in parts[1:]:
-            for k, share in enumerate(block(*part)):
-                total[k] += share
+        with np.errstate(**settings):
+            total = [np.array(t) for t in block(*parts[0])]
+            for part in parts[1:]:
+                for k, share in enumerate(block(*part)):
+                    total[k] += share
         return total
 
     return run
@@ -270,6 +273,26 @@ def rsqrt(x: Array, out: Array | None = None) -> Array:
     x = np.asarray(x)
     root = np.sqrt(x)
     return np.divide(1, root, out=np.zeros_like(root), where=x > 0)
+
+
+def gap(p: Array, q: Array, c: Array, out: Array | None = None) -> Array:
+    """√max(pq − c², 0) from exact products, so that nothing cancels near |c| = √(pq)."""
+    p, q, c = np.broadcast_arrays(p, q, c)
+    if c.dtype == np.float32:  # products of floats are exact in doubles
+        wide = np.multiply(p, q, dtype=np.float64)
+        wide -= np.square(c, dtype=np.float64)
+        return np.sqrt(np.maximum(wide, 0, out=wide), out=wide).astype(np.float32)
+    _, exponent = np.frexp(np.maximum(np.maximum(p, q), np.finfo(np.float64).tiny))
+    p, q, c = (np.ldexp(x, -exponent) for x in (p, q, c))  # splitting must not overflow
+    (high, low), (square, rest) = _exact_product(p, q), _exact_product(c, c)
+    return np.ldexp(np.sqrt(np.maximum((high - square) + (low - rest), 0)), exponent, out=out)
+
+
+def _exact_product(a: Array, b: Array) -> tuple[Array, Array]:
+    """a·b as a sum of two doubles (Dekker 1971)."""
+    product = a * b
+    (a1, a2), (b1, b2) = ((x1, x - x1) for x, x1 in ((x, x * 134217729.0 - (x * 134217729.0 - x)) for x in (a, b)))
+    return product, ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2
 
 
 def step(x: Array, out: Array | None = None) -> Array:
@@ -312,7 +335,7 @@ def _special(name: str) -> Callable[..., Array]:
     return call
 
 
-erf, erfc, dawson = _special("erf"), _special("erfc"), _special("dawsn")
+erf, erfc, erfcx, dawson = (_special(name) for name in ("erf", "erfc", "erfcx", "dawsn"))
 
 
 def tabulated(phi: str, psi: str) -> Callable[[Array, Array, Array], Array]:

@@ -58,13 +58,13 @@ def test_code_with_a_factor_per_atom(programs_dir, name):
     check(model, *batch(1), "cross_entropy", multipliers=True)
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(networks())
 def test_random_networks(source):
     check(make(traced(source)), *batch(), "cross_entropy")
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(networks())
 def test_random_networks_in_float32(source):
     model = make(traced(source), dtype="float32")

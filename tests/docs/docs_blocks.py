@@ -135,7 +135,7 @@ class Sandbox:
 
     def _shell(self, command: str, given: str = "") -> tuple[str, int]:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PATH": path}
         done = subprocess.run(
             ["bash", "-c", command],
             input=given,

@@ -96,7 +96,8 @@ def points(count, seed=0, top=1e2):
     out = []
     for k in range(count):
         p = float(np.exp(rng.uniform(np.log(1e-3), np.log(top))))
-        q = float(np.clip(p * 10.0 ** rng.uniform(-6, 6), 1e-4, top)) if k % 2 else float(np.exp(rng.uniform(-3, np.log(top))))
+        near = float(np.exp(rng.uniform(-3, np.log(top))))
+        q = float(np.clip(p * 10.0 ** rng.uniform(-6, 6), 1e-4, top)) if k % 2 else near
         sign = 1.0 if rng.uniform() < 0.5 else -1.0
         rho = rng.uniform(-1, 1) if k % 3 else sign * (1 - 10.0 ** rng.uniform(-13, -8))
         out.append((p, q, float(rho * np.sqrt(p) * np.sqrt(q))))

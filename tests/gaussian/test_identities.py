@@ -36,6 +36,7 @@ def test_symmetry(phi, psi, point):
 
 
 @given(any_phi, any_phi, any_phi, coefficients, covariances())
+@settings(max_examples=20)
 def test_bilinearity(phi, psi, chi, a, point):
     p, q, c = point
     whole, first, second = closed((phi + a * psi, chi), (phi, chi), (psi, chi))

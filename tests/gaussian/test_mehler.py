@@ -71,6 +71,15 @@ def test_series_against_a_delta():
     assert kernel(step, step.diff(X, 2)).series(3).remainder(1.0, 1.0, 0.5) == math.inf
 
 
+@pytest.mark.parametrize("name", ["tanh", "softplus", "relu"])
+def test_tabulated_coefficients(name):
+    phi = parse_nonlinearity(name)
+    basis, _ = kernel(phi).series(5).tabulated()
+    p = np.array([1e-3, 0.2, 3.0, 50.0])
+    wanted = np.array([[coefficient(phi, np.sqrt(x), k) for x in p] for k in range(6)])
+    assert basis(p) == pytest.approx(wanted, rel=1e-9, abs=1e-11)
+
+
 def test_polynomials_end():
     cubic = parse_nonlinearity("x**3 - x")
     assert kernel(cubic).series(3).remainder(1.2, 0.4, 0.5) < 1e-7

@@ -2,6 +2,7 @@
 
 from tpc.gaussian.expectation import Expectation, ExpectationTerm, expectation
 from tpc.gaussian.kernel import Kernel, kernel
+from tpc.gaussian.mehler import MehlerSeries
 from tpc.gaussian.moments import Step
 from tpc.gaussian.symbols import RHO, C, P, Q, gram
 
@@ -11,6 +12,7 @@ __all__ = [
     "Expectation",
     "ExpectationTerm",
     "Kernel",
+    "MehlerSeries",
     "P",
     "Q",
     "Step",

@@ -85,35 +85,36 @@ def expectation(fn: Expr, variables: Sequence[Symbol]) -> Expectation:
 
 @lru_cache(maxsize=1024)
 def _expectation(fn: Expr, variables: tuple[Symbol, ...]) -> Expectation:
-    unknown = sorted(s.name for s in fn.free_symbols - set(variables))
-    if unknown:
-        raise GaussianError(f"expected a function of {_names(variables)}, got {', '.join(unknown)} as well")
     reducer = _Reducer(variables)
     for coefficient, parts in split(fn, variables):
         reducer.reduce(coefficient, parts)
     return Expectation(fn, variables, reducer.terms(), tuple(reducer.steps))
 
 
-def _names(variables: Sequence[Symbol]) -> str:
-    return ", ".join(v.name for v in variables)
-
-
 def split(fn: Expr, variables: tuple[Symbol, ...]) -> list[tuple[Expr, Parts]]:
-    """fn as Σ coefficient · Π f(form): every f a function of X, every form linear in the variables."""
+    """fn as Σ coefficient · Π f(form): every f a function of X, every form linear in the variables.
+
+    Other symbols are parameters, and may multiply.
+    """
     present = [v for v in variables if fn.has(v)]
     if not present:
         return [(fn, {})]
-    if len(present) == 1:
+    if len(present) == 1 and fn.free_symbols <= set(variables):
         form = tuple(sp.Integer(v == present[0]) for v in variables)
         return [(sp.S.One, {form: fn.subs(present[0], X)})]
     if fn.is_Add:
         return [one for arg in fn.args for one in split(arg, variables)]
     if fn.is_Mul:
         return _products([split(arg, variables) for arg in fn.args])
+    if fn == present[0]:
+        return [(sp.S.One, {tuple(sp.Integer(v == fn) for v in variables): X})]
     if fn.is_Pow and fn.exp.is_Integer and fn.exp > 0 and fn.base != sp.E:
         return _products([split(fn.base, variables)] * int(fn.exp))
     if isinstance(fn, sp.exp) and fn.args[0].is_Add:
         return _products([split(sp.exp(arg), variables) for arg in fn.args[0].args])
+    parameters = sorted(s.name for s in fn.free_symbols - set(variables))
+    if parameters:
+        raise GaussianError(f"expected {', '.join(parameters)} as a factor only, got it inside {fn}")
     linear = _linear(fn.args[0], variables) if len(fn.args) == 1 else None
     if linear is None:
         raise GaussianError(

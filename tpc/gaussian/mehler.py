@@ -21,6 +21,7 @@ from tpc.gaussian.tidy import collect_terms
 
 if TYPE_CHECKING:
     from tpc.gaussian.kernel import Kernel
+    from tpc.gaussian.table import Basis
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,14 @@ class MehlerSeries:
                 coefficient_values(self.kernel.psi, q, self.terms),
                 strict=True,
             )
+        )
+
+    def tabulated(self, p_max: float = 100.0) -> tuple[Basis, Basis]:
+        """p ↦ a_k(√p) and q ↦ b_k(√q) as Chebyshev tables with one row per degree, for any regular φ and ψ."""
+        from tpc.gaussian.fitting import fit_coefficients
+
+        return fit_coefficients(self.kernel.phi, self.terms, p_max), fit_coefficients(
+            self.kernel.psi, self.terms, p_max
         )
 
     def remainder(self, p: float, q: float, c: float) -> float:

@@ -23,7 +23,7 @@ from tpc.gaussian.fitting import (
     largest_delta_error,
     largest_error,
 )
-from tpc.gaussian.quadrature import pair, single
+from tpc.gaussian.quadrature import is_resolved, pair, single
 from tpc.gaussian.regular import split_delta
 from tpc.gaussian.table import Table
 from tpc.program.functions import X
@@ -49,9 +49,13 @@ class NumericKernel:
     error: float
 
     def __call__(self, p: Any, q: Any, c: Any) -> Array:
-        """Values at arrays of variances and covariances, which broadcast."""
-        p, q, c = (np.asarray(x, dtype=np.float64) for x in (p, q, c))
-        return np.asarray(sum(weight * table(p, q, c) for weight, table in self.parts))
+        """Values at arrays of variances and covariances, which broadcast; float32 for a float32 covariance."""
+        kind = np.float32 if np.asarray(c).dtype == np.float32 else np.float64
+        p, q, c = (np.asarray(x, dtype=kind) for x in (p, q, c))
+        total = self.parts[0][1](p, q, c) * kind(self.parts[0][0])
+        for weight, table in self.parts[1:]:
+            total = total + table(p, q, c) * kind(weight)
+        return np.asarray(total)
 
     def truncated(self, tolerance: float) -> NumericKernel:
         """A cheaper kernel with a relative error of at most `error` + `tolerance`."""
@@ -74,9 +78,10 @@ def numeric_kernel(phi: Expr, psi: Expr) -> NumericKernel:
                 return kernel
             if error > WITHIN_REACH:
                 break
+    reached = f"got {error:.0e}" if np.isfinite(error) else "but it varies or grows too fast to resolve"
     raise GaussianError(
         f"no accurate kernel for φ = {phi}, ψ = {psi}: expected a relative error below {TOLERANCE:.0e} for "
-        f"variances up to 1, got {error:.0e}\n  Fix: use a smoother or more slowly varying nonlinearity"
+        f"variances up to 1, {reached}\n  Fix: use a smoother or more slowly varying nonlinearity"
     )
 
 
@@ -98,7 +103,8 @@ def value_at(phi: Expr, psi: Expr, p: float, q: float, c: float) -> float:
 
 def _attempt(phi: Expr, psi: Expr, p_max: float, effort: Effort) -> tuple[NumericKernel, float]:
     (left, a), (right, b) = split_delta(phi), split_delta(psi)
-    if any(exponents(f, p_max)[1] > FASTEST_GROWTH for f in (left, right) if f.has(X)):
+    varying = [f for f in (left, right) if f.has(X)]
+    if any(exponents(f, p_max)[1] > FASTEST_GROWTH or not is_resolved(f, p_max) for f in varying):
         return NumericKernel((), p_max, np.inf), np.inf
     parts: list[tuple[float, Table]] = []
     errors = [0.0]

@@ -89,23 +89,31 @@ def single(phi: Expr, variances: Array) -> Array:
     return np.asarray((plus(z) + minus(z)) @ weight)
 
 
-@lru_cache(maxsize=1)
-def _half_line() -> tuple[Array, Array]:
+def is_resolved(phi: Expr, variance: float, tolerance: float = 1e-9) -> bool:
+    """Whether nodes as far apart as a table's already give E φ(√p z)²: cheap to ask before building one."""
+    energies = []
+    for half, weight in (_half_line(), _half_line(0.06)):
+        energies.append(sum(float(f(np.sqrt(variance) * half) ** 2 @ weight) for f in sides(phi)))
+    return abs(energies[0] - energies[1]) <= tolerance * energies[0]
+
+
+@lru_cache(maxsize=2)
+def _half_line(spacing: float = 0.02) -> tuple[Array, Array]:
     """Nodes and weights for ∫_0^∞ · e^{−z²/2} dz / √(2π)."""
-    t = np.arange(-4.6, REACH, 0.02)
+    t = np.arange(-4.6, REACH, spacing)
     z = np.exp(t - np.exp(-t))
-    weight = 0.02 * z * (1 + np.exp(-t)) * np.exp(-z * z / 2) / np.sqrt(2 * np.pi)
+    weight = spacing * z * (1 + np.exp(-t)) * np.exp(-z * z / 2) / np.sqrt(2 * np.pi)
     keep = weight > 1e-22
     return z[keep], weight[keep]
 
 
-def hermite_moments(phi: Expr, variance: float, count: int) -> list[float]:
-    """E[φ(√variance z) He_k(z)] for k = 0 … count, for regular φ whose kinks are at 0."""
+def mehler_coefficients(phi: Expr, variances: Array, count: int) -> Array:
+    """E[φ(√p z) He_k(z)]/√k! for k = 0 … count (first axis) and each p, for regular φ with kinks at 0."""
     half, weight = _half_line()
-    plus, minus = (f(np.sqrt(variance) * half) * weight for f in sides(phi))
+    plus, minus = (f(np.sqrt(np.asarray(variances))[..., None] * half) * weight for f in sides(phi))
     older, newer = np.zeros_like(half), np.ones_like(half)
     out = []
-    for k in range(count + 1):
-        out.append(float(newer @ (plus + minus if k % 2 == 0 else plus - minus)))
-        older, newer = newer, half * newer - k * older
-    return out
+    for k in range(count + 1):  # normalised: h_{k+1} = (z h_k − √k h_{k−1})/√(k+1)
+        out.append((plus + minus if k % 2 == 0 else plus - minus) @ newer)
+        older, newer = newer, (half * newer - np.sqrt(k) * older) / np.sqrt(k + 1)
+    return np.array(out)

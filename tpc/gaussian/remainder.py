@@ -7,7 +7,7 @@ tail, but b_k(Ψ') = √(k+1) b_{k+1}(Ψ)/s and a_k(φ) = s a_{k−1}(φ')/√k,
 from __future__ import annotations
 
 from functools import lru_cache
-from math import factorial, inf, sqrt
+from math import inf, sqrt
 from typing import Any
 
 import mpmath
@@ -17,7 +17,7 @@ from sympy import DiracDelta, Expr
 
 from tpc.gaussian.evaluate import precise
 from tpc.gaussian.mehler import coefficients
-from tpc.gaussian.quadrature import hermite_moments, single
+from tpc.gaussian.quadrature import mehler_coefficients, single
 from tpc.gaussian.regular import split_delta
 from tpc.gaussian.symbols import SIGMA, C, P, Q
 from tpc.program.functions import X, step
@@ -37,8 +37,7 @@ def _coefficients(phi: Expr, p: float, terms: int) -> list[Any]:
         deviation = mpmath.sqrt(p)
         return [precise(a, {SIGMA: deviation}, DIGITS) for a in closed]
     regular, weight = split_delta(phi)
-    moments = hermite_moments(regular, p, terms)
-    values = [mpmath.mpf(m) / mpmath.sqrt(factorial(k)) for k, m in enumerate(moments)]
+    values = [mpmath.mpf(float(a)) for a in mehler_coefficients(regular, np.array(p), terms)]
     if weight != 0:
         spike = _coefficients(DiracDelta(X), p, terms)
         values = [a + float(weight) * b for a, b in zip(values, spike, strict=True)]

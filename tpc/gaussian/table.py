@@ -18,6 +18,7 @@ from tpc.gaussian.evaluate import NUMPY, rsqrt
 
 Array = NDArray[Any]
 
+BLOCK = 32_768  # entries of V evaluated at once
 BEND = 0.1  # in s(p) = (1 + bend)·t/(t + bend), t = √(p/p_max): half of [0, 1] is spent on t < bend
 
 
@@ -77,24 +78,34 @@ class Table:
     roots: tuple[int, int] = (0, 0)
 
     def __call__(self, p: Array, q: Array, c: Array) -> Array:
-        """Broadcasts; p of shape (b, 1) and q of shape (1, M) cost one matrix product per order."""
+        """Broadcasts; p of shape (b, 1) and q of shape (1, M) go through in blocks that fit the cache.
+
+        The result has the type of c; the work is done in it too.
+        """
+        if c.ndim == 2 and p.shape[1:] == (1,) and q.shape[:1] == (1,) and c.size > BLOCK:
+            width = max(1, BLOCK // c.shape[0])
+            starts = range(0, c.shape[1], width)
+            return np.concatenate([self._block(p, q[:, k : k + width], c[:, k : k + width]) for k in starts], axis=1)
+        return self._block(p, q, c)
+
+    def _block(self, p: Array, q: Array, c: Array) -> Array:
         return self.at_angle(p, q, NUMPY["angle"](p, q, c))
 
     def at_angle(self, p: Array, q: Array, theta: Array) -> Array:
         """The same with the correlation given as cos θ."""
-        x = 1 - 2 * np.asarray(theta) / np.pi
-        left, right = self.left(p), self.right(q)
+        x = 1 - theta * np.asarray(2 / np.pi, dtype=theta.dtype)
+        left, right = self.left(p).astype(x.dtype), self.right(q).astype(x.dtype)
         stride = int(self.orders[1] - self.orders[0]) if len(self.orders) > 1 else 1
         turn = 2 * x if stride == 1 else 2 * (2 * x * x - 1)  # T_{k+s} = turn·T_k − T_{k−s}
         newer, older = np.zeros_like(x), np.zeros_like(x)
-        weights = np.einsum("ijk,i...->kj...", self.core, left)
+        weights = np.einsum("ijk,i...->kj...", self.core.astype(x.dtype), left)
         for weight in weights[::-1]:
             newer, older = _contract(weight, right) + turn * newer - older, newer
         start, back = self._first_two(x)
         value = newer * start - older * back
         for power, variance in zip(self.roots, (p, q), strict=True):
             value = value * rsqrt(variance) ** power
-        return np.asarray(value)
+        return np.asarray(value, dtype=x.dtype)
 
     def _first_two(self, x: Array) -> tuple[Array, Array]:
         """T at the first order and at the one before it, where Clenshaw's recurrence ends."""

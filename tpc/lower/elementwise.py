@@ -41,6 +41,7 @@ ARITY = {
     "reciprocal": 1, "rsqrt": 1, "exp": 1, "log": 1, "sin": 1, "cos": 1, "tanh": 1, "erf": 1, "erfc": 1,
     "abs": 1, "sign": 1, "step": 1, "relu": 1, "arccos": 1, "arcsin": 1, "arctan2": 2, "clip1": 1, "maximum": 2,
     "minimum": 2, "softplus": 1, "sinh": 1, "cosh": 1, "asinh": 1, "log1p": 1, "expm1": 1, "dawson": 1,
+    "erfcx": 1, "gap": 3,
 }  # fmt: skip
 
 _DIRECT: dict[type, str] = {
@@ -48,7 +49,7 @@ _DIRECT: dict[type, str] = {
     sp.Abs: "abs", sp.sign: "sign", sp.acos: "arccos", sp.asin: "arcsin", sp.atan2: "arctan2", sp.sinh: "sinh",
     sp.cosh: "cosh", sp.asinh: "asinh",
     f.relu: "relu", f.step: "step", f.sign: "sign", f.absolute: "abs", f.softplus: "softplus",
-    g.rsqrt: "rsqrt", g.arctan2: "arctan2", g.dawson: "dawson",
+    g.rsqrt: "rsqrt", g.arctan2: "arctan2", g.dawson: "dawson", g.erfcx: "erfcx",
 }  # fmt: skip
 
 _FOLD: dict[str, Callable[..., float]] = {
@@ -106,10 +107,10 @@ class Builder:
             return self._fold(op, parts)
         args = [self.expression(a, values) for a in expr.args]
         if isinstance(expr, g.gap):
-            return self._gap(*args)
+            return self.emit("gap", *args)
         if isinstance(expr, g.angle):
             # + 0 turns -0.0 into 0.0: at a zero latent the angle is 0, not π
-            return self.emit("arctan2", self._gap(*args), self.emit("add", args[2], Value("", (), 0.0)))
+            return self.emit("arctan2", self.emit("gap", *args), self.emit("add", args[2], Value("", (), 0.0)))
         if isinstance(expr, g.gap1):
             one = Value("", (), 1.0)
             return self.emit(
@@ -128,12 +129,6 @@ class Builder:
             for symbol in part.args[0].free_symbols:
                 new[symbol] = self.emit("clip1", values[symbol])
         return new
-
-    def _gap(self, p: Value, q: Value, c: Value) -> Value:
-        # √(pq - c²) = √((√p√q - c)(√p√q + c)): the factor that vanishes near |ρ| = 1 is a plain difference
-        s = self.emit("multiply", self.emit("sqrt", p), self.emit("sqrt", q)) if p is not q else p
-        inside = self.emit("multiply", self.emit("subtract", s, c), self.emit("add", s, c))
-        return self.emit("sqrt", self.emit("maximum", inside, Value("", (), 0.0)))
 
     def _fold(self, op: str, parts: Sequence[Value]) -> Value:
         """Join small arrays first, so that large ones are touched once."""

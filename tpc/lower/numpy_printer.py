@@ -25,7 +25,7 @@ _UFUNC = {
     "minimum": "np.minimum",
     "sinh": "np.sinh", "cosh": "np.cosh", "asinh": "np.arcsinh", "log1p": "np.log1p", "expm1": "np.expm1",
     "rsqrt": "rt.rsqrt", "erf": "rt.erf", "erfc": "rt.erfc", "step": "rt.step", "relu": "rt.relu", "clip1": "rt.clip1",
-    "softplus": "rt.softplus", "dawson": "rt.dawson",
+    "softplus": "rt.softplus", "dawson": "rt.dawson", "erfcx": "rt.erfcx", "gap": "rt.gap",
 }  # fmt: skip
 
 

@@ -20,9 +20,9 @@ from tpc.program import ir
 from tpc.program.axes import without
 from tpc.program.nn import SAMPLE
 from tpc.program.program import AnyWeight, Program
+from tpc.runtime.arguments import clip_factors, unknown_name
 from tpc.runtime.interpret import Value, evaluate, numeric
 from tpc.runtime.matrix import F64, LowRank, MatrixValue, total
-from tpc.runtime.model import clip_factors, unknown_name
 
 if TYPE_CHECKING:
     from tpc.compiler import Limit

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import zipfile
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tpc.errors import DataError, UsageError
+from tpc.errors import DataError, ProgramError, UsageError
 from tpc.limits.graph import LimitGraph, Store
 from tpc.lower.lowered import lower
 from tpc.passes.loss import LOSSES
 from tpc.program.axes import without
 from tpc.program.nn import FEATURE, SAMPLE
 from tpc.program.text import listing, parse
+from tpc.runtime.arguments import check_clip, check_finite, check_shape, clip_factors, real_array, unknown_name
 from tpc.runtime.backend import load_backend
 from tpc.runtime.initial import initial_state, shape_of
 
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 FORMAT = 1
+DAMAGED = (  # what reading a file that `save` did not write, or not to its end, may raise
+    *(ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, UsageError, ProgramError),
+)
 PREDICT_ROWS = 1024
-CLIP_EPSILON = 1e-6
-CLIP_MODES = ("param", "global")
 MODES = ("exact",)
 
 
@@ -128,7 +131,10 @@ class Model:
         """Logits of `x`, (N, input_dim) → (N, classes)."""
         rows = self._inputs(x)
         run = self._module("cross_entropy").predict
-        parts = [run(self._state, rows[i : i + PREDICT_ROWS])["logits"] for i in range(0, len(rows), PREDICT_ROWS)]
+        with np.errstate(all="ignore"):  # a diverged model has no finite logits
+            parts = [
+                run(self._state, rows[i : i + PREDICT_ROWS])["logits"] for i in range(0, len(rows), PREDICT_ROWS)
+            ]
         return (
             np.concatenate([self.backend.to_numpy(p) for p in parts])
             if parts
@@ -156,25 +162,30 @@ class Model:
         multiplier with `decay_follows_lr_mult`. `y` holds class numbers or one row of targets per sample.
         """
         mult = self._multipliers(lr_mult or {})
-        _check_finite(lr=lr, weight_decay=weight_decay, momentum=momentum)
+        check_finite(lr=lr, weight_decay=weight_decay, momentum=momentum)
         if not 0 <= momentum < 1:
             raise UsageError(f"expected 0 ≤ momentum < 1, got {momentum}")
+        if clip is not None:
+            check_clip(clip, clip_mode)
+        rows = self._inputs(x)
+        if not len(rows):
+            raise UsageError("expected at least one sample in a batch, got none")
+        targets = self._targets(y, len(rows))
         if momentum and not self._momentum:
             self._start_momentum()
-        rows = self._inputs(x)
-        targets = self._targets(y, len(rows))
         module = self._module(loss)
-        out = module.gradients(self._state, rows, targets)
-        metrics: dict[str, Any] = _metrics(out, targets, self.backend.to_numpy)
-        scales = dict.fromkeys(self.weights, 1.0)
-        if clip is not None:
-            norms = self._norms(module, out, rows, targets)
-            metrics["grad_norm"] = norms
-            scales = clip_factors(norms, clip, clip_mode)
-        rate = {w: lr * mult[w] for w in self.weights}
-        keep = {w: 1 - lr * weight_decay * (mult[w] if decay_follows_lr_mult else 1) for w in self.weights}
-        if math.isfinite(metrics["loss"]):  # a diverged step leaves the state as it was
-            module.update(self._state, out, rate, scales, keep, momentum)
+        with np.errstate(all="ignore"):  # a step that diverges is told by its loss
+            out = module.gradients(self._state, rows, targets)
+            metrics: dict[str, Any] = _metrics(out, targets, self.backend.to_numpy)
+            scales = dict.fromkeys(self.weights, 1.0)
+            if clip is not None:
+                norms = self._norms(module, out, rows, targets)
+                metrics["grad_norm"] = norms
+                scales = clip_factors(norms, clip, clip_mode)
+            rate = {w: lr * mult[w] for w in self.weights}
+            keep = {w: 1 - lr * weight_decay * (mult[w] if decay_follows_lr_mult else 1) for w in self.weights}
+            if math.isfinite(metrics["loss"]):  # a diverged step leaves the state as it was
+                module.update(self._state, out, rate, scales, keep, momentum)
         return metrics
 
     def _norms(self, module: ModuleType, out: Mapping[str, Any], x: Any, y: Any) -> dict[str, float]:
@@ -191,13 +202,13 @@ class Model:
     # --- arguments ---------------------------------------------------------------------------------------------
 
     def _inputs(self, x: ArrayLike) -> Any:
-        rows = np.asarray(x)
+        rows = real_array(x, "inputs")
         if rows.ndim != 2 or rows.shape[1] != self.input_dim:
             raise UsageError(f"expected inputs of shape (N, {self.input_dim}), got {rows.shape}")
         return self.backend.array(rows, self.dtype)
 
     def _targets(self, y: ArrayLike, n: int) -> Any:
-        labels = np.asarray(y)
+        labels = real_array(y, "labels")
         if labels.shape == (n, self.classes) and labels.ndim == 2:
             return self.backend.array(labels, self.dtype)
         if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
@@ -215,6 +226,7 @@ class Model:
         for name in given:
             if name not in self.weights:
                 raise UsageError(unknown_name(name, self.weights, "weight in lr_mult"))
+        check_finite(**{f"lr_mult[{name!r}]": value for name, value in given.items()})
         return {w: float(given.get(w, 1.0)) for w in self.weights}
 
     # --- state -------------------------------------------------------------------------------------------------
@@ -234,7 +246,7 @@ class Model:
 
         Raises UsageError for missing or unknown names and wrong shapes, and leaves the state as it was.
         """
-        given = {name: np.asarray(value) for name, value in arrays.items()}
+        given = {name: real_array(value, name) for name, value in arrays.items()}
         expected = [u.state.name for u in self._graph.accumulated]
         expected += [c.name for s in self._stores.values() for c in (s.coefficients, *s.columns, *s.thetas)]
         for name in given:
@@ -246,7 +258,7 @@ class Model:
         new: dict[str, Any] = {}
         for u in self._graph.accumulated:
             shape = shape_of(u.state.axes, self.sizes, self.rank)
-            _check_array(u.state.name, given[u.state.name], shape)
+            check_shape(u.state.name, given[u.state.name], shape)
             new[u.state.name] = self.backend.array(given[u.state.name].copy(), self.dtype)
         for s in self._stores.values():
             new[s.name] = self._loaded_store(s, given)
@@ -255,9 +267,9 @@ class Model:
 
     def _loaded_store(self, s: Store, given: Mapping[str, Array]) -> Any:
         columns = (s.coefficients, *s.columns, *s.thetas)
-        count = len(given[s.coefficients.name])
+        count = next(iter(given[s.coefficients.name].shape), 0)
         for c in columns:
-            _check_array(c.name, given[c.name], (count, *shape_of(c.axes[1:], self.sizes, self.rank)))
+            check_shape(c.name, given[c.name], (count, *shape_of(c.axes[1:], self.sizes, self.rank)))
         values = {_short(s, c.name): given[c.name].astype(np.float64) for c in columns}
         if s.degree is not None:  # rows are unit vectors, their norm is in the coefficient
             norm = np.linalg.norm(values["B"], axis=-1, keepdims=True)
@@ -301,7 +313,7 @@ class Model:
         from tpc.compiler import compile_program
 
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             meta = json.loads(arrays.pop("meta").tobytes())
             if meta["format"] != FORMAT:
@@ -318,58 +330,31 @@ class Model:
             model._restore(arrays, bool(meta["momentum"]))
         except FileNotFoundError:
             raise DataError(f"expected a saved model at {path}, found none") from None
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as e:
+        except DAMAGED as e:
             raise DataError(f"{path} is not a complete saved model ({e})") from e
         return model
 
     def _restore(self, arrays: Mapping[str, Array], momentum: bool) -> None:
         state: dict[str, Any] = {}
-        for name, value in arrays.items():
-            owner, _, rest = name.partition("/")
-            if owner == "array":
-                state[rest] = self.backend.array(value, self.dtype)
+        for u in self._graph.accumulated:
+            name = u.state.name
+            for key in (name, f"{name}.velocity"):
+                if key == name or f"array/{key}" in arrays:
+                    value = arrays[f"array/{key}"]
+                    check_shape(key, value, shape_of(u.state.axes, self.sizes, self.rank))
+                    state[key] = self.backend.array(value, self.dtype)
         for s in self._stores.values():
             stored = {n.partition("/")[2]: v for n, v in arrays.items() if n.partition("/")[0] == s.name}
+            count = len(stored["A"])
+            for column, width in self._widths(s).items():
+                check_shape(f"{s.name}.{column}", stored[column], (count, *width))
             state[s.name] = self.backend.restore_atoms(stored, self._widths(s), self.dtype)
-        self._state = {name: state[name] for name in [*[u.state.name for u in self._graph.accumulated], *state]}
+        self._state = state
         self._momentum = momentum
-
-
-def clip_factors(norms: Mapping[str, float], clip: float, mode: str) -> dict[str, float]:
-    """min(1, clip/(norm + 1e-6)), with each weight's norm or with that of all together."""
-    if mode not in CLIP_MODES:
-        raise UsageError(f"expected a clip mode among {', '.join(CLIP_MODES)}, got {mode!r}")
-    if not (clip > 0 and math.isfinite(clip)):
-        raise UsageError(f"expected clip to be a positive number, got {clip!r}")
-    if mode == "global":
-        total = math.sqrt(sum(n * n for n in norms.values()))
-        return dict.fromkeys(norms, min(1.0, clip / (total + CLIP_EPSILON)))
-    return {name: min(1.0, clip / (n + CLIP_EPSILON)) for name, n in norms.items()}
-
-
-def unknown_name(name: str, valid: Iterable[str], what: str) -> str:
-    """The message for a name that is not one of `valid`."""
-    choices = list(valid)
-    close = difflib.get_close_matches(name, choices, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"there is no {what} called {name!r}; expected one of {', '.join(choices)}.{hint}"
 
 
 def _short(s: Store, column: str) -> str:
     return column.removeprefix(f"{s.name}.")
-
-
-def _check_array(name: str, value: Array, shape: tuple[int, ...]) -> None:
-    if value.shape != shape:
-        raise UsageError(f"expected {name} of shape {shape}, got {value.shape}")
-    if not np.issubdtype(value.dtype, np.number) or np.issubdtype(value.dtype, np.complexfloating):
-        raise UsageError(f"expected {name} to hold real numbers, got {value.dtype}")
-
-
-def _check_finite(**values: float) -> None:
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise UsageError(f"expected {name} to be a finite number, got {value!r}")
 
 
 def _metrics(out: Mapping[str, Any], targets: Any, to_numpy: Any) -> dict[str, float]:

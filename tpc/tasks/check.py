@@ -28,6 +28,7 @@ BAND = (-0.7, -0.3)
 HELD_OUT = 64
 HUGE = 1e100  # logits beyond this have diverged, if not yet to infinity
 LEARNING_RATES = tuple(2.0**-k for k in range(-1, 20))
+LARGEST_MOVE = 0.5  # of the logits, relative to their size
 
 
 @dataclass(frozen=True)
@@ -151,9 +152,9 @@ def run_check(
     The limit starts as `initial_state(…, init="paper")`, in float64, but with readout coefficients N(0, std²/M)
     as in hidden matrices: logits and all gradients are then far from zero at the first step. `x` (N, d) and
     `y` (N,) hold the steps·batch training samples, then held-out ones; by default the digits of the program's
-    classes. Without `lr` it is the largest of 2, 1, ½, … at which the limit's logits move by no more than their
-    own size: enough to see learning, little enough to see n^(-1/2) at these widths. `step_options` go to
-    `Model.step`: lr_mult, weight_decay, momentum, clip, …
+    classes. Without `lr` it is the largest of 2, 1, ½, … at which the limit's logits move by no more than half
+    their own size: enough to see learning, little enough for n^(-1/2) to show at these widths. `step_options` go
+    to `Model.step`: lr_mult, weight_decay, momentum, clip, …
     Raises UsageError for numbers out of range and where training diverges.
     """
     sizes = _checked_widths(widths, rank)
@@ -221,11 +222,11 @@ def _trajectory(network: Model | FiniteNetwork, batches: Batches, x: F64, option
 def _moderate_rate(
     model: Model, state: Mapping[str, F64], batches: Batches, x: F64, options: Mapping[str, Any]
 ) -> float:
-    """The largest of the rates tried at which the logits move by at most their own size."""
+    """The largest of the rates tried at which the logits move by at most half their own size."""
     for rate in LEARNING_RATES:
         model.load_state(state)
         values = _trajectory(model, batches, x, {**options, "lr": rate})
-        if (np.abs(values) < HUGE).all() and (_rms(values - values[0]) <= _rms(values)[0]).all():
+        if (np.abs(values) < HUGE).all() and (_rms(values - values[0]) <= LARGEST_MOVE * _rms(values)[0]).all():
             return rate
     raise UsageError(f"training of the limit diverges even at learning rate {LEARNING_RATES[-1]:g}")
 

@@ -16,8 +16,9 @@ from tpc.data import Dataset
 from tpc.data import load as load_data
 from tpc.errors import UsageError
 from tpc.runtime import rundir
+from tpc.runtime.arguments import unknown_name
 from tpc.runtime.evaluate import Evaluation, evaluate
-from tpc.runtime.model import Model, unknown_name
+from tpc.runtime.model import Model
 from tpc.runtime.progress import Display
 from tpc.runtime.rundir import MetricsLog, RunDir
 from tpc.runtime.trainer import Position, Schedule, Trainer, TrainSettings
