@@ -20,7 +20,7 @@ test: lint  ## lint, type-check and run every test
 	$(BIN)/python -m pytest
 
 golden: $(VENV)/.installed  ## rewrite the golden texts after an intended change
-	$(BIN)/python -m pytest tests/golden --update-golden
+	$(BIN)/python -m pytest tests/golden tests/docs --update-golden
 
 clean:
 	rm -rf $(VENV) build dist runs

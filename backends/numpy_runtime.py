@@ -187,7 +187,7 @@ class _Threads:
         except ImportError:
             return
         self._controller = ThreadpoolController()
-        self.set(int(os.environ.get("TPC_THREADS", "0")) or len(os.sched_getaffinity(0)))
+        self.set(int(os.environ.get("TPC_THREADS", "0")) or _cores())
 
     def set(self, count: int) -> None:
         self.count = max(1, count)
@@ -199,6 +199,11 @@ class _Threads:
         with self._controller.limit(limits=1, user_api="blas"):
             futures = [self._pool.submit(job) for job in jobs[1:]]
             return [jobs[0](), *(f.result() for f in futures)]
+
+
+def _cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @lru_cache(maxsize=1)
@@ -281,11 +286,13 @@ def gap(p: Array, q: Array, c: Array, out: Array | None = None) -> Array:
     if c.dtype == np.float32:  # products of floats are exact in doubles
         wide = np.multiply(p, q, dtype=np.float64)
         wide -= np.square(c, dtype=np.float64)
-        return np.sqrt(np.maximum(wide, 0, out=wide), out=wide).astype(np.float32)
+        narrow: Array = np.sqrt(np.maximum(wide, 0, out=wide), out=wide).astype(np.float32)
+        return narrow
     _, exponent = np.frexp(np.maximum(np.maximum(p, q), np.finfo(np.float64).tiny))
     p, q, c = (np.ldexp(x, -exponent) for x in (p, q, c))  # splitting must not overflow
     (high, low), (square, rest) = _exact_product(p, q), _exact_product(c, c)
-    return np.ldexp(np.sqrt(np.maximum((high - square) + (low - rest), 0)), exponent, out=out)
+    result: Array = np.ldexp(np.sqrt(np.maximum((high - square) + (low - rest), 0)), exponent, out=out)
+    return result
 
 
 def _exact_product(a: Array, b: Array) -> tuple[Array, Array]:
@@ -350,11 +357,12 @@ def tabulated(phi: str, psi: str) -> Callable[[Array, Array, Array], Array]:
     flipped = {id(t): replace(t, parts=tuple((w, part.mirrored()) for w, part in t.parts)) for t in (table, single)}
 
     def evaluate(p: Array, q: Array, c: Array) -> Array:
-        chosen = single if np.asarray(c).dtype == np.float32 else table
+        dtype = np.result_type(*(x for x in (p, q, c) if isinstance(x, np.ndarray | np.floating)))
+        chosen = single if dtype == np.float32 else table
         if (
             np.ndim(p) == 2 and np.shape(p)[0] == 1 and np.shape(q)[0] > 1
         ):  # one matrix product per order this way round
-            return flipped[id(chosen)](q, p, c).astype(np.asarray(c).dtype)
-        return chosen(p, q, c).astype(np.asarray(c).dtype)
+            return flipped[id(chosen)](q, p, c).astype(dtype)
+        return chosen(p, q, c).astype(dtype)
 
     return evaluate

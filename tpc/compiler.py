@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tpc.errors import UsageError
+from tpc.limits.existence import check_kernels
 from tpc.limits.graph import LimitGraph
 from tpc.limits.pi import pi_limit
 from tpc.limits.verify import verify_limit
@@ -60,6 +61,7 @@ class Limit:
             for name, run in PASSES:
                 program = verify(run(program), name)
             graph = verify_limit(LIMITS[self.kind](program), f"the {self.kind}-limit")
+            check_kernels(graph, self.program)
             self._derived[loss] = (program, graph)
         return self._derived[loss]
 

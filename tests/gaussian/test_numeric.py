@@ -168,6 +168,17 @@ def test_refusals_say_why(text, message):
     assert caught.value.exit_code == 2
 
 
+def test_kinks_inside_odd_functions():
+    """relu(tanh(x)) bends at 0 although its argument is not linear; its second derivative holds δ(x)."""
+    phi = parse_nonlinearity("relu(tanh(x))")
+    assert worst(phi, phi, kernel(phi).numeric, count=10) <= 1e-10
+    found = kernel(phi, phi.diff(X, 2))
+    p, q, c = 1.2, 0.8, 0.3
+    smooth = polar(phi, parse_nonlinearity("-2*tanh(x)*(1 - tanh(x)**2)*step(x)"), p, q, c)
+    spike = single(phi, p - c * c / q) / np.sqrt(2 * np.pi * q)
+    assert found.at(p, q, c) == pytest.approx(smooth + spike, rel=1e-11)
+
+
 def test_two_deltas_are_refused():
     slope = parse_nonlinearity("tanh(x)*step(x) + softplus(x)*step(x)").diff(X)
     with pytest.raises(GaussianError, match="expected a Dirac delta in at most one"):

@@ -55,7 +55,7 @@ def test_the_programs_approach_their_limit(name):
     assert result.ok, result.table()
     assert len(result.slopes) == 4
     assert result.moved[0] == 0
-    assert min(result.moved[1:]) > 0.25, "too little was learned to check learning"
+    assert min(result.moved[1:]) > 0.15, "too little was learned to check learning"
 
 
 @pytest.mark.parametrize(

@@ -107,24 +107,27 @@ def _angles(count: int) -> Array:
 
 def _sector_sums(phi: Expr, psi: Expr, p: Array, effort: Effort) -> Array:
     """V[φ,ψ] on the grid (angle, p, q = p); one sector width serves the angles θ and π − θ."""
-    f, g = sides(phi), sides(psi)
+    f, g = list(sides(phi)), list(sides(psi))
     mirror = parity(phi) if parity(phi) == parity(psi) else None  # φ(−x) = ±φ(x) halves the work
+    if mirror is not None:
+        f, g = f[:1], g[:1]
     rule, theta, count = fast(effort.sector), _angles(effort.angles), len(p)
     values = np.zeros((len(theta), count, count))
     reach = np.sqrt(p)[:, None, None] * rule.radius[:, None]
-    weight = np.outer(rule.radial_weight, rule.share_weight).ravel() / (2 * np.pi)
+    weight = np.outer(rule.radial_weight, rule.share_weight) / (2 * np.pi)
     for k, width in enumerate(theta):
         u = reach * np.sin(width * rule.share)
-        v = u[:, :, ::-1]
-        if mirror is not None:
-            agree = 2 * (f[0](u).reshape(count, -1) * (weight * width)) @ g[0](v).reshape(count, -1).T
+        left = [side(u) for side in f]
+        right = [x[:, :, ::-1] for x in left] if phi == psi else [side(u[:, :, ::-1]) for side in g]
+        left = [(x * (weight * width)).reshape(count, -1) for x in left]
+        right = [x.reshape(count, -1).T for x in right]
+        if mirror is None:
+            values[len(theta) - 1 - k] += left[0] @ right[0] + left[1] @ right[1]
+            values[k] += left[0] @ right[1] + left[1] @ right[0]
+        else:
+            agree = 2 * left[0] @ right[0]
             values[len(theta) - 1 - k] += agree
             values[k] += agree if mirror == 0 else -agree
-            continue
-        plus, minus = (side(u).reshape(count, -1) * (weight * width) for side in f)
-        other_plus, other_minus = (side(v).reshape(count, -1).T for side in g)
-        values[len(theta) - 1 - k] += plus @ other_plus + minus @ other_minus
-        values[k] += plus @ other_minus + minus @ other_plus
     return values
 
 
@@ -137,11 +140,11 @@ def _table(values: Array, left: Array, right: Array, phi: Expr, psi: Expr, p_max
     core = np.einsum("kpq,pi,qj->ijk", core, left_basis, right_basis)
     size = np.abs(core).max(axis=(0, 1))
     orders = np.arange(1 + int(np.max(np.nonzero(size > RANK_TOLERANCE * size.max()), initial=0)))
-    for parity in (0, 1):
-        if len(orders) > 2 and np.all(size[1 - parity : len(orders) : 2] < RANK_TOLERANCE * size.max()):
-            orders = orders[parity::2]
-    first = _basis(left, left_basis, phi, p_max)
-    return Table(first, _basis(right, right_basis, psi, p_max), core[:, :, orders], orders)
+    for first in (0, 1):
+        if len(orders) > 2 and np.all(size[1 - first : len(orders) : 2] < RANK_TOLERANCE * size.max()):
+            orders = orders[first::2]
+    bases = _basis(left, left_basis, phi, p_max), _basis(right, right_basis, psi, p_max)
+    return Table(*bases, core[:, :, orders], orders)
 
 
 def _basis(scale: Array, directions: Array, phi: Expr, p_max: float) -> Basis:

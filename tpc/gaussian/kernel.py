@@ -16,7 +16,7 @@ from tpc.gaussian.factors import Sum, decompose
 from tpc.gaussian.mehler import MehlerSeries
 from tpc.gaussian.moments import Derivation, E, Step
 from tpc.gaussian.primitives import gap, guard_zero, textbook
-from tpc.gaussian.regular import check_regular, parity, split_delta
+from tpc.gaussian.regular import check_regular, parity, split_delta, straighten
 from tpc.gaussian.symbols import RHO, C, P, Q, U, V
 from tpc.gaussian.tidy import collect_terms
 from tpc.program.functions import X
@@ -99,6 +99,7 @@ def kernel(phi: Expr, psi: Expr | None = None) -> Kernel:
     """
     phi = sp.sympify(phi)
     psi = phi if psi is None else sp.sympify(psi)
+    phi, psi = straighten(phi), straighten(psi)
     check_finite(phi)
     check_finite(psi)
     left, right = decompose(phi), decompose(psi)

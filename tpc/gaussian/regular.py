@@ -26,6 +26,24 @@ def _negated(x: Expr) -> bool:
     return bool(x.could_extract_minus_sign())
 
 
+def straighten(phi: Expr) -> Expr:
+    """Give kinks at 0 the argument ±x: where g has the sign of x, relu(g) = g·step(x) and step(g) = step(x)."""
+    half_line = Symbol("x", positive=True)
+    for part in phi.atoms(*KINKED, DiracDelta):
+        inner = part.args[0]
+        signs = tuple(_sign_of(inner.subs(X, side * half_line)) for side in (1, -1))
+        if inner.is_polynomial(X) or signs not in ((1, -1), (-1, 1)):
+            continue
+        side = signs[0] * X
+        images = {relu: inner * step(side), absolute: inner * sign(side), step: step(side), sign: sign(side)}
+        slope = inner.diff(X).subs(X, 0)
+        if isinstance(part, DiracDelta) and slope.is_nonzero and len(part.args) == 1:
+            phi = phi.xreplace({part: DiracDelta(X) / sp.Abs(slope)})
+        elif part.func in images:
+            phi = phi.xreplace({part: images[part.func]})
+    return phi
+
+
 def on_side(phi: Expr, side: int) -> Expr:
     """φ(side·x) for x > 0, where every kinked function of `check_regular` is linear or constant."""
     positive = Symbol("x", positive=True)
@@ -39,6 +57,12 @@ def on_side(phi: Expr, side: int) -> Expr:
     folded = folded.replace(step, lambda a: sp.S.One if above(a) else sp.S.Zero)
     folded = folded.replace(sign, lambda a: sp.S.One if above(a) else sp.S.NegativeOne)
     return folded.xreplace({positive: X})
+
+
+def _sign_of(inner: Expr) -> int | None:
+    if inner.is_positive:
+        return 1
+    return -1 if inner.is_negative else None
 
 
 def split_delta(phi: Expr) -> tuple[Expr, Expr]:
@@ -82,8 +106,8 @@ def check_regular(phi: Expr) -> None:
         bounds = shape(inner)
         if bounds.positive or bounds.negative:
             continue
-        poly = inner.as_poly(X)
-        if poly is None or poly.degree() != 1 or poly.eval(0) != 0:
+        half_line = Symbol("x", positive=True)
+        if any(_sign_of(inner.subs(X, side * half_line)) is None for side in (1, -1)):
             raise GaussianError(
                 f"no kernel for {part}: expected kinks at x = 0 only, got one where {inner} = 0"
             )

@@ -15,7 +15,7 @@ from itertools import product
 import sympy as sp
 from sympy import Expr
 
-from tpc.errors import InternalError, ProgramError
+from tpc.errors import GaussianError, InternalError, ProgramError
 from tpc.gaussian.kernel import kernel
 from tpc.limits.expect import expectation
 from tpc.limits.graph import Accumulate, Append, LimitGraph, State, Store, Update, gram
@@ -325,5 +325,8 @@ def _mean(t: LimitTerm, fn: Expr, *extra: Tensor) -> Tensor:
 def _degree(fn: Expr) -> int | None:
     """k when fn(u0) is positively homogeneous of degree k; its atoms are then stored as unit vectors."""
     phi = fn.xreplace({argument(0): X})
-    degrees = kernel(phi, phi).degrees
+    try:
+        degrees = kernel(phi, phi).degrees
+    except GaussianError:  # reported with the user's line by `check_kernels`
+        return None
     return None if degrees is None else degrees[0]

@@ -56,7 +56,8 @@ def update_listing(graph: LimitGraph) -> str:
     needed = set(topological(roots)) - forward
     lines = [
         f"update rules of the {graph.limit}-limit of {graph.name}",
-        "η: learning rate times the weight's multiplier, λ: weight decay; momentum and clipping scale the new terms",
+        "η: learning rate times the weight's multiplier (in ηλ the learning rate alone, unless decay follows the",
+        "multipliers), λ: weight decay; momentum and clipping scale the new terms",
     ]
     lines += [
         f"{names[n]} : {_type(n)} = {equation(n, names)}" for n in graph.nodes if n in needed and names.is_line(n)

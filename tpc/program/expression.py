@@ -20,6 +20,9 @@ from tpc.program.functions import NAMED, X, absolute, relu, step
 MAX_LENGTH = 2000
 MAX_EXPONENT = 64
 
+SELU_SCALE = sp.Rational("1.0507009873554805")  # Klambauer et al. 2017, arXiv:1706.02515
+SELU_ALPHA = sp.Rational("1.6732632423543772")
+
 CONSTANTS: dict[str, Expr] = {"pi": sp.pi, "E": sp.E}
 
 
@@ -43,6 +46,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Expr], int, int]] = {
     "DiracDelta": (DiracDelta, 1, 2),
     "Heaviside": (step, 1, 1),
     "Phi": (lambda x: (1 + sp.erf(x / sp.sqrt(2))) / 2, 1, 1),
+    "selu": (lambda x: SELU_SCALE * NAMED["elu"](x, SELU_ALPHA), 1, 1),
     "mish": (lambda x: x * sp.tanh(NAMED["softplus"](x)), 1, 1),
     "He": (_hermite, 2, 2),
     "erfc": (sp.erfc, 1, 1),

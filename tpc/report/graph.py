@@ -24,7 +24,9 @@ def forward_part(graph: nx.DiGraph) -> nx.DiGraph:
     """What the outputs of the network depend on: the limit without loss, gradients and updates."""
     ends = [node for node, kind in graph.nodes(data="kind") if kind == "output"]
     needed = set(ends).union(*(nx.ancestors(graph, end) for end in ends))
-    return nx.DiGraph(graph.subgraph([node for node in graph if node in needed]))
+    part = graph.copy()  # a subgraph view would go through its nodes in an order that changes from run to run
+    part.remove_nodes_from([node for node in graph if node not in needed])
+    return part
 
 
 def render(graph: nx.DiGraph, kind: str, title: str = "", collapse: bool = True) -> str:

@@ -125,7 +125,7 @@ def _order(layered: nx.DiGraph) -> list[list[Node]]:
     """Vertices of each layer from left to right with few crossings."""
     count = 1 + max((layer for _, layer in layered.nodes(data="layer")), default=-1)
     layers: list[list[Node]] = [[] for _ in range(count)]
-    for node in nx.dfs_preorder_nodes(layered.to_undirected(as_view=True)) if len(layered) else ():
+    for node in nx.dfs_preorder_nodes(layered.to_undirected()) if len(layered) else ():
         layers[layered.nodes[node]["layer"]].append(node)
     for node, layer in layered.nodes(data="layer"):  # other connected components
         if node not in layers[layer]:

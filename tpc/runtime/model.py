@@ -118,8 +118,7 @@ class Model:
         return sum(int(v.nbytes) for v in self._state.values())
 
     def _module(self, loss: str) -> ModuleType:
-        if loss not in LOSSES:
-            raise UsageError(f"expected a loss among {', '.join(LOSSES)}, got {loss!r}")
+        _check_loss(loss)
         key = (loss, self._momentum)
         if key not in self._modules:
             self._modules[key] = self.backend.compile_module(lower(self.limit.graph(loss), self._momentum))
@@ -171,6 +170,7 @@ class Model:
         if not len(rows):
             raise UsageError("expected at least one sample in a batch, got none")
         targets = self._targets(y, len(rows))
+        _check_loss(loss)
         if momentum and not self._momentum:
             self._start_momentum()
         module = self._module(loss)
@@ -351,6 +351,11 @@ class Model:
             state[s.name] = self.backend.restore_atoms(stored, self._widths(s), self.dtype)
         self._state = state
         self._momentum = momentum
+
+
+def _check_loss(loss: str) -> None:
+    if loss not in LOSSES:
+        raise UsageError(f"expected a loss among {', '.join(LOSSES)}, got {loss!r}")
 
 
 def _short(s: Store, column: str) -> str:

@@ -1,0 +1,84 @@
+"""The text of every stage of every program, kept in this folder; rewrite it with `make golden` after an intended change."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tpc
+from tpc.emit import STAGES
+from tpc.errors import UsageError
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+PROGRAMS = sorted(p.stem for p in (ROOT / "programs").glob("*.py") if not p.stem.startswith("_"))
+
+
+@pytest.fixture(scope="module")
+def limits():
+    return {name: tpc.compile(tpc.load(ROOT / "programs" / f"{name}.py")) for name in PROGRAMS}
+
+
+def compare(text, name, what, update):
+    file = HERE / name / f"{what}.txt"
+    if update:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    assert file.is_file(), f"no golden text for {what} of {name}: run `make golden` and read what it writes"
+    assert text == file.read_text(encoding="utf-8"), f"{what} of {name} changed: if that is intended, run `make golden`"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_stage(limits, name, stage, update_golden):
+    compare(limits[name].emit(stage), name, stage, update_golden)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_summary(limits, name, update_golden):
+    compare(limits[name].summary(), name, "summary", update_golden)
+
+
+def test_no_golden_text_is_left_over():
+    kept = {str(f.relative_to(HERE)) for f in HERE.rglob("*.txt")}
+    assert kept == {f"{name}/{what}.txt" for name in PROGRAMS for what in (*STAGES, "summary")}
+
+
+def test_texts_hold_no_path_of_this_machine(limits):
+    for name, limit in limits.items():
+        for stage in STAGES:
+            text = limit.emit(stage)
+            assert str(ROOT) not in text, (name, stage)
+            assert text.endswith("\n"), (name, stage)
+
+
+def test_texts_do_not_depend_on_the_order_of_hashes():
+    code = (
+        "import sys, hashlib, tpc\n"
+        "from tpc.emit import STAGES\n"
+        "for path in sys.argv[1:]:\n"
+        "    limit = tpc.compile(tpc.load(path))\n"
+        "    for stage in STAGES:\n"
+        "        print(stage, hashlib.sha256(limit.emit(stage).encode()).hexdigest())\n"
+    )
+    paths = [str(ROOT / "programs" / f"{name}.py") for name in PROGRAMS]
+    seen = {
+        subprocess.run(
+            [sys.executable, "-c", code, *paths],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(seen) == 1
+    assert len(seen.pop().splitlines()) == len(PROGRAMS) * len(STAGES)
+
+
+def test_an_unknown_stage(limits):
+    with pytest.raises(UsageError, match="expected a stage among program, backward, limit.*, got 'assembly'"):
+        limits["mlp"].emit("assembly")

@@ -1,0 +1,71 @@
+"""Every program that comes with tpc compiles and learns the embedded digits."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tpc
+from tpc import data
+
+FOLDER = Path(__file__).parents[2] / "programs"
+PROGRAMS = sorted(p.stem for p in FOLDER.glob("*.py") if not p.stem.startswith("_"))
+COUNT, RANK, BATCH, STEPS = 256, 32, 32, 80
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits")
+
+
+def batches(digits, steps, seed=0):
+    rng = np.random.default_rng(seed)
+    for _ in range(steps):
+        rows = rng.choice(COUNT, BATCH, replace=False)
+        yield digits.train_x[rows], digits.train_y[rows]
+
+
+def mean_loss(model, digits, loss):
+    logits = model.predict(digits.test_x[:COUNT]).astype(np.float64)
+    labels = digits.test_y[:COUNT]
+    if loss == "mse":
+        return np.mean((logits - np.eye(model.classes)[labels]) ** 2)
+    logits -= logits.max(axis=1, keepdims=True)
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return -log_p[np.arange(len(labels)), labels].mean()
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_listing_is_stable(name):
+    first, second = (tpc.load(FOLDER / f"{name}.py") for _ in range(2))
+    text = tpc.listing(first)
+    assert text == tpc.listing(second)
+    assert tpc.parse(text) == first
+    assert text.startswith(f"program {name}\n")
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_training_on_digits(name, loss, digits):
+    model = tpc.compile(tpc.load(FOLDER / f"{name}.py")).build(digits.train_x.shape[1], RANK, seed=1)
+    before = mean_loss(model, digits, loss)
+    rate, mult = (0.5, 10.0) if loss == "cross_entropy" else (1.0, 4.0)
+    options = {"lr": rate, "lr_mult": {"readout": mult}, "clip": 1.0, "loss": loss}
+    seen = [model.step(x, y, **options)["loss"] for x, y in batches(digits, STEPS)]
+    assert np.mean(seen[-8:]) < 0.8 * np.mean(seen[:2])
+    assert mean_loss(model, digits, loss) < 0.8 * before
+    accuracy = np.mean(model.predict(digits.test_x).argmax(axis=1) == digits.test_y)
+    assert accuracy > 0.6
+    assert set(model.atoms.values()) == {RANK + STEPS * BATCH}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_same_seed_gives_the_same_model(name, digits):
+    def trained(seed):
+        model = tpc.compile(tpc.load(FOLDER / f"{name}.py")).build(digits.train_x.shape[1], RANK, seed=seed)
+        for x, y in batches(digits, 3):
+            model.step(x, y, lr=0.5)
+        return model.predict(digits.test_x[:20])
+
+    np.testing.assert_array_equal(trained(1), trained(1))
+    assert not np.array_equal(trained(1), trained(2))

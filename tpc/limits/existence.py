@@ -1,0 +1,49 @@
+"""Every kernel of a limit must exist: a nonlinearity that has none is told at compile time, at the user's line."""
+
+from __future__ import annotations
+
+from sympy import Expr
+
+from tpc.errors import GaussianError, ProgramError, SourceLine
+from tpc.gaussian import expectation
+from tpc.gaussian.kernel import kernel
+from tpc.limits.graph import Expectation, Kernel, LimitGraph, upper_triangle
+from tpc.program.functions import X, argument
+from tpc.program.ir import Moment, Nonlin
+from tpc.program.program import Program
+
+
+def check_kernels(graph: LimitGraph, network: Program) -> None:
+    """Derive every kernel of the graph. Raises ProgramError with the line of the nonlinearity that has none."""
+    for n in graph.nodes:
+        try:
+            if isinstance(n, Kernel):
+                kernel(n.phi, n.psi)
+            elif isinstance(n, Expectation):
+                size = upper_triangle(len(n.grams))[-1][1] + 1
+                if expectation(n.fn, [argument(i) for i in range(size)]).value is None:
+                    raise GaussianError(f"no closed form for E {n.fn} over {size} jointly Gaussian variables")
+        except GaussianError as e:
+            functions = tuple(f for f in (getattr(n, k, None) for k in ("phi", "psi", "fn")) if f is not None)
+            raise ProgramError(
+                f"the {graph.limit}-limit needs a Gaussian expectation that cannot be computed: {e}",
+                _line(functions, network),
+            ) from e
+
+
+def _line(functions: tuple[Expr, ...], network: Program) -> SourceLine | None:
+    """The line of the nonlinearity that an expectation came from: the same function, else one made of the same parts."""
+    wanted = {part for fn in functions for part in _parts(fn)}
+    best, shared = None, 0
+    for n in network.nodes:
+        if not isinstance(n, Nonlin | Moment) or network.where(n) is None:
+            continue
+        score = 1000 if n.fn.xreplace({argument(0): X}) in functions else len(wanted & _parts(n.fn))
+        if score > shared:
+            best, shared = network.where(n), score
+    return best
+
+
+def _parts(fn: Expr) -> set[type]:
+    """The functions an expression is made of."""
+    return {type(fn)}.union(*(_parts(a) for a in fn.args)) - {type(X)}
