@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import linecache
+from collections.abc import Callable
+from functools import wraps
 from types import ModuleType
 from typing import Any
 
@@ -25,7 +27,18 @@ def compile_module(lowered: Lowered) -> ModuleType:
     file = f"<{name} {id(module)}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)  # tracebacks show the source
     exec(compile(source, file, "exec"), module.__dict__)  # our own generated text
+    for function in ("predict", "gradients", "norms"):
+        setattr(module, function, _on_one_blas_thread(getattr(module, function)))
     return module
+
+
+def _on_one_blas_thread(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def call(*args: Any) -> Any:
+        with numpy_runtime.threads().alone():
+            return function(*args)
+
+    return call
 
 
 def array(x: Any, dtype: str) -> Array:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
@@ -176,12 +177,13 @@ class Atoms:
 
 
 class _Threads:
-    """Worker threads, with one BLAS thread each; one worker where BLAS cannot be told so."""
+    """Worker threads, each with one BLAS thread: those of BLAS would wait for each other at every product."""
 
     def __init__(self) -> None:
         self.count = 1
-        self._limits: Any = None
+        self._controller: Any = None
         self._pool: ThreadPoolExecutor | None = None
+        self._depth = 0
         try:
             from threadpoolctl import ThreadpoolController
         except ImportError:
@@ -190,13 +192,28 @@ class _Threads:
         self.set(int(os.environ.get("TPC_THREADS", "0")) or _cores())
 
     def set(self, count: int) -> None:
+        """Use `count` workers from now on."""
         self.count = max(1, count)
         self._pool = ThreadPoolExecutor(self.count) if self.count > 1 else None
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """BLAS on one thread; may be nested."""
+        if self._controller is None or self._depth:
+            yield
+            return
+        self._depth += 1
+        try:
+            with self._controller.limit(limits=1, user_api="blas"):
+                yield
+        finally:
+            self._depth -= 1
+
     def run(self, jobs: list[Callable[[], Any]]) -> list[Any]:
-        if self._pool is None or len(jobs) == 1:
-            return [job() for job in jobs]
-        with self._controller.limit(limits=1, user_api="blas"):
+        """The results of the jobs, in order."""
+        with self.alone():
+            if self._pool is None or len(jobs) == 1:
+                return [job() for job in jobs]
             futures = [self._pool.submit(job) for job in jobs[1:]]
             return [jobs[0](), *(f.result() for f in futures)]
 

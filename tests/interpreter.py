@@ -7,7 +7,7 @@ coordinates, with the angle cut where either variable changes sign, so kinks at 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cache
 from string import ascii_letters
 
 import numpy as np
@@ -35,7 +35,7 @@ FUNCTIONS = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def array_function(fn: sp.Expr, symbols: tuple[sp.Symbol, ...]):
     """fn as a function of float64 arrays."""
     raw = sp.lambdify(symbols, fn, modules=[FUNCTIONS, "numpy"])
@@ -45,14 +45,14 @@ def array_function(fn: sp.Expr, symbols: tuple[sp.Symbol, ...]):
 # --- Gaussian expectations -------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=None)
+@cache
 def legendre(count: int, end: float):
     """Nodes and weights on [0, end]."""
     x, w = np.polynomial.legendre.leggauss(count)
     return (x + 1) * end / 2, w * end / 2
 
 
-@lru_cache(maxsize=None)
+@cache
 def radii():
     """Nodes and weights on [0, 9]; e^{-81/2} is below rounding."""
     parts = [(start, *legendre(count, end - start)) for start, end, count in RADII]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import interpreter
 import numpy as np
 
-import interpreter
 import tpc
 from tpc.limits.graph import Accumulate
 from tpc.lower.lowered import Lowered

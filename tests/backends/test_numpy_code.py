@@ -4,11 +4,11 @@ import sys
 
 import numpy as np
 import pytest
+from generators import networks, traced
 from hypothesis import given, settings
+from problems import DIM, assert_close, batch, computed, expected, make
 
 import tpc
-from generators import networks, traced
-from problems import DIM, assert_close, batch, computed, expected, make
 from tpc.lower.lowered import lower
 from tpc.lower.numpy_module import numpy_module
 

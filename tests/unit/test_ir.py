@@ -5,8 +5,8 @@ import sympy as sp
 
 import tpc
 from tpc.errors import ProgramError
-from tpc.passes.loss import attach_loss
 from tpc.passes.backward import backward
+from tpc.passes.loss import attach_loss
 from tpc.passes.normal import Normaliser, Term, freshened, renamed
 from tpc.program import ir
 from tpc.program.axes import Axis, Space
@@ -15,13 +15,13 @@ from tpc.program.ir import theta
 from tpc.program.tensor import ONE, ZERO, Constant, Input
 
 S = Space("s")
-I, J = Axis("i"), Axis("j")
+AI, AJ = Axis("i"), Axis("j")
 U0, U1, T0, T1 = argument(0), argument(1), theta(0), theta(1)
-G = ir.VectorWeight("g", S, (I,), "input", sp.Integer(1))
-H = ir.VectorWeight("h", S, (J,), "input", sp.Integer(1))
-V = ir.VectorWeight("v", S, (J,), "readout", sp.Integer(1))
+G = ir.VectorWeight("g", S, (AI,), "input", sp.Integer(1))
+H = ir.VectorWeight("h", S, (AJ,), "input", sp.Integer(1))
+V = ir.VectorWeight("v", S, (AJ,), "readout", sp.Integer(1))
 W = ir.MatrixWeight("w", S, Space("t"), sp.Integer(1))
-A, B = Input("a", (I,)), Input("b", ())
+A, B = Input("a", (AI,)), Input("b", ())
 X = ir.Nonlin(relu(U0), (G,), ())
 
 
@@ -43,21 +43,21 @@ def test_nonlin_keeps_a_constant_function_a_vector():
 def test_moment_of_a_constant_is_a_number():
     assert ir.moment(sp.Integer(2), (G,)) is Constant(sp.Integer(2))
     assert ir.moment(U0 * U1, (G, G)) is ir.Moment(U0**2, (G,), ())
-    assert ir.moment(U0 * U1, (G, H)).axes == (I, J)
+    assert ir.moment(U0 * U1, (G, H)).axes == (AI, AJ)
 
 
 def test_lincomb_drops_zero_terms():
     assert ir.lincomb([(ONE, G, ())]) is G
     assert ir.lincomb([(ZERO, G, ())]) is None
     assert ir.lincomb([(ZERO, G, ()), (B, H, ())]) is ir.LinComb(((B, H, ()),))
-    assert ir.lincomb([(ONE, G, (I,))]) is ir.LinComb(((ONE, G, (I,)),))
+    assert ir.lincomb([(ONE, G, (AI,))]) is ir.LinComb(((ONE, G, (AI,)),))
 
 
 def test_rename_vector_merges_and_vanishes():
-    once = ir.rename_vector(G, {I: I.primed()})
-    assert once.axes == (I.primed(),)
-    assert ir.rename_vector(once, {I.primed(): I}) is G
-    assert ir.rename_vector(G, {J: J.primed()}) is G
+    once = ir.rename_vector(G, {AI: AI.primed()})
+    assert once.axes == (AI.primed(),)
+    assert ir.rename_vector(once, {AI.primed(): AI}) is G
+    assert ir.rename_vector(G, {AJ: AJ.primed()}) is G
 
 
 def test_a_transpose_is_the_same_matrix_seen_backwards():
@@ -73,41 +73,41 @@ def test_kinds():
     assert ir.LinComb(((ONE, G, ()), (B, H, ()))).kind == "G"
     assert ir.LinComb(((ONE, G, ()), (B, X, ()))).kind == "X"
     assert ir.Project(X).kind == "G"
-    assert ir.rename_vector(X, {I: I.primed()}).kind == "X"
+    assert ir.rename_vector(X, {AI: AI.primed()}).kind == "X"
 
 
 def test_axes_of_vectors():
-    assert ir.LinComb(((A, G, (I,)), (B, H, ()))).axes == (J,)
-    assert ir.Nonlin(U0 * U1 * T0, (G, H), (A,)).axes == (I, J)
-    assert ir.Outer(G, ir.rename_vector(H, {}), (I, J)).out == S
+    assert ir.LinComb(((A, G, (AI,)), (B, H, ()))).axes == (AJ,)
+    assert ir.Nonlin(U0 * U1 * T0, (G, H), (A,)).axes == (AI, AJ)
+    assert ir.Outer(G, ir.rename_vector(H, {}), (AI, AJ)).out == S
 
 
 # --- terms -----------------------------------------------------------------------------------------------------------
 
 
 def test_bound_axes_move_out_of_the_way_and_free_ones_stay():
-    t = Term(A, U0, (G,), (), (V,), (J,))
-    moved = freshened(t, (I, J))
-    assert moved.over == (J.primed(),)
-    assert moved.leaves[0].axes == (J.primed(),)
+    t = Term(A, U0, (G,), (), (V,), (AJ,))
+    moved = freshened(t, (AI, AJ))
+    assert moved.over == (AJ.primed(),)
+    assert moved.leaves[0].axes == (AJ.primed(),)
     assert moved.coefficient is A
     assert moved.gs == (G,)
-    assert freshened(t, (I,)) is t
-    again = freshened(t, (J, J.primed()))
-    assert again.over == (J.primed().primed(),)
+    assert freshened(t, (AI,)) is t
+    again = freshened(t, (AJ, AJ.primed()))
+    assert again.over == (AJ.primed().primed(),)
 
 
 def test_a_fresh_axis_avoids_axes_the_term_already_has():
-    primed = ir.rename_vector(H, {J: J.primed()})
-    t = Term(ONE, U0, (primed,), (), (V,), (J,))
-    assert freshened(t, (J,)).over == (J.primed().primed(),)
+    primed = ir.rename_vector(H, {AJ: AJ.primed()})
+    t = Term(ONE, U0, (primed,), (), (V,), (AJ,))
+    assert freshened(t, (AJ,)).over == (AJ.primed().primed(),)
 
 
 def test_renamed_covers_every_part():
-    t = Term(A, U0 * T0, (G,), (A,), (V,), (J,))
-    moved = renamed(t, {I: I.primed(), J: J.primed()})
-    assert set(moved.axes) == {I.primed(), J.primed()}
-    assert renamed(moved, {I.primed(): I, J.primed(): J}) == t
+    t = Term(A, U0 * T0, (G,), (A,), (V,), (AJ,))
+    moved = renamed(t, {AI: AI.primed(), AJ: AJ.primed()})
+    assert set(moved.axes) == {AI.primed(), AJ.primed()}
+    assert renamed(moved, {AI.primed(): AI, AJ.primed(): AJ}) == t
 
 
 def program():
@@ -132,7 +132,7 @@ def test_normal_form_of_a_gradient():
 
 
 def test_a_product_of_sums_is_multiplied_out():
-    total = ir.LinComb(((ONE, V, (J,)), (ONE, X, ())))
+    total = ir.LinComb(((ONE, V, (AJ,)), (ONE, X, ())))
     p = program()
     terms = Normaliser(p).applied(U0**2, (total,), (), total)
     # (v + x)² has v·v, v·x twice, x·x: sums over j stay apart

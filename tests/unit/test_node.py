@@ -10,23 +10,23 @@ from tpc.program.axes import Axis, Space, fresh, union, without
 from tpc.program.node import _interned, rebuild, topological
 from tpc.program.tensor import ONE, Add, Constant, Contract, Input, Map, Rename
 
-I, J = Axis("i", 2), Axis("j", 3)
+AI, AJ = Axis("i", 2), Axis("j", 3)
 U0 = sp.Symbol("u0", real=True)
 
 
 def test_equal_nodes_are_one_object():
-    assert Input("x", (I, J)) is Input("x", (I, J))
-    assert Contract((Input("x", (I, J)), Input("y", (J,))), (J,)) is Contract(
-        (Input("x", (I, J)), Input("y", (J,))), (J,)
+    assert Input("x", (AI, AJ)) is Input("x", (AI, AJ))
+    assert Contract((Input("x", (AI, AJ)), Input("y", (AJ,))), (AJ,)) is Contract(
+        (Input("x", (AI, AJ)), Input("y", (AJ,))), (AJ,)
     )
-    assert Map(U0**2 + U0, (Input("x", (I,)),)) is Map(U0 + U0**2, (Input("x", (I,)),))
+    assert Map(U0**2 + U0, (Input("x", (AI,)),)) is Map(U0 + U0**2, (Input("x", (AI,)),))
 
 
 def test_nodes_that_differ_in_one_field_are_two_objects():
-    x = Input("x", (I, J))
-    assert x is not Input("x", (J, I))
-    assert x is not Input("y", (I, J))
-    assert x is not tensor.Weight("x", (I, J), sp.Integer(1))
+    x = Input("x", (AI, AJ))
+    assert x is not Input("x", (AJ, AI))
+    assert x is not Input("y", (AI, AJ))
+    assert x is not tensor.Weight("x", (AI, AJ), sp.Integer(1))
     assert Add((x, ONE)) is not Add((ONE, x))
     assert Axis("i", 2) != Axis("i", 3)
     assert Input("x", (Axis("i", 2),)) is not Input("x", (Axis("i", 3),))
@@ -43,17 +43,17 @@ def test_numbers_that_python_calls_equal_are_kept_apart(a, b):
 
 
 def test_nodes_are_immutable_and_compared_by_identity():
-    x = Input("x", (I,))
+    x = Input("x", (AI,))
     with pytest.raises(AttributeError):
         x.name = "y"
     assert hash(x) == object.__hash__(x)
-    assert len({x, Input("x", (I,)), Input("y", (I,))}) == 2
+    assert len({x, Input("x", (AI,)), Input("y", (AI,))}) == 2
 
 
 def test_unused_nodes_are_forgotten():
     gc.collect()
     before = len(_interned)
-    made = [Input(f"gone{k}", (I,)) for k in range(50)]
+    made = [Input(f"gone{k}", (AI,)) for k in range(50)]
     assert len(_interned) == before + 50
     del made
     gc.collect()
@@ -61,7 +61,7 @@ def test_unused_nodes_are_forgotten():
 
 
 def test_topological_order_lists_operands_first_and_each_node_once():
-    x, y = Input("x", (I,)), Input("y", (I,))
+    x, y = Input("x", (AI,)), Input("y", (AI,))
     s = Add((x, y))
     t = Contract((s, s, x), ())
     assert topological([t, s]) == [x, y, s, t]
@@ -69,39 +69,39 @@ def test_topological_order_lists_operands_first_and_each_node_once():
 
 
 def test_a_deep_chain_needs_no_recursion():
-    n = Input("x", (I,))
+    n = Input("x", (AI,))
     for _ in range(5000):
         n = Add((n, ONE))
     assert len(topological([n])) == 5002
 
 
 def test_rebuild_replaces_operands_and_keeps_what_did_not_change():
-    x, y, z = (Input(name, (I,)) for name in "xyz")
+    x, y, z = (Input(name, (AI,)) for name in "xyz")
     s = Add((x, y))
     assert rebuild(s, lambda n: n) is s
     assert rebuild(s, lambda n: z if n is x else n) is Add((z, y))
-    r = Rename(x, ((I, I.primed()),))
-    assert rebuild(r, lambda n: y) is Rename(y, ((I, I.primed()),))
+    r = Rename(x, ((AI, AI.primed()),))
+    assert rebuild(r, lambda n: y) is Rename(y, ((AI, AI.primed()),))
 
 
 def test_operands_of_nested_fields_are_found_in_order():
     space = Space("s")
-    a, b = (ir.VectorWeight(n, space, (I,), "input", sp.Integer(1)) for n in "ab")
-    c = Input("c", (I,))
-    assert ir.LinComb(((c, a, (I,)), (ONE, b, ()))).operands == (c, a, ONE, b)
+    a, b = (ir.VectorWeight(n, space, (AI,), "input", sp.Integer(1)) for n in "ab")
+    c = Input("c", (AI,))
+    assert ir.LinComb(((c, a, (AI,)), (ONE, b, ()))).operands == (c, a, ONE, b)
 
 
 def test_axes_are_computed_once():
-    x = Contract((Input("x", (I, J)),), (J,))
-    assert x.axes == (I,)
+    x = Contract((Input("x", (AI, AJ)),), (AJ,))
+    assert x.axes == (AI,)
     assert x.axes is x.axes
 
 
 def test_axes():
-    assert union((I, J), (J, I.primed())) == (I, J, I.primed())
-    assert without((I, J, I.primed()), (J,)) == (I, I.primed())
-    assert fresh(I, (I, I.primed())) == I.primed().primed()
-    assert fresh(I, (J,)) == I
-    assert I.primed().primed().base == "i"
-    assert I.primed().size == 2
-    assert str(I.primed()) == "i'"
+    assert union((AI, AJ), (AJ, AI.primed())) == (AI, AJ, AI.primed())
+    assert without((AI, AJ, AI.primed()), (AJ,)) == (AI, AI.primed())
+    assert fresh(AI, (AI, AI.primed())) == AI.primed().primed()
+    assert fresh(AI, (AJ,)) == AI
+    assert AI.primed().primed().base == "i"
+    assert AI.primed().size == 2
+    assert str(AI.primed()) == "i'"

@@ -5,8 +5,8 @@ import pytest
 import sympy as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from interpreter import Interpreter
+
 from tpc.program import tensor
 from tpc.program.axes import Axis, union, without
 from tpc.program.functions import argument
@@ -14,12 +14,12 @@ from tpc.program.tensor import ONE, ZERO, Add, Broadcast, Constant, Contract, In
 
 AXES = (Axis("i", 2), Axis("j", 3), Axis("k", 4))
 PRIMED = (*AXES, *(a.primed() for a in AXES))
-I, J, K = AXES
+AI, AJ, AK = AXES
 U0, U1 = argument(0), argument(1)
 RNG = np.random.default_rng(0)
 LEAVES = {
     Input(name, axes): RNG.standard_normal([a.size for a in axes])
-    for name, axes in {"a": (I, J), "b": (J,), "c": (I, J, K), "d": (), "e": (K, I)}.items()
+    for name, axes in {"a": (AI, AJ), "b": (AJ,), "c": (AI, AJ, AK), "d": (), "e": (AK, AI)}.items()
 }
 FUNCTIONS = (U0, U0 + 2 * U1, U0 * U1, U0**2, sp.exp(-(U0**2)), sp.Integer(3), U1, U1 - U0, sp.cos(U0) * U1)
 
@@ -126,22 +126,22 @@ def test_contract_is_flat_and_numbers_come_first():
     assert tensor.contract((A,)) is A
     assert tensor.contract(()) is ONE
     assert tensor.contract((A, ONE)) is A
-    assert tensor.contract((A, ZERO), (I,)) is ZERO
+    assert tensor.contract((A, ZERO), (AI,)) is ZERO
     assert tensor.contract((A, two, tensor.contract((two, B)))) is Contract((Constant(sp.Integer(4)), A, B), ())
 
 
 def test_a_sum_over_an_absent_axis_is_its_length():
-    assert tensor.contract((B,), (K,)) is Contract((B, Size(K)), ())
+    assert tensor.contract((B,), (AK,)) is Contract((B, Size(AK)), ())
 
 
 def test_factors_a_sum_does_not_touch_leave_it():
-    assert tensor.contract((A, B), (I,)) is Contract((B, Contract((A,), (I,))), ())
-    assert tensor.contract((tensor.contract((C,), (J,)),), (I,)) is Contract((C,), (J, I))
+    assert tensor.contract((A, B), (AI,)) is Contract((B, Contract((A,), (AI,))), ())
+    assert tensor.contract((tensor.contract((C,), (AJ,)),), (AI,)) is Contract((C,), (AJ, AI))
 
 
 def test_a_repeated_factor_is_not_repeated_where_others_have_the_axis():
-    assert tensor.contract((Broadcast(B, (I,)), A), (I, J)) is Contract((B, A), (I, J))
-    assert tensor.contract((Broadcast(B, (K,)), A)) is Contract((Broadcast(B, (K,)), A), ())
+    assert tensor.contract((Broadcast(B, (AI,)), A), (AI, AJ)) is Contract((B, A), (AI, AJ))
+    assert tensor.contract((Broadcast(B, (AK,)), A)) is Contract((Broadcast(B, (AK,)), A), ())
 
 
 def test_elementwise_folds_constants_and_drops_unused_arguments():
@@ -152,18 +152,18 @@ def test_elementwise_folds_constants_and_drops_unused_arguments():
 
 
 def test_renamings_merge_and_vanish():
-    once = tensor.rename(A, {I: I.primed()})
-    assert once is Rename(A, ((I, I.primed()),))
-    assert tensor.rename(once, {I.primed(): I}) is A
-    assert tensor.rename(A, {K: K.primed()}) is A
-    assert tensor.rename(A, {I: I}) is A
-    twice = tensor.rename(once, {I.primed(): I.primed().primed(), J: J.primed()})
-    assert twice is Rename(A, ((I, I.primed().primed()), (J, J.primed())))
+    once = tensor.rename(A, {AI: AI.primed()})
+    assert once is Rename(A, ((AI, AI.primed()),))
+    assert tensor.rename(once, {AI.primed(): AI}) is A
+    assert tensor.rename(A, {AK: AK.primed()}) is A
+    assert tensor.rename(A, {AI: AI}) is A
+    twice = tensor.rename(once, {AI.primed(): AI.primed().primed(), AJ: AJ.primed()})
+    assert twice is Rename(A, ((AI, AI.primed().primed()), (AJ, AJ.primed())))
 
 
 def test_broadcast_adds_only_what_is_missing():
-    assert tensor.broadcast(A, (J, I)) is A
-    assert tensor.broadcast(B, (I, J, K)) is Broadcast(B, (I, K))
+    assert tensor.broadcast(A, (AJ, AI)) is A
+    assert tensor.broadcast(B, (AI, AJ, AK)) is Broadcast(B, (AI, AK))
 
 
 @pytest.mark.parametrize(("given", "expected"), [(0.1, sp.Rational(1, 10)), (3, sp.Integer(3)), (-0.75, sp.Rational(-3, 4))])

@@ -4,11 +4,11 @@ from itertools import pairwise
 
 import pytest
 import sympy as sp
+from generators import networks, traced
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tpc
-from generators import networks, traced
 from tpc.compiler import PASSES
 from tpc.errors import ProgramError
 from tpc.passes.loss import attach_loss

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 import sympy as sp
+from generators import networks, traced
 from hypothesis import given
 
 import tpc
-from generators import networks, traced
 from tpc.compiler import PASSES, compile_program
 from tpc.errors import InternalError
 from tpc.limits.graph import Accumulate, Append, Gram, LimitGraph, State
@@ -20,25 +20,25 @@ from tpc.program.program import Program
 from tpc.program.tensor import ONE
 from tpc.program.verify import verify
 
-I, J, K = Axis("i", 2), Axis("j", 3), Axis("k")
+AI, AJ, AK = Axis("i", 2), Axis("j", 3), Axis("k")
 S, T = Space("s"), Space("t")
 ONE_STD = sp.Integer(1)
 U0, U1 = argument(0), argument(1)
-X = tensor.Input("x", (I, J))
-G = ir.VectorWeight("g", S, (I,), "input", ONE_STD)
+X = tensor.Input("x", (AI, AJ))
+G = ir.VectorWeight("g", S, (AI,), "input", ONE_STD)
 H = ir.VectorWeight("h", T, (), "input", ONE_STD)
 W = ir.MatrixWeight("w", S, T, ONE_STD)
 W2 = ir.MatrixWeight("w2", T, S, ONE_STD)
 
 BROKEN = {
-    "sums over": tensor.Contract((X,), (K,)),
-    "reduces k": tensor.LogSumExp(X, K),
-    "which its term lacks": ir.LinComb(((ONE, G, (J,)),)),
+    "sums over": tensor.Contract((X,), (AK,)),
+    "reduces k": tensor.LogSumExp(X, AK),
+    "which its term lacks": ir.LinComb(((ONE, G, (AJ,)),)),
     "sums over all finite axes": ir.Outer(G, G, ()),
-    "renames an axis its argument lacks": tensor.Rename(X, ((K, K.primed()),)),
-    "two axes get one name": tensor.Rename(tensor.Input("z", (I, I.primed())), ((I, I.primed()),)),
-    "only be renamed to a primed copy": tensor.Rename(X, ((I, K),)),
-    "primed copy of itself": ir.RenameVector(G, ((I, J),)),
+    "renames an axis its argument lacks": tensor.Rename(X, ((AK, AK.primed()),)),
+    "two axes get one name": tensor.Rename(tensor.Input("z", (AI, AI.primed())), ((AI, AI.primed()),)),
+    "only be renamed to a primed copy": tensor.Rename(X, ((AI, AK),)),
+    "primed copy of itself": ir.RenameVector(G, ((AI, AJ),)),
     "multiplies a matrix from t with a vector of s": ir.MatMul(W, G),
     "mixes the spaces s, t": ir.Nonlin(U0 * U1, (G, H), ()),
     "mixes the spaces t, s": ir.Moment(U0 * U1, (H, G), ()),
@@ -47,8 +47,8 @@ BROKEN = {
     "not arguments": tensor.Map(U0 + U1, (X,)),
     "u1": ir.Nonlin(sp.erf(U1), (G,), ()),
     "t0": ir.Moment(U0 * ir.theta(0), (G,), ()),
-    "two leaves are named x": tensor.Add((X, tensor.Input("x", (I,)))),
-    "two leaves are named g": ir.LinComb(((ONE, G, ()), (ONE, ir.VectorWeight("g", S, (I,), "readout", ONE_STD), ()))),
+    "two leaves are named x": tensor.Add((X, tensor.Input("x", (AI,)))),
+    "two leaves are named g": ir.LinComb(((ONE, G, ()), (ONE, ir.VectorWeight("g", S, (AI,), "readout", ONE_STD), ()))),
     "two sizes or roles": tensor.Add((X, tensor.Input("y", (Axis("i", 5),)))),
     "axis i has two sizes": tensor.Contract((X, tensor.Size(Axis("i", 4))), ()),
     "roles": tensor.Add((X, tensor.Input("y", (Axis("j", 3, "rank"),)))),
@@ -106,7 +106,7 @@ def changed(change) -> LimitGraph:
 
 
 R, Q = Axis("r_s", role="rank"), Axis("r_t", role="rank")
-A, B = State("a", (I, R)), State("b", (J, Q))
+A, B = State("a", (AI, R)), State("b", (AJ, Q))
 
 
 def replaced(g, kind, **fields):
@@ -126,7 +126,7 @@ def replaced(g, kind, **fields):
 LIMITS = {
     "still has a width axis": lambda g: {"outputs": (*g.outputs, ("moment", ir.Moment(U0**2, (G,), ())))},
     "has two sizes or roles": lambda g: {"outputs": (*g.outputs, ("more", tensor.Input("n", (Axis("class", 9),))))},
-    "sums over axes its factors lack": lambda g: {"outputs": (*g.outputs, ("more", tensor.Contract((X,), (K,))))},
+    "sums over axes its factors lack": lambda g: {"outputs": (*g.outputs, ("more", tensor.Contract((X,), (AK,))))},
     "joins latents of different spaces": lambda g: {"outputs": (*g.outputs, ("more", Gram(A, B, R)))},
     "output more depends on": lambda g: {"outputs": (*g.outputs, ("more", A))},
     "the coefficients appended to hidden1": lambda g: {"updates": replaced(g, Append, coefficient=X)},

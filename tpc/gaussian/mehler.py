@@ -112,5 +112,18 @@ def coefficients(phi: Expr, terms: int) -> tuple[Expr, ...] | None:
 
 
 def _tidy(value: Expr) -> Expr:
-    collected = collect_terms(sp.powsimp(value))
-    return sp.factor(collected) if collected.is_Add else collected
+    """Factor what is rational in s, apart from the exponentials, tails and roots it multiplies."""
+    groups: dict[Expr, Expr] = {}
+    for term in sp.Add.make_args(collect_terms(sp.powsimp(value))):
+        rational, rest = sp.S.One, sp.S.One
+        for factor in sp.Mul.make_args(term):
+            base, exponent = factor.as_base_exp()
+            whole = exponent if exponent.is_Integer else sp.floor(exponent) if exponent.is_Rational else sp.S.Zero
+            if base.is_rational_function(SIGMA) and base.has(SIGMA):
+                rational, rest = rational * base**whole, rest * base ** (exponent - whole)
+            elif factor.is_rational_function(SIGMA):
+                rational *= factor
+            else:
+                rest *= factor
+        groups[rest] = groups.get(rest, sp.S.Zero) + rational
+    return sp.Add(*(rest * sp.factor(rational) for rest, rational in groups.items()))
