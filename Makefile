@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint golden clean
+.PHONY: demo test lint bench golden clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -19,7 +19,10 @@ lint: $(VENV)/.installed
 test: lint  ## lint, type-check and run every test
 	$(BIN)/python -m pytest
 
-golden: $(VENV)/.installed  ## rewrite the golden texts after an intended change
+bench: $(VENV)/.installed  ## time and memory of a step, in ratios to a plain NumPy transcription
+	$(BIN)/python benchmarks/exact_step.py
+
+golden: $(VENV)/.installed  ## rewrite the golden texts and documented outputs after an intended change
 	$(BIN)/python -m pytest tests/golden tests/docs --update-golden
 
 clean:

@@ -22,9 +22,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from reference.plain_step import PlainMLP
+
 import tpc
 from backends.numpy_runtime import threads
-from reference.plain_step import PlainMLP
 
 INPUTS, CLASSES = 3072, 10
 OPTIONS = {"lr": 1.0, "lr_mult": {"embed": 0.1, "readout": 4.0}, "weight_decay": 1e-5, "clip": 0.4}
@@ -110,7 +111,8 @@ def ceilings() -> None:
     m = rng.standard_normal((2048, 2048), dtype=np.float32)
     gemm = min(seconds(lambda: m @ m) for _ in range(5))
     print(
-        f"machine: {platform.machine()}, {threads().count} threads, NumPy {np.__version__}, Python {platform.python_version()}"
+        f"machine: {platform.machine()}, {threads().count} threads, "
+        f"NumPy {np.__version__}, Python {platform.python_version()}"
     )
     print(f"copy {2 * a.nbytes / copy / 1e9:.1f} GB/s, float32 GEMM {2 * 2048**3 / gemm / 1e9:.0f} GFLOP/s")
 

@@ -68,7 +68,7 @@ def computed(module, lowered: Lowered, model: Model, x, y) -> dict[str, np.ndarr
 
 
 def assert_close(found, wanted, tolerance):
-    """Equal names and shapes; values within `tolerance`, relative to the largest entry of an array where that is above 1."""
+    """Equal names and shapes; values within `tolerance` of the largest entry of the array, or of 1."""
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():
         assert found[name].shape == value.shape, name

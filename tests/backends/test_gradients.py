@@ -60,7 +60,8 @@ def check(model, loss="cross_entropy", seed=0, tolerance=1e-7):
         else:
             change, expected = appended(state, found, updates), float(found[f"norm2:{weight}"])
         got = slope(model, module, state, change, x, y)
-        assert got == pytest.approx(expected, rel=tolerance, abs=1e-3 * tolerance * max(1.0, float(found["loss"]))), weight
+        rounding = 1e-3 * tolerance * max(1.0, float(found["loss"]))
+        assert got == pytest.approx(expected, rel=tolerance, abs=rounding), weight
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])

@@ -5,6 +5,7 @@ import zlib
 import numpy as np
 import pytest
 import sympy as sp
+
 from backends import numpy_runtime
 from tpc.gaussian import kernel
 from tpc.limits.graph import Gram, Kernel, gram
@@ -48,7 +49,8 @@ def points(name, phi, psi, count=60):
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     wide = 0.5 if "exp" in name and "-" not in name else 3
     p, q = 10 ** rng.uniform(-wide, wide, count), 10 ** rng.uniform(-wide, wide, count)
-    rho = np.concatenate([rng.uniform(-1, 1, count - 20), np.sign(rng.uniform(-1, 1, 20)) * (1 - 10 ** rng.uniform(-10, -2, 20))])
+    extreme = np.sign(rng.uniform(-1, 1, 20)) * (1 - 10 ** rng.uniform(-10, -2, 20))
+    rho = np.concatenate([rng.uniform(-1, 1, count - 20), extreme])
     if diverges(phi, psi):
         rho = 0.99 * rho
     if "exp" in name and "-" not in name:

@@ -88,8 +88,14 @@ PARTICULAR = {
         "h, g = 0.4 * tpc.dense(x, 'a'), 0.4 * tpc.dense(x, 'b')",
         "return tpc.readout(tpc.cos(0.5 * h) * tpc.sin(0.5 * g), 3)",
     ],
-    "a moment of one vector": ["h = tpc.dense(x, 'a')", "return tpc.readout(tpc.relu(h) * (1 + tpc.moment(tpc.relu(h))), 3)"],
-    "a moment that vanishes": ["h = tpc.dense(x, 'a')", "return tpc.readout(tpc.relu(h) * (1 + tpc.moment(h, tpc.abs(h))), 3)"],
+    "a moment of one vector": [
+        "h = tpc.dense(x, 'a')",
+        "return tpc.readout(tpc.relu(h) * (1 + tpc.moment(tpc.relu(h))), 3)",
+    ],
+    "a moment that vanishes": [
+        "h = tpc.dense(x, 'a')",
+        "return tpc.readout(tpc.relu(h) * (1 + tpc.moment(h, tpc.abs(h))), 3)",
+    ],
     "a moment of two": [
         "h = tpc.dense(x, 'a')",
         "g = h + tpc.dense(tpc.relu(h), 'b')",
@@ -242,5 +248,7 @@ def test_two_sums_over_atoms_cannot_meet():
         "return f * g",
     )
     check(make(p), *batch(), "mse")  # a product of finished sums is no problem
-    p = network("h = tpc.dense(tpc.relu(tpc.dense(x, 'a')), 'b')", "return tpc.readout(tpc.relu(h), 3) + 0 * tpc.moment(h, h)")
+    p = network(
+        "h = tpc.dense(tpc.relu(tpc.dense(x, 'a')), 'b')", "return tpc.readout(tpc.relu(h), 3) + 0 * tpc.moment(h, h)"
+    )
     check(make(p), *batch(), "mse")

@@ -1,4 +1,4 @@
-"""The text of every stage of every program, kept in this folder; rewrite it with `make golden` after an intended change."""
+"""The text of every stage of every program is kept in this folder; `make golden` rewrites it after a change."""
 
 import os
 import subprocess
@@ -80,5 +80,5 @@ def test_texts_do_not_depend_on_the_order_of_hashes():
 
 
 def test_an_unknown_stage(limits):
-    with pytest.raises(UsageError, match="expected a stage among program, backward, limit.*, got 'assembly'"):
+    with pytest.raises(UsageError, match=r"expected a stage among program, backward, limit.*, got 'assembly'"):
         limits["mlp"].emit("assembly")

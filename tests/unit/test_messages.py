@@ -82,7 +82,11 @@ CASES = {
         "unknown operation numpy.multiply on a vector",
         "use the operations of tpc, or tpc.nonlin('expression in x')",
     ),
-    "a matrix product": ([HIDDEN, "return h @ h"], "unknown operation @ on a vector", "a matrix product is tpc.dense(x, name=…)"),
+    "a matrix product": (
+        [HIDDEN, "return h @ h"],
+        "unknown operation @ on a vector",
+        "a matrix product is tpc.dense(x, name=…)",
+    ),
     "a matrix product with an array": (
         ["import numpy as np", HIDDEN, "return h @ np.ones((3, 3))"],
         "unknown operation @ on a vector",
@@ -151,7 +155,11 @@ CASES = {
         "expected a traced operation, got Python asking for the value of a scalar",
         "a network only combines tpc operations; numbers come from settings or data",
     ),
-    "a loop over data": (["for row in x:  # here", "    pass"], "Python asking for the value of a scalar", "a network only"),
+    "a loop over data": (
+        ["for row in x:  # here", "    pass"],
+        "Python asking for the value of a scalar",
+        "a network only",
+    ),
     "an index": ([HIDDEN, "return h[0]"], "Python asking for the value of a vector", "a network only"),
     "an array made of it": (
         ["import numpy as np", HIDDEN, "return np.array(h)"],
@@ -197,17 +205,45 @@ CASES = {
     ),
     "a traced exponent": (["return x ** x"], "expected a number as exponent, got TracedTensor", ""),
     "infinity": ([HIDDEN, "return tpc.readout(h * float('inf'), 3)"], "expected a finite number, got inf", ""),
-    "text as a factor": ([HIDDEN, "return tpc.readout(h * 'two', 3)"], "expected a number or a traced value, got str", "arrays as data"),
-    "True as a factor": ([HIDDEN, "return tpc.readout(h * True, 3)"], "expected a number or a traced value, got bool", ""),
-    "an unknown axis": ([HIDDEN, OUT, "return tpc.softmax(f, 'row')"], "expected one of the axes sample, class, got 'row'", ""),
+    "text as a factor": (
+        [HIDDEN, "return tpc.readout(h * 'two', 3)"],
+        "expected a number or a traced value, got str",
+        "arrays as data",
+    ),
+    "True as a factor": (
+        [HIDDEN, "return tpc.readout(h * True, 3)"],
+        "expected a number or a traced value, got bool",
+        "",
+    ),
+    "an unknown axis": (
+        [HIDDEN, OUT, "return tpc.softmax(f, 'row')"],
+        "expected one of the axes sample, class, got 'row'",
+        "",
+    ),
     "an unknown function": ([HIDDEN, "return tpc.nonlin('foo(x)')(h)"], "unknown name 'foo'", ""),
-    "two variables": ([HIDDEN, "return tpc.nonlin('x*y')(h)"], "expected a nonlinearity of one variable x, got 'x*y'", ""),
+    "two variables": (
+        [HIDDEN, "return tpc.nonlin('x*y')(h)"],
+        "expected a nonlinearity of one variable x, got 'x*y'",
+        "",
+    ),
     "too many parameters": ([HIDDEN, "return tpc.leaky_relu(h, 1, 2)"], "tpc.leaky_relu got 2 parameters too many", ""),
-    "a traced parameter": ([HIDDEN, "return tpc.leaky_relu(h, x)"], "must be a number from the settings, got a traced value", ""),
-    "text as a parameter": ([HIDDEN, "return tpc.leaky_relu(h, 'a')"], "the parameter of leaky_relu must be a number, got 'a'", ""),
+    "a traced parameter": (
+        [HIDDEN, "return tpc.leaky_relu(h, x)"],
+        "must be a number from the settings, got a traced value",
+        "",
+    ),
+    "text as a parameter": (
+        [HIDDEN, "return tpc.leaky_relu(h, 'a')"],
+        "the parameter of leaky_relu must be a number, got 'a'",
+        "",
+    ),
     "an exception of the user's": ([HIDDEN, "return {}['key']"], "KeyError: 'key'", ""),
     "a failed assertion": (["assert hidden == 3, 'three layers'"], "AssertionError: three layers", ""),
-    "a missing argument": (["return tpc.dense(x)"], "TypeError: dense() missing 1 required positional argument: 'name'", ""),
+    "a missing argument": (
+        ["return tpc.dense(x)"],
+        "TypeError: dense() missing 1 required positional argument: 'name'",
+        "",
+    ),
     "a division by zero": (["return x * (1 / 0)"], "ZeroDivisionError: division by zero", ""),
     "endless recursion": (["return network(x)"], "RecursionError", ""),
 }
@@ -245,7 +281,8 @@ def test_the_input_returned_is_told_at_the_function(tmp_path):
 
 
 def test_a_mistake_in_a_helper_of_the_file_is_told_there(tmp_path):
-    text = "import tpc\n\n\ndef _block(h):\n    return h @ h\n\n\ndef network(x):\n    return _block(tpc.dense(x, 'a'))\n"
+    helper = "import tpc\n\n\ndef _block(h):\n    return h @ h\n\n\n"
+    text = helper + "def network(x):\n    return _block(tpc.dense(x, 'a'))\n"
     with pytest.raises(ProgramError) as e:
         tpc.load(write(tmp_path, text))
     assert e.value.where.line == 5
@@ -262,7 +299,7 @@ def test_what_the_limit_cannot_express_is_told_when_compiled(tmp_path):
 
 def test_an_unknown_limit_or_loss(tmp_path):
     program = tpc.load(write(tmp_path, body(HIDDEN, "return tpc.readout(relu(h), 3)")))
-    with pytest.raises(UsageError, match="expected a limit among pi.*, got 'phi'"):
+    with pytest.raises(UsageError, match=r"expected a limit among pi.*, got 'phi'"):
         tpc.compile(program, limit="phi")
     with pytest.raises(UsageError, match="expected a loss among cross_entropy, mse, got 'hinge'"):
         tpc.compile(program).graph("hinge")
@@ -271,7 +308,8 @@ def test_an_unknown_limit_or_loss(tmp_path):
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-TWO = "import tpc\n\n\ndef first(x):\n    return tpc.readout(tpc.relu(tpc.dense(x, 'a')), 2)\n\n\ndef second(x):\n    return first(x)\n"
+FIRST = "import tpc\n\n\ndef first(x):\n    return tpc.readout(tpc.relu(tpc.dense(x, 'a')), 2)\n\n\n"
+TWO = FIRST + "def second(x):\n    return first(x)\n"
 
 
 def test_two_networks_in_a_file(tmp_path):
@@ -343,7 +381,8 @@ def test_an_operation_outside_a_function(tmp_path):
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
-GOOD = body(HIDDEN, "for k in range(1, hidden):", "    h = tpc.dense(relu(h), f'h{k}')", "return scale * tpc.readout(relu(h), 3)")
+LOOP = ("for k in range(1, hidden):", "    h = tpc.dense(relu(h), f'h{k}')")
+GOOD = body(HIDDEN, *LOOP, "return scale * tpc.readout(relu(h), 3)")
 
 
 def test_settings_reach_the_network(tmp_path):
@@ -381,12 +420,13 @@ def test_a_setting_without_default_is_needed(tmp_path):
 
 
 def test_a_network_takes_the_data(tmp_path):
-    with pytest.raises(ProgramError, match=r"expected a function of the data, network\(x, …\), got one without arguments"):
+    with pytest.raises(ProgramError, match=r"expected a function of the data, network\(x, …\), got one without"):
         tpc.load(write(tmp_path, "def network():\n    return 1\n"))
 
 
 def test_an_open_ended_network_takes_any_setting(tmp_path):
-    text = "import tpc\n\n\ndef network(x, **rest):\n    return rest['a'] * tpc.readout(tpc.relu(tpc.dense(x, 'e')), 3)\n"
+    line = "return rest['a'] * tpc.readout(tpc.relu(tpc.dense(x, 'e')), 3)"
+    text = f"import tpc\n\n\ndef network(x, **rest):\n    {line}\n"
     assert tpc.load(write(tmp_path, text), a=2).name == "network"
 
 
@@ -396,5 +436,6 @@ def test_an_open_ended_network_takes_any_setting(tmp_path):
 def test_errors_carry_the_exit_code():
     assert ProgramError("x").exit_code == UsageError("x").exit_code == 2
     assert UserError("x").exit_code == 1
-    assert str(ProgramError("wrong", SourceLine("f.py", 3, "code"), "mend it")) == "f.py:3: wrong\n    code\n  Fix: mend it"
+    told = str(ProgramError("wrong", SourceLine("f.py", 3, "code"), "mend it"))
+    assert told == "f.py:3: wrong\n    code\n  Fix: mend it"
     assert str(ProgramError("wrong")) == "wrong"

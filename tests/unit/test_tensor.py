@@ -166,7 +166,9 @@ def test_broadcast_adds_only_what_is_missing():
     assert tensor.broadcast(B, (AI, AJ, AK)) is Broadcast(B, (AI, AK))
 
 
-@pytest.mark.parametrize(("given", "expected"), [(0.1, sp.Rational(1, 10)), (3, sp.Integer(3)), (-0.75, sp.Rational(-3, 4))])
+@pytest.mark.parametrize(
+    ("given", "expected"), [(0.1, sp.Rational(1, 10)), (3, sp.Integer(3)), (-0.75, sp.Rational(-3, 4))]
+)
 def test_numbers_become_short_rationals(given, expected):
     assert tensor.constant(given) is Constant(expected)
 

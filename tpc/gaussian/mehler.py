@@ -114,7 +114,7 @@ def coefficients(phi: Expr, terms: int) -> tuple[Expr, ...] | None:
 def _tidy(value: Expr) -> Expr:
     """Factor what is rational in s, apart from the exponentials, tails and roots it multiplies."""
     groups: dict[Expr, Expr] = {}
-    for term in sp.Add.make_args(collect_terms(sp.powsimp(value))):
+    for term in sp.Add.make_args(collect_terms(value)):
         rational, rest = sp.S.One, sp.S.One
         for factor in sp.Mul.make_args(term):
             base, exponent = factor.as_base_exp()

@@ -24,7 +24,8 @@ def check_kernels(graph: LimitGraph, network: Program) -> None:
                 if expectation(n.fn, [argument(i) for i in range(size)]).value is None:
                     raise GaussianError(f"no closed form for E {n.fn} over {size} jointly Gaussian variables")
         except GaussianError as e:
-            functions = tuple(f for f in (getattr(n, k, None) for k in ("phi", "psi", "fn")) if f is not None)
+            found = (getattr(n, name, None) for name in ("phi", "psi", "fn"))
+            functions = tuple(f for f in found if f is not None)
             raise ProgramError(
                 f"the {graph.limit}-limit needs a Gaussian expectation that cannot be computed: {e}",
                 _line(functions, network),
