@@ -139,9 +139,13 @@ def graph(
               help="Mehler series up to order K.")  # fmt: skip
 @click.option("--at", type=point, default="1,1,0.5", show_default=True, metavar="P,Q,C",
               help="Evaluate at variances P, Q and covariance C.")  # fmt: skip
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Draw V over the correlation at the variances of --at, as svg, png or pdf.")  # fmt: skip
 @json_option
 @debug_option
-def kernel(phi: str, psi: str | None, series: int, at: tuple[float, float, float], as_json: bool) -> None:
+def kernel(
+    phi: str, psi: str | None, series: int, at: tuple[float, float, float], plot: Path | None, as_json: bool
+) -> None:
     """Show V[PHI,PSI] = E φ(u)ψ(v) for Gaussian u, v: closed form, the rule that gave it, series, value.
 
     \b
@@ -149,16 +153,24 @@ def kernel(phi: str, psi: str | None, series: int, at: tuple[float, float, float
       tpc kernel relu
       tpc kernel relu step --at 1,2,0.5
       tpc kernel "x**2*erf(x)" --series 6
+      tpc kernel tanh --plot tanh.svg
     """
     from tpc.gaussian.explain import explain
     from tpc.program.expression import parse_nonlinearity
 
+    if plot is not None and plot.suffix not in (".svg", ".png", ".pdf"):
+        raise click.UsageError(f"expected a plot file ending in .svg, .png or .pdf, got {plot}.")
     second = None if psi is None else parse_nonlinearity(psi)
     explained = explain(parse_nonlinearity(phi), second, terms=series, at=at)
     if as_json:
         print_json(explained.data)
     else:
         click.echo(explained.text)
+    if plot is not None:
+        from tpc.report import plots
+
+        plots.save(plots.kernel_curve(explained.kernel, at[0], at[1], series), plot)
+        click.echo(f"wrote {plot}", err=True)
 
 
 @main.command()

@@ -84,3 +84,16 @@ def test_saving_by_the_ending(tmp_path, ending):
     plots.save(plots.training_curves(RECORDS), path)
     start = {"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}[ending]
     assert path.read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize(("phi", "psi"), [("relu", "relu"), ("tanh", "tanh"), ("step", "gelu")])
+def test_kernel_curve_draws_the_kernel(phi, psi):
+    from tpc.gaussian import kernel
+    from tpc.program.expression import parse_nonlinearity
+
+    v = kernel(parse_nonlinearity(phi), parse_nonlinearity(psi))
+    curve, series = plots.kernel_curve(v, 1.0, 2.0, 6).axes[0].get_lines()
+    rho, value = curve.get_data()
+    middle = len(rho) // 3
+    assert value[middle] == pytest.approx(v.at(1.0, 2.0, float(rho[middle]) * 2**0.5), rel=1e-9)
+    assert series.get_ydata()[len(rho) // 2] == pytest.approx(v.at(1.0, 2.0, 0.0), abs=1e-9)

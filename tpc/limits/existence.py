@@ -27,13 +27,13 @@ def check_kernels(graph: LimitGraph, network: Program) -> None:
             found = (getattr(n, name, None) for name in ("phi", "psi", "fn"))
             functions = tuple(f for f in found if f is not None)
             raise ProgramError(
-                f"the {graph.limit}-limit needs a Gaussian expectation that cannot be computed: {e}",
+                f"the {graph.limit}-limit needs an expectation that cannot be computed: {e}",
                 _line(functions, network),
             ) from e
 
 
 def _line(functions: tuple[Expr, ...], network: Program) -> SourceLine | None:
-    """The line of the nonlinearity that an expectation came from: the same function, else one made of the same parts."""
+    """The line an expectation came from: of the same function, else of one made of the same parts."""
     wanted = {part for fn in functions for part in _parts(fn)}
     best, shared = None, 0
     for n in network.nodes:

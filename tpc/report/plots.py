@@ -15,6 +15,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from tpc.gaussian import Kernel
+from tpc.gaussian.notation import unicode_line
 from tpc.tasks.check import CheckResult
 
 Record = Mapping[str, Any]
@@ -130,6 +132,30 @@ def confusion(counts: NDArray[np.int64], names: Sequence[str]) -> Figure:
         axes.set(xlabel="predicted class", ylabel="true class")
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
+    return figure
+
+
+def kernel_curve(kernel: Kernel, p: float, q: float, terms: int) -> Figure:
+    """V[φ,ψ](p, q, ρ√(pq)) over the correlation ρ, with its Mehler series to ρ^terms."""
+    rho = np.sin(np.linspace(-np.pi / 2, np.pi / 2, 401))  # denser where kinked kernels bend
+    variances = np.full_like(rho, p), np.full_like(rho, q)
+    with np.errstate(divide="ignore"):  # a kernel of deltas is infinite at the ends
+        value = np.asarray(kernel.at(*variances, rho * np.sqrt(p * q)))
+    with style.context(STYLE):
+        figure = Figure(figsize=(6.2, 4.4), layout="constrained")
+        axes = figure.subplots()
+        shown = np.isfinite(value)
+        axes.plot(rho[shown], value[shown], color=BLUE, linewidth=2, label="V")
+        series = [kernel.series(terms)(p, q, r * np.sqrt(p * q)) for r in rho]
+        axes.plot(rho, series, "--", color=ORANGE, linewidth=1.2, label=f"Mehler series to ρ^{terms}")
+        axes.set(
+            xlabel="correlation ρ",
+            ylabel="V(p, q, ρ√(pq))",
+            title=f"φ = {unicode_line(kernel.phi)}, ψ = {unicode_line(kernel.psi)}, p = {p:g}, q = {q:g}",
+        )
+        low, high = np.min(value[shown]), np.max(value[shown])
+        axes.set_ylim(low - 0.08 * (high - low) - 1e-12, high + 0.08 * (high - low) + 1e-12)
+        axes.legend()
     return figure
 
 
