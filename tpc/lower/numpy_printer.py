@@ -55,7 +55,6 @@ class NumpyPrinter:
         self.tables = {} if tables is None else tables
         self._names: dict[Tensor, str] = {}
         self._taken: set[str] = set()
-        self._sizes: dict[str, str] = {}
 
     # --- names -------------------------------------------------------------------------------------------------
 

@@ -12,16 +12,15 @@ from tpc.errors import UserError
 from tpc.program import functions as F
 from tpc.program import ir, tensor
 from tpc.program.axes import Axis, union, without
+from tpc.program.context import Trace, fail
 from tpc.program.functions import X, argument
 from tpc.program.trace import (
-    Trace,
     Traced,
     TracedTensor,
     TracedVector,
     apply_nonlin,
     as_tensor,
     as_vector,
-    fail,
     scalar,
 )
 
