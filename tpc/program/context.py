@@ -17,8 +17,6 @@ from tpc.program.node import Node
 _PACKAGE = str(Path(__file__).resolve().parents[1]) + "/"
 _current: ContextVar[Trace | None] = ContextVar("trace", default=None)
 
-_ARITHMETIC = "networks have + - * / and ** with a number, and the operations of tpc"
-
 
 def user_line() -> SourceLine | None:
     """The innermost line of the call stack that is outside tpc."""

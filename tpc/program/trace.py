@@ -21,6 +21,9 @@ from tpc.program.node import Node
 from tpc.program.program import Program
 
 
+_ARITHMETIC = "networks have + - * / and ** with a number, and the operations of tpc"
+
+
 class Traced:
     """Anything a network computes with. Python may not look inside: the program must not depend on values."""
 
@@ -284,7 +287,7 @@ def as_vector(value: Any, operation: str) -> TracedVector:
         else:
             fix = "embed data first: h = tpc.dense(x, name='embed'), then apply the operation to h"
         fail(f"{operation} expects a vector (one value per neuron), got {what}", fix)
-    fail(f"{operation} expects a vector, got {type(value).__name__}", "pass the result of tpc.dense")
+    return fail(f"{operation} expects a vector, got {type(value).__name__}", "pass the result of tpc.dense")
 
 
 def apply_nonlin(fn: sp.Expr, xs: tuple[TracedVector, ...]) -> TracedVector:
