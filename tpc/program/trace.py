@@ -20,7 +20,6 @@ from tpc.program.functions import NAMED, argument
 from tpc.program.node import Node
 from tpc.program.program import Program
 
-
 _ARITHMETIC = "networks have + - * / and ** with a number, and the operations of tpc"
 
 
