@@ -109,6 +109,11 @@ PARTICULAR = {
         "h = h + tpc.dense(tpc.abs(h), 'b')",
         "return f + tpc.readout(tpc.relu(h), 3)",
     ],
+    "a sum over classes": [
+        "h = tpc.dense(x, 'a')",
+        "q = tpc.total(tpc.readout(tpc.erf(h), 4, name='q'), 'q_class')",
+        "return tpc.readout(tpc.relu(h) * q, 3)",
+    ],
     "attention over classes": [
         "h = tpc.dense(x, 'a')",
         "f = tpc.readout(tpc.relu(h), 3)",

@@ -80,6 +80,12 @@ def test_initialization(program):
     np.testing.assert_array_equal(paper["embed.A"], state["embed.A"])
 
 
+def test_initial_atoms_have_unit_length_for_every_nonlinearity():
+    state = tpc.compile(erf_network()).build(DIM, RANK, dtype="float64").state()
+    for name in ("hidden1.B", "readout.B"):
+        np.testing.assert_allclose(np.linalg.norm(state[name], axis=1), 1)
+
+
 def test_seeds(mlp):
     limit = tpc.compile(mlp)
     assert_same(limit.build(DIM, RANK, seed=1).state(), limit.build(DIM, RANK, seed=1).state())

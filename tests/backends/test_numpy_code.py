@@ -177,6 +177,19 @@ def test_a_zero_input_has_finite_values_and_no_gradient(programs_dir):
     assert not found["readout.A"].any()
 
 
+def test_a_zero_latent_passes_no_gradient(programs_dir):
+    """step(0) = 0, so nothing flows back to the bias that could move it."""
+    model = make(tpc.load(programs_dir / "mlp.py", classes=3))
+    state = model.state()
+    state["embed.bias"][:] = 0
+    model.load_state(state)
+    x, y = batch()
+    x[1:] = 0
+    alone = check(model, x, y, "mse")["embed.bias"]
+    np.testing.assert_allclose(check(model, x[:1], y[:1], "mse")["embed.bias"] / 4, alone, rtol=1e-12)
+    assert alone.any()
+
+
 class WideNumbers:
     """Collects the float64 arrays that generated code holds while it runs."""
 

@@ -10,7 +10,7 @@ from sympy import Expr
 from tpc.errors import GaussianError
 from tpc.limits.graph import Expectation, gram, kernel
 from tpc.program import tensor
-from tpc.program.functions import X, argument
+from tpc.program.functions import X, argument, partial
 from tpc.program.ir import theta
 from tpc.program.tensor import ZERO, Constant, Tensor
 
@@ -63,7 +63,7 @@ def _product(groups: dict[int, Expr], latents: Sequence[Tensor]) -> Tensor:
         if phi == argument(i):  # Stein: E[u_i F] = Σ_j ⟨g_i, g_j⟩ E[∂_j F]
             rest = sp.Mul(*(psi for j, psi in groups.items() if j != i))
             parts = [
-                tensor.contract((gram(latents[i], latents[j]), expectation(sp.diff(rest, argument(j)), latents)))
+                tensor.contract((gram(latents[i], latents[j]), expectation(partial(rest, argument(j)), latents)))
                 for j in groups
                 if j != i
             ]

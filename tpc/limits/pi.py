@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from functools import singledispatchmethod
 from itertools import product
 
-import sympy as sp
 from sympy import Expr
 
 from tpc.errors import GaussianError, InternalError, ProgramError
@@ -23,7 +22,7 @@ from tpc.passes.normal import Normaliser, Term
 from tpc.passes.project import PREFIX, outers
 from tpc.program import ir, tensor
 from tpc.program.axes import Axes, Axis, fresh, union, without
-from tpc.program.functions import X, argument
+from tpc.program.functions import X, argument, partial
 from tpc.program.ir import Matrix, Vector, theta
 from tpc.program.node import Node, rebuild
 from tpc.program.program import AnyWeight, Program
@@ -246,7 +245,7 @@ class PiLimit:
         for t in self.normal.terms(x):
             for s in self.limits(t):
                 for j, g in enumerate(s.latents):
-                    slope = sp.diff(s.fn, argument(j))
+                    slope = partial(s.fn, argument(j))
                     if slope != 0:
                         parts.append(_mean(s, slope, g))
         return tensor.add(parts)

@@ -18,7 +18,7 @@ from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, union
 from tpc.program.functions import X, argument, step
 from tpc.program.node import Node, node, rebuild
-from tpc.program.tensor import ONE, ZERO, Tensor
+from tpc.program.tensor import ONE, Tensor
 
 
 @node
@@ -48,7 +48,7 @@ def square(g: Tensor) -> Tensor:
 
 
 def contraction(a: Tensor, b: Tensor, axis: Axis) -> Tensor:
-    return ZERO if a is ZERO or b is ZERO else tensor.Contract((a, b), (axis,))
+    return tensor.Contract((a, b), (axis,))
 
 
 def norm_power(g: Tensor, k: int) -> Tensor:

@@ -142,6 +142,13 @@ def softsign(x: Expr) -> Expr:
     return x / (1 + absolute(x))
 
 
+def partial(fn: Expr, u: Symbol) -> Expr:
+    """∂fn/∂u, with the factors that u is not in kept outside: (φ(u)ψ(v))' = φ'(u)·ψ(v) also where φ' is a sum."""
+    with_u = [f for f in sp.Mul.make_args(fn) if f.has(u)]
+    others = [f for f in sp.Mul.make_args(fn) if not f.has(u)]
+    return sp.Mul(*others, sp.diff(sp.Mul(*with_u), u))
+
+
 # name -> (function of one argument, one-line meaning); the names `tpc kernel` and programs accept
 NAMED: dict[str, Any] = {
     "identity": lambda x: x,
