@@ -17,7 +17,7 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 
 test: lint  ## lint, type-check and run every test
-	$(BIN)/python -m pytest
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 bench: $(VENV)/.installed  ## time and memory of a step, in ratios to a plain NumPy transcription
 	$(BIN)/python benchmarks/exact_step.py

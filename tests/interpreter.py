@@ -87,7 +87,7 @@ def kernel_value(phi: sp.Expr, psi: sp.Expr, p, q, c) -> np.ndarray:
 
 def _angles(fn: sp.Expr, variance: float) -> int:
     """More nodes where a smooth function is steep."""
-    return ANGLES + (int(16 * variance**0.5) if fn.has(sp.erf, sp.exp) else 0)
+    return ANGLES + (int(16 * variance**0.5) if fn.has(sp.erf, sp.exp, sp.sin, sp.cos, sp.tanh) else 0)
 
 
 def _plane(phi, psi, p, q, c):
@@ -228,7 +228,9 @@ def run(graph: LimitGraph, leaves: Mapping[str, np.ndarray]) -> dict[str, np.nda
     "logits" (sample, class) and "loss"; "<state>" for the gradient of an accumulated state;
     "<store>.A", "<store>.B"… for the rows appended, without learning rate, first axis flat; "norm2:<weight>".
     """
-    known = Interpreter(graph.roots, leaves)
+    states = [c for s in graph.stores for c in (s.coefficients, *s.columns, *s.thetas)]
+    states += [u.state for u in graph.accumulated]  # unused ones still tell lengths
+    known = Interpreter((*graph.roots, *states), leaves)
     found: dict[str, np.ndarray] = {}
     for name, t in graph.outputs:
         axes = tuple(sorted(t.axes, key=lambda a: a.name != "sample"))
@@ -238,6 +240,8 @@ def run(graph: LimitGraph, leaves: Mapping[str, np.ndarray]) -> dict[str, np.nda
     for _, updates in graph.updates:
         for u in updates:
             if isinstance(u, Append):
+                if u.coefficient is tensor.ZERO:
+                    continue  # atoms that change nothing
                 for name, rows in _rows(u, known).items():
                     found[name] = np.concatenate([found[name], rows]) if name in found else rows
             else:

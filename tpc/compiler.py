@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tpc.errors import UsageError
-from tpc.limits.existence import check_kernels
+from tpc.limits.existence import check_kernels, singular_kernels
 from tpc.limits.graph import LimitGraph
 from tpc.limits.pi import pi_limit
 from tpc.limits.verify import verify_limit
@@ -64,6 +64,11 @@ class Limit:
             check_kernels(graph, self.program)
             self._derived[loss] = (program, graph)
         return self._derived[loss]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know before training: kernels that are infinite at coinciding latents."""
+        return singular_kernels(self.graph())
 
     @property
     def kernels(self) -> dict[str, Any]:

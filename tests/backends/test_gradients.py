@@ -57,6 +57,9 @@ def check(model, loss="cross_entropy", seed=0, tolerance=1e-7):
     for weight, updates in graph.updates:
         if isinstance(updates[0], Accumulate):
             change, expected = accumulated(state, found, updates, rng)
+        elif updates[0].store.coefficients.name not in found:
+            assert found[f"norm2:{weight}"] == 0  # a weight without influence on the loss
+            continue
         else:
             change, expected = appended(state, found, updates), float(found[f"norm2:{weight}"])
         got = slope(model, module, state, change, x, y)
@@ -97,6 +100,20 @@ PARTICULAR = {
         "s = 1 + tpc.moment(tpc.abs(g)) * tpc.moment(tpc.relu(h), h)",
         "return tpc.readout(tpc.relu(g) / s, 3)",
     ],
+    "a moment that vanishes": [
+        "h, g = tpc.dense(x, 'a'), tpc.dense(x, 'b')",
+        "return tpc.readout(tpc.gelu(h) * (1 + tpc.moment(tpc.cos(g), g)), 3)",
+    ],
+    "a layer without influence": [
+        "h = tpc.dense(x, 'a')",
+        "g = tpc.dense(tpc.erf(h), 'b') + tpc.bias('b')",
+        "return tpc.readout(tpc.relu(h) * (1 + tpc.moment(tpc.cos(h), g)), 3)",
+    ],
+    "a gate before a linear readout": [
+        "h, g = tpc.dense(x, 'a'), tpc.dense(x, 'b')",
+        "return tpc.readout(0.5 * tpc.dense(tpc.sin(h) * g, 'c'), 3)",
+    ],
+    "a constant beside a function": ["h = tpc.dense(x, 'a')", "return tpc.readout(tpc.gelu(0.5 * h) + 1, 3)"],
     "a loop": [
         "h = tpc.dense(x, 'a')",
         "for _ in range(3):",

@@ -11,6 +11,7 @@ from problems import DIM, assert_close, batch, computed, expected, make
 import tpc
 from tpc.lower.lowered import lower
 from tpc.lower.numpy_module import numpy_module
+from tpc.lower.schedule import Loop
 
 SETTINGS = [
     ("mlp", {}),
@@ -96,6 +97,16 @@ PARTICULAR = {
         "h = tpc.dense(x, 'a')",
         "return tpc.readout(tpc.relu(h) * (1 + tpc.moment(h, tpc.abs(h))), 3)",
     ],
+    "a layer without influence": [
+        "h = tpc.dense(x, 'a')",
+        "g = tpc.dense(tpc.erf(h), 'b') + tpc.bias('b')",
+        "return tpc.readout(tpc.relu(h) * (1 + tpc.moment(tpc.cos(h), g)), 3)",
+    ],
+    "a gate before a linear readout": [
+        "h, g = tpc.dense(x, 'a'), tpc.dense(x, 'b')",
+        "return tpc.readout(0.5 * tpc.dense(tpc.sin(h) * g, 'c'), 3)",
+    ],
+    "a constant beside a function": ["h = tpc.dense(x, 'a')", "return tpc.readout(tpc.gelu(0.5 * h) + 1, 3)"],
     "a moment of two": [
         "h = tpc.dense(x, 'a')",
         "g = h + tpc.dense(tpc.relu(h), 'b')",
@@ -188,6 +199,15 @@ def test_a_zero_latent_passes_no_gradient(programs_dir):
     alone = check(model, x, y, "mse")["embed.bias"]
     np.testing.assert_allclose(check(model, x[:1], y[:1], "mse")["embed.bias"] / 4, alone, rtol=1e-12)
     assert alone.any()
+
+
+def test_norms_read_no_atoms(programs_dir):
+    """What the norms need of the stored atoms is handed over by `gradients`."""
+    gate = network(*PARTICULAR["a gate before a linear readout"])
+    for program in (gate, *(tpc.load(programs_dir / f"{name}.py") for name in ("mlp", "resmlp"))):
+        lowered = lower(tpc.compile(program).graph())
+        assert not any(isinstance(s, Loop) for s in lowered.norms.steps)
+        assert any(isinstance(s, Loop) for s in lowered.gradients.steps)
 
 
 class WideNumbers:

@@ -297,6 +297,21 @@ def test_what_the_limit_cannot_express_is_told_when_compiled(tmp_path):
     assert e.value.fix == "put a tpc.dense layer between them"
 
 
+@pytest.mark.parametrize(("factor", "lost"), [("0 * f", "sample, class"), ("0 * f + tpc.bias('readout')", "sample")])
+def test_logits_that_are_lost_are_told(tmp_path, factor, lost):
+    file = write(tmp_path, body(HIDDEN, OUT, f"return {factor}"))
+    with pytest.raises(ProgramError, match=f"the logits do not depend on {lost}: a factor is zero") as e:
+        tpc.load(file)
+    assert (e.value.where.line, e.value.fix) == (8, "check the numbers and settings that multiply them")
+
+
+def test_a_vector_that_is_zero_is_told_when_compiled(tmp_path):
+    file = write(tmp_path, body("h = 0 * tpc.dense(x, name='embed')", "return tpc.readout(relu(h), 3)"))
+    with pytest.raises(ProgramError, match="'readout' is applied to a vector that is zero whatever the weights") as e:
+        tpc.compile(tpc.load(file)).graph()
+    assert e.value.where.line == 6
+
+
 def test_an_unknown_limit_or_loss(tmp_path):
     program = tpc.load(write(tmp_path, body(HIDDEN, "return tpc.readout(relu(h), 3)")))
     with pytest.raises(UsageError, match=r"expected a limit among pi.*, got 'phi'"):

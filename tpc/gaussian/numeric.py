@@ -88,6 +88,12 @@ def numeric_kernel(phi: Expr, psi: Expr) -> NumericKernel:
 def value_at(phi: Expr, psi: Expr, p: float, q: float, c: float) -> float:
     """V[φ,ψ] at one point, straight from quadrature."""
     (left, a), (right, b) = split_delta(phi), split_delta(psi)
+    for f, variance in ((left, p), (right, q)):
+        if f.has(X) and variance > 0 and not is_resolved(f, variance):
+            raise GaussianError(
+                f"no accurate value for φ = {phi}, ψ = {psi}: {f} varies too fast at the variance {variance:g}\n"
+                "  Fix: use a smoother or more slowly varying nonlinearity, or a smaller variance"
+            )
     root = float(gap(p, q, c))
     angle = float(np.arctan2(root, c))
     rest = float(np.arctan2(root, -c)) if root or c else np.pi  # at a zero vector θ = 0

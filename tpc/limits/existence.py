@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from sympy import Expr
+from sympy import Expr, Pow
 
 from tpc.errors import GaussianError, ProgramError, SourceLine
 from tpc.gaussian import expectation
 from tpc.gaussian.kernel import kernel
+from tpc.gaussian.primitives import gap
 from tpc.limits.graph import Expectation, Kernel, LimitGraph, upper_triangle
 from tpc.program.functions import X, argument
 from tpc.program.ir import Moment, Nonlin
@@ -30,6 +31,23 @@ def check_kernels(graph: LimitGraph, network: Program) -> None:
                 f"the {graph.limit}-limit needs an expectation that cannot be computed: {e}",
                 _line(functions, network),
             ) from e
+
+
+def singular_kernels(graph: LimitGraph) -> tuple[str, ...]:
+    """A warning for every kernel that is infinite at |ρ| = 1, where a latent meets a stored one.
+
+    Two deltas at one place, as in V[δ,δ] = 1/(2π√(pq - c²)), come from jumps (step, sign), where the limit itself is
+    singular, and from gates with kinks, where only their sum is finite. Generated code takes them as 0 at |ρ| = 1.
+    """
+    found = []
+    for phi, psi in graph.kernels:
+        value = kernel(phi, psi).value
+        if value is not None and any(e.exp.is_negative and e.base.has(gap) for e in value.atoms(Pow)):
+            found.append(
+                f"V[{phi}, {psi}] is infinite where a latent equals a stored one up to sign: training is only reliable "
+                "while samples do not repeat; a smooth nonlinearity (erf for sign, gelu for relu in a gate) avoids it"
+            )
+    return tuple(found)
 
 
 def _line(functions: tuple[Expr, ...], network: Program) -> SourceLine | None:

@@ -12,7 +12,7 @@ from tpc.limits.graph import Expectation, gram, kernel
 from tpc.program import tensor
 from tpc.program.functions import X, argument, partial
 from tpc.program.ir import theta
-from tpc.program.tensor import ZERO, Constant, Tensor
+from tpc.program.tensor import ONE, ZERO, Constant, Tensor
 
 
 def expectation(fn: Expr, latents: Sequence[Tensor], thetas: Sequence[Tensor] = ()) -> Tensor:
@@ -52,6 +52,8 @@ def _summands(fn: Expr, factor: Expr) -> list[Expr]:
 
 def _product(groups: dict[int, Expr], latents: Sequence[Tensor]) -> Tensor:
     """E Π φ_i(u_i) for distinct variables."""
+    if not groups:
+        return ONE
     if len(groups) <= 2:
         (i, phi), (j, psi) = (*groups.items(), (0, sp.Integer(1)), (0, sp.Integer(1)))[:2]
         a, b = latents[i], latents[j]

@@ -26,7 +26,7 @@ from tpc.program.functions import X, argument, partial
 from tpc.program.ir import Matrix, Vector, theta
 from tpc.program.node import Node, rebuild
 from tpc.program.program import AnyWeight, Program
-from tpc.program.tensor import ONE, Add, Contract, Tensor, Weight
+from tpc.program.tensor import ONE, ZERO, Add, Broadcast, Contract, Map, Rename, Tensor, Weight
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,12 @@ class PiLimit:
 
     def _append(self, w: AnyWeight, t: Term, coefficient: Tensor, batch: Axes) -> Append:
         columns = tuple(self.latent(g) for g in t.gs)
+        if ZERO in columns:
+            raise ProgramError(
+                f"{w.name!r} is applied to a vector that is zero whatever the weights are",
+                next((where for g in t.gs if (where := self.program.where(g))), None),
+                "check the numbers and settings that multiply it",
+            )
         key = (t.fn, len(columns), len(t.thetas))
         store = next(s for s in self.stores[w.name] if (s.fn, len(s.columns), len(s.thetas)) == key)
         return Append(store, self.tensor(coefficient), columns, tuple(self.tensor(p) for p in t.thetas), batch)
@@ -186,6 +192,18 @@ class PiLimit:
     @_tensor.register
     def _(self, n: Add) -> Tensor:
         return tensor.add(self.tensor(t) for t in n.terms)
+
+    @_tensor.register
+    def _(self, n: Map) -> Tensor:
+        return tensor.elementwise(n.fn, [self.tensor(a) for a in n.args])
+
+    @_tensor.register
+    def _(self, n: Rename) -> Tensor:
+        return tensor.rename(self.tensor(n.arg), dict(n.pairs))
+
+    @_tensor.register
+    def _(self, n: Broadcast) -> Tensor:
+        return tensor.broadcast(self.tensor(n.arg), n.axes)
 
     @_tensor.register
     def _(self, n: ir.Moment) -> Tensor:

@@ -93,6 +93,12 @@ class Concretiser:
                 return tensor.contract((self(f) for f in x.factors), x.over)
             case tensor.Add():
                 return tensor.add(self(t) for t in x.terms)
+            case tensor.Map():
+                return tensor.elementwise(x.fn, [self(a) for a in x.args])
+            case tensor.Rename():
+                return tensor.rename(self(x.arg), dict(x.pairs))
+            case tensor.Broadcast():
+                return tensor.broadcast(self(x.arg), x.axes)
             case State() | tensor.Input():
                 return x
 

@@ -152,7 +152,8 @@ class Builder:
         top: list[Value] = []
         bottom: list[Value] = []
         for factor in expr.args:
-            if isinstance(factor, sp.Pow) and factor.exp.is_negative and factor.free_symbols:
+            inverted = isinstance(factor, sp.Pow) and factor.exp.is_negative and bool(factor.free_symbols)
+            if inverted and not isinstance(factor.base, g.gap | g.gap1):
                 bottom.append(self._power(factor.base, -factor.exp, values))
             else:
                 top.append(self.expression(factor, values))
@@ -166,18 +167,25 @@ class Builder:
         if base == sp.E:
             return self.emit("exp", self.expression(exponent, values))
         b = self.expression(base, values)
+        if exponent.is_negative and isinstance(base, g.gap | g.gap1):  # 0 at |ρ| = 1, where 1/gap is infinite
+            inverse = self.emit("rsqrt", self.emit("square", b))
+            return inverse if exponent == -1 else self._power_of(inverse, -exponent)
         if exponent.is_negative:
             return self.emit("reciprocal", self._power(base, -exponent, values))
+        return self._power_of(b, exponent)
+
+    def _power_of(self, b: Value, exponent: Expr) -> Value:
+        """b to a positive power, by squaring where it is whole."""
         if exponent == sp.Rational(1, 2):
             return self.emit("sqrt", b)
         if exponent.is_Integer and exponent <= 8:
             n = int(exponent)
             if n == 1:
                 return b
-            half = b if n in (2, 3) else self._power(base, sp.Integer(n // 2), values)
+            half = b if n in (2, 3) else self._power_of(b, sp.Integer(n // 2))
             squared = self.emit("square", half)
             return squared if n % 2 == 0 else self.emit("multiply", squared, b)
         if (2 * exponent).is_Integer:
             whole = sp.floor(exponent)
-            return self.emit("multiply", self._power(base, whole, values), self.emit("sqrt", b))
-        return self.emit("power", b, self.expression(exponent, values))
+            return self.emit("multiply", self._power_of(b, whole), self.emit("sqrt", b))
+        return self.emit("power", b, Value("", (), float(exponent)))

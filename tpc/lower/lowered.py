@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tpc.limits.graph import Accumulate, LimitGraph, Update
+from tpc.limits.graph import Accumulate, Append, LimitGraph, Update
 from tpc.lower.concretise import Concretiser
 from tpc.lower.plan import Planner
 from tpc.lower.schedule import Function, Loop, schedule
-from tpc.program.axes import Axes
+from tpc.program.axes import Axes, without
 from tpc.program.node import topological
-from tpc.program.tensor import Input, Tensor, broadcast
+from tpc.program.tensor import ZERO, Add, Contract, Input, Tensor, broadcast
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ def lower(graph: LimitGraph, multipliers: bool = False) -> Lowered:
     updates: list[UpdatePlan] = []
     for weight, changes in graph.updates:
         for k, u in enumerate(changes):
+            if isinstance(u, Append) and concrete(u.coefficient) is ZERO:
+                continue  # nothing flows back to this weight: its atoms would have no coefficients
             tensors, targets = _parts(u, concrete, plan)
             stem = f"{weight}.{k}" if len(changes) > 1 else weight
             keys = tuple(f"{stem}:{target}" for target in targets)
@@ -76,7 +78,7 @@ def lower(graph: LimitGraph, multipliers: bool = False) -> Lowered:
 
 def _parts(u: Update, concrete: Concretiser, plan: Planner) -> tuple[list[Tensor], tuple[str, ...]]:
     if isinstance(u, Accumulate):
-        return [plan(broadcast(concrete(u.gradient), u.state.axes))], ("gradient",)
+        return [plan(_along(u.state, concrete(u.gradient)))], ("gradient",)
     store = u.store
     batch: Axes = u.batch
 
@@ -88,6 +90,13 @@ def _parts(u: Update, concrete: Concretiser, plan: Planner) -> tuple[list[Tensor
     tensors += [along(concrete(t), ()) for t in u.thetas]
     columns = (store.coefficients, *store.columns, *store.thetas)
     return tensors, tuple(c.name.removeprefix(f"{store.name}.") for c in columns)
+
+
+def _along(state: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient along all axes of the state, whose lengths the state tells where nothing else does."""
+    if all(a.size is not None for a in without(state.axes, gradient.axes)):
+        return broadcast(gradient, state.axes)
+    return Add((gradient, Contract((ZERO, state), ())))
 
 
 def _computed(function: Function) -> set[Tensor]:

@@ -53,10 +53,9 @@ def schedule(name: str, outputs: Mapping[str, Tensor], given: Iterable[Tensor] =
             )
     steps: list[Tensor | Loop] = []
     for level in range(max(depth.values(), default=0) + 1):
-        steps += _loops([n for n in order if _is_reduction(n) and depth[n] == level], set(given))
-        steps += [
-            n for n in order if depth[n] == level and not _is_reduction(n) and not atoms_in(n.axes) and n not in given
-        ]
+        ready = [n for n in order if depth[n] == level and n not in given]
+        steps += _loops([n for n in ready if _is_reduction(n)], set(given))
+        steps += [n for n in ready if not _is_reduction(n) and not atoms_in(n.axes)]
     inputs = given + tuple(n for n in order if isinstance(n, tensor.Input) and n not in given)
     steps = [s for s in steps if not isinstance(s, tensor.Input | tensor.Constant | State)]
     return Function(name, inputs, tuple(steps), tuple(outputs.items()))

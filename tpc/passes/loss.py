@@ -18,7 +18,7 @@ _MINUS = Constant(sp.Integer(-1))
 def attach_loss(program: Program, loss: str) -> Program:
     """Add the output "loss": a function of the logits and of targets y with the same axes.
 
-    cross_entropy: mean over samples of log Σ exp f - ⟨y, f⟩ for targets that sum to one;
+    cross_entropy: mean over samples of -Σ_c y_c log softmax(f)_c;
     mse: mean over samples and classes of (f - y)².
     """
     f = program.tensor("logits")
@@ -27,7 +27,8 @@ def attach_loss(program: Program, loss: str) -> Program:
     per_sample: Tensor
     over = [SAMPLE]
     if loss == "cross_entropy":
-        per_sample = add((LogSumExp(f, classes), contract((_MINUS, y, f), (classes,))))
+        log_loss = add((LogSumExp(f, classes), contract((_MINUS, f))))
+        per_sample = contract((y, log_loss), (classes,))
     elif loss == "mse":
         per_sample = elementwise(argument(0) ** 2, (add((f, contract((_MINUS, y)))),))
         over.append(classes)

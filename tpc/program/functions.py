@@ -88,12 +88,6 @@ class absolute(Function):
         return True
 
 
-def to_relu_basis(expr: Expr) -> Expr:
-    """Rewrite |x| = 2 relu(x) - x and sign(x) = 2 step(x) - 1, so kinked functions share one table."""
-    expr = expr.replace(absolute, lambda x: 2 * relu(x) - x)
-    return expr.replace(sign, lambda x: 2 * step(x) - 1)
-
-
 def leaky_relu(x: Expr, slope: Any = 0.01) -> Expr:
     """x where x > 0, else slope·x, as the linear combination slope·x + (1 - slope)·relu(x)."""
     slope = sp.nsimplify(slope, rational=True)

@@ -26,11 +26,14 @@ from tpc.program.trace import (
 
 SAMPLE = Axis("sample")
 FEATURE = Axis("feature")
+RESERVED = ("x", "y", "sample", "feature", "class")
 
 
 def _name(name: Any, operation: str) -> str:
     if not isinstance(name, str) or not name or not name.replace("_", "a").isalnum():
         fail(f"{operation} expects a name of letters, digits and _, got {name!r}", "for example name='hidden1'")
+    if name in RESERVED:
+        fail(f"the name {name!r} means data or one of its axes", "give the layer another name")
     return name
 
 
@@ -52,7 +55,7 @@ def _declare(name: str, kind: str, signature: Any) -> None:
         )
 
 
-def dense(x: Any, name: str, *, weight_std: float = 1.0, space: str | None = None) -> TracedVector:
+def dense(x: Any, name: str, weight_std: float = 1.0, *, space: str | None = None) -> TracedVector:
     """W x: an input layer when x is data (feature axis contracted), else a hidden layer into a new space.
 
     `weight_std` scales the initialization. `space` pins the output space by name. Calling it twice with one name
@@ -82,7 +85,7 @@ def dense(x: Any, name: str, *, weight_std: float = 1.0, space: str | None = Non
     )
 
 
-def readout(x: Any, classes: int, name: str = "readout", *, weight_std: float = 1.0) -> TracedTensor:
+def readout(x: Any, classes: int, name: str = "readout", weight_std: float = 1.0) -> TracedTensor:
     """v x with v of size Θ(1/n): `classes` numbers per sample."""
     v = as_vector(x, "tpc.readout")
     name = _name(name, "tpc.readout")
@@ -104,7 +107,7 @@ def readout(x: Any, classes: int, name: str = "readout", *, weight_std: float = 
     return f
 
 
-def bias(name: str, *, std: float = 0.0) -> Any:
+def bias(name: str, std: float = 0.0) -> Any:
     """The trained bias of the layer `name`: a vector of its output space, or one number per class of a readout."""
     name = _name(name, "tpc.bias")
     width = _std(std, "std")
@@ -184,6 +187,8 @@ def nonlin(phi: Any) -> Callable[[Any], TracedVector]:
     except UserError as e:
         fail(str(e))
     free = expr.free_symbols
+    if not free:
+        fail(f"a nonlinearity depends on x, got the constant {expr}", "add a number with h + …, or leave it out")
     if len(free) > 1:
         fail(f"a nonlinearity has one variable, got {', '.join(sorted(map(str, free)))}")
     fn = expr.xreplace({s: argument(0) for s in free})

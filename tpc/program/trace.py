@@ -331,4 +331,12 @@ def trace(function: Callable[..., Any], name: str | None = None, **settings: Any
                 result.where or here,
                 "return the result of tpc.readout(x, classes, name='readout')",
             )
-        return Program(name or function.__name__, (("logits", result.build()),), dict(t.sources))
+        logits = result.build_tensor()
+        if set(logits.axes) != set(result.axes):
+            lost = ", ".join(map(str, without(result.axes, logits.axes)))
+            raise ProgramError(
+                f"the logits do not depend on {lost}: a factor is zero",
+                result.where or here,
+                "check the numbers and settings that multiply them",
+            )
+        return Program(name or function.__name__, (("logits", logits),), dict(t.sources))

@@ -60,8 +60,8 @@ def real_array(value: ArrayLike, name: str) -> Array:
     return array
 
 
-def check_finite(**values: float) -> None:
-    """Raise UsageError for anything but finite numbers, by the names given."""
+def check_not_negative(**values: float) -> None:
+    """Raise UsageError for anything but finite numbers ≥ 0, by the names given."""
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-            raise UsageError(f"expected {name} to be a finite number, got {value!r}")
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < math.inf:
+            raise UsageError(f"expected {name} to be a finite number ≥ 0, got {value!r}")

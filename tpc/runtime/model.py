@@ -21,7 +21,7 @@ from tpc.passes.loss import LOSSES
 from tpc.program.axes import without
 from tpc.program.nn import FEATURE, SAMPLE
 from tpc.program.text import listing, parse
-from tpc.runtime.arguments import check_clip, check_finite, check_shape, clip_factors, real_array, unknown_name
+from tpc.runtime.arguments import check_clip, check_not_negative, check_shape, clip_factors, real_array, unknown_name
 from tpc.runtime.backend import load_backend
 from tpc.runtime.initial import initial_state, shape_of
 
@@ -55,9 +55,9 @@ def build(
     `init` is "zero_readout" or "paper" (readout coefficients N(0,1)/M). Raises UsageError for values out of range.
     """
     model = Model(limit, input_dim, rank, backend=backend, dtype=dtype, mode=mode, storage=storage)
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise UsageError(f"expected a seed ≥ 0, got {seed!r}")
-    model.load_state(initial_state(limit.graph(), model.sizes, rank, seed, init))
+    model.load_state(initial_state(limit.graph(), model.sizes, rank, int(seed), init))
     return model
 
 
@@ -161,8 +161,8 @@ class Model:
         multiplier with `decay_follows_lr_mult`. `y` holds class numbers or one row of targets per sample.
         """
         mult = self._multipliers(lr_mult or {})
-        check_finite(lr=lr, weight_decay=weight_decay, momentum=momentum)
-        if not 0 <= momentum < 1:
+        check_not_negative(lr=lr, weight_decay=weight_decay, momentum=momentum)
+        if momentum >= 1:
             raise UsageError(f"expected 0 ≤ momentum < 1, got {momentum}")
         if clip is not None:
             check_clip(clip, clip_mode)
@@ -184,7 +184,7 @@ class Model:
                 scales = clip_factors(norms, clip, clip_mode)
             rate = {w: lr * mult[w] for w in self.weights}
             keep = {w: 1 - lr * weight_decay * (mult[w] if decay_follows_lr_mult else 1) for w in self.weights}
-            if math.isfinite(metrics["loss"]):  # a diverged step leaves the state as it was
+            if math.isfinite(metrics["loss"]) and _atoms_are_finite(out):  # a diverged step leaves the state as it was
                 module.update(self._state, out, rate, scales, keep, momentum)
         return metrics
 
@@ -205,11 +205,15 @@ class Model:
         rows = real_array(x, "inputs")
         if rows.ndim != 2 or rows.shape[1] != self.input_dim:
             raise UsageError(f"expected inputs of shape (N, {self.input_dim}), got {rows.shape}")
+        if not np.isfinite(rows).all():
+            raise UsageError("expected finite inputs, got NaN or infinity")
         return self.backend.array(rows, self.dtype)
 
     def _targets(self, y: ArrayLike, n: int) -> Any:
         labels = real_array(y, "labels")
         if labels.shape == (n, self.classes) and labels.ndim == 2:
+            if not np.isfinite(labels).all():
+                raise UsageError("expected finite targets, got NaN or infinity")
             return self.backend.array(labels, self.dtype)
         if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
             raise UsageError(
@@ -226,7 +230,7 @@ class Model:
         for name in given:
             if name not in self.weights:
                 raise UsageError(unknown_name(name, self.weights, "weight in lr_mult"))
-        check_finite(**{f"lr_mult[{name!r}]": value for name, value in given.items()})
+        check_not_negative(**{f"lr_mult[{name!r}]": value for name, value in given.items()})
         return {w: float(given.get(w, 1.0)) for w in self.weights}
 
     # --- state -------------------------------------------------------------------------------------------------
@@ -356,6 +360,12 @@ class Model:
 def _check_loss(loss: str) -> None:
     if loss not in LOSSES:
         raise UsageError(f"expected a loss among {', '.join(LOSSES)}, got {loss!r}")
+
+
+def _atoms_are_finite(out: Mapping[str, Any]) -> bool:
+    """Whether what a step appends is finite; on finite inputs the accumulated gradients then are, too."""
+    appended = (value for key, value in out.items() if ":" in key and not key.endswith(":gradient"))
+    return all(bool((abs(value) < math.inf).all()) for value in appended)
 
 
 def _short(s: Store, column: str) -> str:
