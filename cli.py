@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tpc.commandline import (
+    Available,
     Commands,
+    FiniteRange,
+    OutputFile,
     default_program,
     derive,
     load_program,
@@ -24,6 +28,7 @@ from tpc.commandline import (
 )
 from tpc.errors import UserError
 from tpc.options import (
+    BACKENDS,
     NOT_JOB,
     config_option,
     debug_option,
@@ -41,6 +46,8 @@ STAGES = {
     "program": "txt", "backward": "txt", "limit": "txt", "update": "txt", "kernels": "txt", "latex": "tex",
     "numpy": "py", "dot": "dot", "json": "json",
 }  # fmt: skip
+
+PLOT_FILE = OutputFile(".svg", ".png", ".pdf")
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -61,7 +68,7 @@ def main() -> None:
 @main.command("compile")
 @program_argument
 @program_options
-@click.option("--emit", "stages", type=click.Choice(list(STAGES)), multiple=True, metavar="STAGE",
+@click.option("--emit", "stages", type=Available("stage", STAGES), multiple=True, metavar="STAGE",
               help=f"Print a stage: {', '.join(STAGES)}. Repeatable.")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Write each stage to a file in DIR.")
 @debug_option
@@ -80,10 +87,15 @@ def compile_command(
     """
     if out is not None and not stages:
         raise click.UsageError("--out needs at least one --emit STAGE.")
+    from tpc.runtime.progress import warn
+
     derived = derive(program, function, settings, limit)
+    warn(getattr(derived, "warnings", ()))
     if not stages:
         click.echo(derived.summary())
         return
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
     texts = {stage: derived.emit(stage) for stage in dict.fromkeys(stages)}
     for stage, text in texts.items():
         if out is not None:
@@ -123,13 +135,25 @@ def graph(
     """
     from tpc.report.graph import FORMATS, forward_part, limit_name, render
 
-    suffix = output.suffix[1:].lower() if output is not None else ""
-    kind = kind or (suffix if suffix in FORMATS else "svg")
+    kind = _graph_format(kind, output, FORMATS)
     drawn = derive(program, function, settings, limit).to_networkx()
     if part == "forward" or (part is None and kind in ("svg", "html")):
         drawn = forward_part(drawn)
     title = f"{limit_name(limit)} of {program.stem}"
     write_output(output, render(drawn, kind, title=title, collapse=not full))
+
+
+def _graph_format(kind: str | None, output: Path | None, formats: Sequence[str]) -> str:
+    """The format asked for, or that of the file's name; UsageError when they differ or tell none."""
+    if output is None:
+        return kind or "svg"
+    suffix = output.suffix[1:].lower()
+    if suffix not in formats and (suffix or kind is None):
+        endings = ", ".join(f".{name}" for name in formats)
+        raise click.UsageError(f"expected a file ending in {endings}, got {output}.")
+    if suffix and kind is not None and suffix != kind:
+        raise click.UsageError(f"--format {kind} does not go with the file {output}; name it {output.stem}.{kind}.")
+    return kind or suffix
 
 
 @main.command()
@@ -139,7 +163,7 @@ def graph(
               help="Mehler series up to order K.")  # fmt: skip
 @click.option("--at", type=point, default="1,1,0.5", show_default=True, metavar="P,Q,C",
               help="Evaluate at variances P, Q and covariance C.")  # fmt: skip
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+@click.option("--plot", type=PLOT_FILE, metavar="FILE",
               help="Draw V over the correlation at the variances of --at, as svg, png or pdf.")  # fmt: skip
 @json_option
 @debug_option
@@ -158,8 +182,6 @@ def kernel(
     from tpc.gaussian.explain import explain
     from tpc.program.expression import parse_nonlinearity
 
-    if plot is not None and plot.suffix not in (".svg", ".png", ".pdf"):
-        raise click.UsageError(f"expected a plot file ending in .svg, .png or .pdf, got {plot}.")
     second = None if psi is None else parse_nonlinearity(psi)
     explained = explain(parse_nonlinearity(phi), second, terms=series, at=at)
     if as_json:
@@ -199,6 +221,7 @@ def train(ctx: click.Context, /, **given: Any) -> None:
     """
     from tpc.runtime.rundir import open_run
     from tpc.tasks import classify
+    from tpc.tasks.job import TrainJob
 
     stream = sys.stderr if given["as_json"] else sys.stdout
     if given["resume"] is not None:
@@ -214,7 +237,7 @@ def train(ctx: click.Context, /, **given: Any) -> None:
         job = {name: value for name, value in given.items() if name not in NOT_JOB}
         job["settings"], job["lr_mult"] = dict(given["settings"]), dict(given["lr_mult"])
         path = str(given["program"] or default_program())
-        result = classify.train(classify.TrainJob(path, **job), given["out"], given["overwrite"], stream)
+        result = classify.train(TrainJob(path, **job), given["out"], given["overwrite"], stream)
     _finish(result, given["report"], given["as_json"])
 
 
@@ -236,7 +259,7 @@ def _finish(result: RunResult, report: bool, as_json: bool) -> None:
 @main.command("eval")
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @click.option("--data-dir", type=click.Path(file_okay=False), help="Where the data set lies now.")
-@click.option("--backend", metavar="NAME", help="Default: the backend of the run.")
+@click.option("--backend", type=Available("backend", BACKENDS), help="Default: the backend of the run.")
 @json_option
 @debug_option
 def eval_command(run_dir: Path, data_dir: str | None, backend: str | None, as_json: bool) -> None:
@@ -268,9 +291,10 @@ def eval_command(run_dir: Path, data_dir: str | None, backend: str | None, as_js
 @click.option("--seeds", type=click.IntRange(min=1), default=8, show_default=True, help="Networks per width.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The first of the seeds.")
 @click.option("--batch-size", "batch", type=click.IntRange(min=1), default=16, show_default=True)
-@click.option("--lr", type=float, help="Default: the largest of 2, 1, 1/2, … that does not move too far.")
+@click.option("--lr", type=FiniteRange(min=0, min_open=True),
+              help="Default: the largest of 2, 1, 1/2, … that does not move too far.")  # fmt: skip
 @click.option("--loss", type=click.Choice(["cross_entropy", "mse"]), default="cross_entropy", show_default=True)
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write the plot (svg, png, pdf).")
+@click.option("--plot", type=PLOT_FILE, metavar="FILE", help="Write the plot (svg, png, pdf).")
 @json_option
 @debug_option
 def check(

@@ -54,8 +54,8 @@ def new_atoms(widths: dict[str, tuple[int, ...]], dtype: str, momentum: bool) ->
     return Atoms(widths, dtype, momentum)
 
 
-def restore_atoms(stored: dict[str, Array], widths: dict[str, tuple[int, ...]], dtype: str) -> Atoms:
-    return Atoms.restore(stored, widths, dtype)
+def restore_atoms(read: Callable[[str], Array | None], widths: dict[str, tuple[int, ...]], dtype: str) -> Atoms:
+    return Atoms.restore(read, widths, dtype)
 
 
 __all__ = ["DTYPES", "NAME", "array", "compile_module", "new_atoms", "numpy_runtime", "restore_atoms", "to_numpy"]

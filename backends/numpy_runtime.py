@@ -64,10 +64,7 @@ class Atoms:
         while done < total:
             used = self._count % self.rows
             if used == 0:
-                self._segments.append({n: np.empty((self.rows, *w), self.dtype) for n, w in self.widths.items()})
-                if self.per_atom:
-                    self._scales.append(np.empty(self.rows))
-                    self._velocities.append(np.empty(self.rows))
+                self._new_segment()
             n = min(self.rows - used, total - done)
             for name, rows in flat.items():
                 self._segments[-1][name][used : used + n] = rows[done : done + n]
@@ -142,35 +139,53 @@ class Atoms:
             return self._typed(self.scale)
         return self._scales[k][: self._filled(k)].astype(self.dtype).reshape(-1, *([1] * (ndim - 1)))
 
-    def dump(self) -> dict[str, Array]:
-        """Everything stored, exactly: `restore` gives the same atoms back bit for bit."""
+    def dump(self) -> dict[str, list[Array]]:
+        """Everything stored, as views of the segments: `restore` gives the same atoms back bit for bit."""
+        filled = [self._filled(k) for k in range(len(self._segments))]
         stored = {
-            n: np.concatenate([s[n][: self._filled(k)] for k, s in enumerate(self._segments)])
-            if self._segments
-            else np.empty((0, *w), self.dtype)
+            n: [segment[n][:rows] for segment, rows in zip(self._segments, filled)] or [np.empty((0, *w), self.dtype)]
             for n, w in self.widths.items()
         }
-        stored["scale"] = np.asarray(self.scale)
+        stored["scale"] = [np.array([self.scale])]
         if self.per_atom:
-            stored["scales"] = np.concatenate(
-                [s[: self._filled(k)] for k, s in enumerate(self._scales)] or [np.empty(0)]
-            )
-            stored["velocities"] = np.concatenate(
-                [s[: self._filled(k)] for k, s in enumerate(self._velocities)] or [np.empty(0)]
-            )
+            for name, parts in (("scales", self._scales), ("velocities", self._velocities)):
+                stored[name] = [part[:rows] for part, rows in zip(parts, filled)] or [np.empty(0)]
         return stored
 
     @classmethod
-    def restore(cls, stored: Mapping[str, Array], widths: Mapping[str, tuple[int, ...]], dtype: Any) -> Atoms:
-        """The inverse of `dump`."""
-        made = cls(widths, dtype, momentum="scales" in stored)
-        made.extend({n: stored[n] for n in widths})
-        made.scale = float(stored["scale"])
-        for name, parts in (("scales", made._scales), ("velocities", made._velocities)):
-            for k, part in enumerate(parts):
+    def restore(cls, read: Callable[[str], Array | None], widths: Mapping[str, tuple[int, ...]], dtype: Any) -> Atoms:
+        """The inverse of `dump`; `read` gives one column at a time, or None for one that was not stored."""
+        scales = read("scales")
+        made = cls(widths, dtype, momentum=scales is not None)
+        for name in widths:
+            column = read(name)
+            if column is None:
+                raise KeyError(name)
+            if name == next(iter(widths)):
+                made._reserve(len(column))
+            for k, segment in enumerate(made._segments):
+                segment[name][: made._filled(k)] = column[k * made.rows : (k + 1) * made.rows]
+        scale = read("scale")
+        made.scale = 1.0 if scale is None else float(scale[0])
+        velocities = read("velocities")
+        if scales is not None and velocities is not None:
+            for k in range(len(made._segments)):
                 n = made._filled(k)
-                part[:n] = stored[name][k * made.rows : k * made.rows + n]
+                made._scales[k][:n] = scales[k * made.rows : k * made.rows + n]
+                made._velocities[k][:n] = velocities[k * made.rows : k * made.rows + n]
         return made
+
+    def _reserve(self, count: int) -> None:
+        """Room for `count` atoms, whose rows are still to be written."""
+        for _ in range(0, count, self.rows):
+            self._new_segment()
+        self._count = count
+
+    def _new_segment(self) -> None:
+        self._segments.append({n: np.empty((self.rows, *w), self.dtype) for n, w in self.widths.items()})
+        if self.per_atom:
+            self._scales.append(np.empty(self.rows))
+            self._velocities.append(np.empty(self.rows))
 
 
 # --- loops -----------------------------------------------------------------------------------------------------------

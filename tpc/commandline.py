@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
+import os
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -61,11 +63,54 @@ def describe(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror}.", 1
+    if isinstance(error, OSError):
+        return f"a file could not be read or written: {error}.", 1
     return (
         f"internal error: {type(error).__name__}: {error}. This is a bug in tpc; run the command again with "
         "--debug for the traceback and report it with the program.",
         1,
     )
+
+
+class Available(click.Choice[str]):
+    """A choice of which later versions have more: what is not there is told by its name."""
+
+    def __init__(self, what: str, choices: Iterable[str]) -> None:
+        super().__init__(tuple(choices))
+        self.what = what
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value not in self.choices:
+            raise click.UsageError(
+                f"the {value} {self.what} is not in this version; available: {', '.join(self.choices)}.", ctx
+            )
+        return str(value)
+
+
+class FiniteRange(click.FloatRange):
+    """A range of floats without nan and the infinities."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"expected a finite number, got {value}.", param, ctx)
+        return number
+
+
+class OutputFile(click.Path):
+    """A file to write, in a directory that exists, with one of the endings given (any when none is)."""
+
+    def __init__(self, *endings: str) -> None:
+        super().__init__(dir_okay=False, path_type=Path)
+        self.endings = endings
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if self.endings and path.suffix.lower() not in self.endings:
+            self.fail(f"expected a file ending in {', '.join(self.endings)}, got {path}.", param, ctx)
+        if not path.parent.is_dir():
+            self.fail(f"cannot write {path}: there is no directory {path.parent}; make it first.", param, ctx)
+        return path
 
 
 def remember_debug(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
@@ -99,16 +144,29 @@ def key_value(text: str | tuple[str, Any]) -> tuple[str, Any]:
 def multiplier(text: str | tuple[str, Any]) -> tuple[str, float]:
     """'embed=0.1' → ('embed', 0.1)."""
     key, number = key_value(text)
-    if isinstance(number, bool | str) or not abs(number) < float("inf"):
-        raise click.BadParameter(f"{text!r} is not of the form name=number, such as embed=0.1.")
+    if isinstance(number, bool | str) or not 0 <= number < float("inf"):
+        raise click.BadParameter(
+            f"{text!r} is not of the form name=number, such as embed=0.1, with a finite number from 0 on."
+        )
     return key, float(number)
+
+
+def distinct(
+    ctx: click.Context, param: click.Parameter, pairs: tuple[tuple[str, Any], ...]
+) -> tuple[tuple[str, Any], ...]:
+    """Callback of options that give one value per name."""
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise click.BadParameter(f"{name} is given {names.count(name)} times; give it once.", ctx, param)
+    return pairs
 
 
 def drop(text: str | tuple[int, float]) -> tuple[int, float]:
     """'40:0.15' → (40, 0.15)."""
     if isinstance(text, tuple):
         return text
-    from tpc.tasks.classify import parse_drop
+    from tpc.tasks.job import parse_drop
 
     try:
         return parse_drop(text)
@@ -120,6 +178,8 @@ def point(text: str) -> tuple[float, float, float]:
     """'1,2,0.5' → (1.0, 2.0, 0.5)."""
     try:
         p, q, c = (float(part) for part in text.split(","))
+        if not all(map(math.isfinite, (p, q, c))):
+            raise ValueError
     except ValueError:
         raise click.BadParameter(f"{text!r} is not three numbers P,Q,C such as 1,2,0.5.") from None
     return p, q, c
@@ -147,7 +207,6 @@ def write_output(path: Path | None, text: str) -> None:
         return
     from tpc.runtime.checkpoint import write_atomic
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, text)
     click.echo(f"wrote {path}")
 

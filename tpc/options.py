@@ -8,10 +8,22 @@ from typing import Any, TypeVar
 
 import click
 
-from tpc.commandline import drop, key_value, multiplier, remember_debug
+from tpc.commandline import (
+    Available,
+    FiniteRange,
+    OutputFile,
+    distinct,
+    drop,
+    key_value,
+    multiplier,
+    remember_debug,
+)
+from tpc.errors import UsageError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 LIMITS = ("pi",)
+MODES = ("exact",)
+BACKENDS = ("numpy",)
 LOSSES = ("cross_entropy", "mse")
 NOT_JOB = ("program", "out", "overwrite", "resume", "as_json", "report")
 
@@ -19,7 +31,7 @@ program_argument = click.argument("program", type=click.Path(dir_okay=False, pat
 file_option = click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=OutputFile(),
     help="Write to FILE, not to the screen.",
 )
 
@@ -44,7 +56,7 @@ def program_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--function, --set and --limit."""
     for option in (
         click.option(
-            "--limit", type=click.Choice(LIMITS), default="pi", show_default=True, help="Which limit to take."
+            "--limit", type=Available("limit", LIMITS), default="pi", show_default=True, help="Which limit to take."
         ),
         click.option(
             "--set",
@@ -52,6 +64,7 @@ def program_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=key_value,
             metavar="NAME=VALUE",
             multiple=True,
+            callback=distinct,
             help="A keyword argument of the program.",
         ),
         click.option("--function", metavar="NAME", help="Which function, when the file holds several networks."),
@@ -63,30 +76,30 @@ def program_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a TrainJob; defaults are the fields' own."""
     from_one = click.IntRange(min=1)
-    positive = click.FloatRange(min=0, min_open=True)
+    positive = FiniteRange(min=0, min_open=True)
     options = (
         click.option("--data", default="digits", show_default=True, metavar="NAME", help="digits or cifar10."),
         click.option("--data-dir", type=click.Path(file_okay=False), help="Where the data set lies."),
         click.option("--limit-train-size", type=from_one, metavar="N", help="Train on the first N samples only."),
         click.option(
             "--backend",
+            type=Available("backend", BACKENDS),
             default="numpy",
             show_default=True,
-            metavar="NAME",
-            help="What computes: numpy.",
+            help="What computes.",
         ),
         click.option("--rank", type=from_one, default=100, show_default=True, help="Dimension r of the latents."),
         click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True),
         click.option(
             "--mode",
-            type=click.Choice(["exact"]),
+            type=Available("mode", MODES),
             default="exact",
             show_default=True,
             help="How atoms are kept.",
         ),
         click.option("--storage", metavar="DTYPE", help="Number type of stored atoms."),
         click.option("--init", metavar="NAME", help="Initialization: paper, zero_readout."),
-        click.option("--epochs", type=click.IntRange(min=0), default=10, show_default=True),
+        click.option("--epochs", type=from_one, default=10, show_default=True),
         click.option("--batch-size", type=from_one, default=32, show_default=True),
         click.option("--lr", type=positive, default=0.5, show_default=True, help="Learning rate."),
         click.option(
@@ -94,6 +107,7 @@ def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=multiplier,
             metavar="NAME=NUMBER",
             multiple=True,
+            callback=distinct,
             help="Learning-rate multiplier of a parameter.",
         ),
         click.option(
@@ -112,9 +126,9 @@ def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Multiply --clip by FACTOR after EPOCH epochs.",
         ),
         click.option("--clip-mode", type=click.Choice(["param", "global"]), default="param", show_default=True),
-        click.option("--weight-decay", type=click.FloatRange(min=0), default=0.0, show_default=True),
+        click.option("--weight-decay", type=FiniteRange(min=0), default=0.0, show_default=True),
         click.option("--decay-follows-lr-mult", is_flag=True, help="Multiply the decay by --lr-mult, too."),
-        click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True),
+        click.option("--momentum", type=FiniteRange(0, 1, max_open=True), default=0.0, show_default=True),
         click.option("--loss", type=click.Choice(LOSSES), default=LOSSES[0], show_default=True),
         click.option(
             "--seed",
@@ -137,15 +151,16 @@ def read_config(ctx: click.Context, _param: click.Parameter, path: Path | None) 
         return
     import tomllib
 
+    from tpc.tasks.job import checked_entries
+
     try:
         config = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise click.BadParameter(f"{path} is not valid TOML: {error}", ctx, param_hint="--config") from error
-    config.pop("tpc_version", None)
-    known = {param.name for param in ctx.command.params} - set(NOT_JOB) | {"program"}
-    unknown = sorted(set(config) - known)
-    if unknown:
-        raise click.BadParameter(f"{path} has the unknown entry {unknown[0]!r}.", ctx, param_hint="--config")
+    try:
+        config = checked_entries(config)
+    except UsageError as error:
+        raise click.BadParameter(f"{path}: {error}", ctx, param_hint="--config") from error
     for name in ("settings", "lr_mult"):
         config[name] = list(config.get(name, {}).items())
     ctx.default_map = {**(ctx.default_map or {}), **config}

@@ -1,6 +1,7 @@
 """The model: state in and out, wrong arguments, saving, and steps that diverge."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -492,7 +493,30 @@ def test_pickles_are_not_read(saved, tmp_path):
         def __reduce__(self):
             return (tmp_path.joinpath("ran").write_text, ("",))
 
-    file = rewritten(saved[0], tmp_path, lambda arrays, meta: arrays.update(extra=np.array([Hostile()], dtype=object)))
+    hostile = {"hidden1/B": np.array([Hostile()], dtype=object)}
+    file = rewritten(saved[0], tmp_path, lambda arrays, meta: arrays.update(hostile))
     with pytest.raises(DataError):
         tpc.Model.load(file)
     assert not (tmp_path / "ran").exists()
+
+
+def test_saving_and_loading_copy_no_store(tmp_path, mlp):
+    """Peak memory beyond the model itself: a little for saving, one column for loading."""
+    model = tpc.compile(mlp).build(DIM, 64, dtype="float32")
+    rng = np.random.default_rng(0)
+    count = 60_000
+    for name, store in model._state.items():
+        if name in model.atoms:
+            widths = {n: (count, *w) for n, w in store.widths.items()}
+            store.extend({n: rng.standard_normal(shape, dtype=np.float32) for n, shape in widths.items()})
+    path = tmp_path / "model.npz"
+    tracemalloc.start()
+    model.save(path)
+    saving = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    again = tpc.Model.load(path)
+    loading = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert again.atoms == model.atoms
+    assert saving < 0.1 * model.nbytes
+    assert loading < 1.2 * model.nbytes + 4 * 64 * count

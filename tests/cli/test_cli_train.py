@@ -255,6 +255,6 @@ def test_default_program_and_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "programs").mkdir()
     (tmp_path / "programs" / "mlp.py").write_text(MLP.read_text())
-    result = invoke("train", *QUICK, "--epochs", 0, "--no-report")
+    result = invoke("train", *QUICK, "--epochs", 1, "--no-report")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "runs" / "mlp-digits-1" / "config.toml").is_file()

@@ -6,7 +6,7 @@ import pytest
 import tomli_w
 
 from tpc.errors import UsageError
-from tpc.tasks.classify import TrainJob, parse_drop
+from tpc.tasks.job import TrainJob, parse_drop
 
 JOB = TrainJob(
     "p.py",

@@ -52,17 +52,17 @@ def to_svg(figure: Figure, name: str) -> str:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the figure to a file; the ending chooses svg, png or pdf; on white."""
+    """Write the figure to a file in a directory that exists; the ending chooses svg, png or pdf; on white."""
     for axes in figure.axes:
         axes.set_facecolor("white")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, facecolor="white", dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+    undated = {"Date": None} if path.suffix.lower() == ".svg" else None
+    figure.savefig(path, facecolor="white", dpi=150, metadata=undated)
 
 
 def training_curves(records: Sequence[Record]) -> Figure:
     """Loss and accuracy over steps (batches as a smoothed line, epochs as markers), atoms below them."""
-    steps = [r for r in records if r["kind"] == "step" and r["loss"] is not None]
-    epochs = [r for r in records if r["kind"] == "epoch"]
+    steps = [r for r in records if r.get("kind") == "step" and r["loss"] is not None]
+    epochs = [r for r in records if r.get("kind") == "epoch"]
     with style.context(STYLE):
         figure = Figure(figsize=(10.2, 3.3), layout="constrained")
         loss, accuracy, atoms = figure.subplots(1, 3)

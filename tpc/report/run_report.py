@@ -17,6 +17,7 @@ from tpc.runtime.checkpoint import write_atomic
 from tpc.runtime.evaluate import Evaluation
 from tpc.runtime.progress import human_bytes, human_time
 from tpc.runtime.rundir import RunDir
+from tpc.tasks.job import TrainJob
 
 SECTIONS = {
     "curves": ("Training", "Batches before their update, and the test set after each epoch."),
@@ -33,15 +34,17 @@ SECTIONS = {
 def write_report(run: RunDir, evaluation: Evaluation, class_names: Sequence[str]) -> Path:
     """Write report.html and the plots of a run; returns the path of the report."""
     config, records = run.read_config(), run.read_metrics()
+    job = TrainJob.from_config(config)
     curves = plots.training_curves(records)
     matrix = plots.confusion(evaluation.confusion, class_names)
     curves_svg, matrix_svg = plots.to_svg(curves, "curves"), plots.to_svg(matrix, "confusion")
+    run.plots_path.mkdir(parents=True, exist_ok=True)
     plots.save(curves, run.plots_path / "curves.svg")
     plots.save(matrix, run.plots_path / "confusion.svg")
-    program = tpc.load(run.program_path, function=config.get("function"), **config.get("settings", {}))
-    limit = tpc.compile(program, limit=config["limit"])
-    title = f"{limit_name(config['limit'])} of {Path(config['program']).stem}"
-    name = f"{title} on {config['data']}"
+    program = tpc.load(run.program_path, function=job.function, **job.settings)
+    limit = tpc.compile(program, limit=job.limit)
+    title = f"{limit_name(job.limit)} of {Path(job.program).stem}"
+    name = f"{title} on {job.data}"
     source = code(run.program_path.read_text(encoding="utf-8"), "Source")
     whole = collapse_trivial(limit.to_networkx())
     forward, step = (
@@ -51,7 +54,7 @@ def write_report(run: RunDir, evaluation: Evaluation, class_names: Sequence[str]
     right = f"{int(evaluation.confusion.sum())} samples, {evaluation.accuracy:.2%} right"
     body = [
         f"<h1>{escape(name)}</h1>",
-        f'<p class="note">tpc {escape(config["tpc_version"])}, run {escape(str(run.path))}</p>',
+        f'<p class="note">tpc {escape(config.get("tpc_version", tpc.__version__))}, run {escape(str(run.path))}</p>',
         _figures(records, evaluation),
         "<nav>" + " ".join(f'<a href="#{key}">{title}</a>' for key, (title, _) in SECTIONS.items()) + "</nav>",
         _section("curves", figure(curves_svg)),
@@ -72,7 +75,7 @@ def _section(key: str, *content: str) -> str:
 
 
 def _figures(records: Sequence[Mapping[str, Any]], evaluation: Evaluation) -> str:
-    epochs = [record for record in records if record["kind"] == "epoch"]
+    epochs = [record for record in records if record.get("kind") == "epoch"]
     facts = {"test accuracy": f"{evaluation.accuracy:.2%}", "test loss": f"{evaluation.loss:.4f}"}
     if epochs:
         last = epochs[-1]

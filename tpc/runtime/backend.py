@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Protocol, cast
 
@@ -30,8 +31,8 @@ class Backend(Protocol):
     def new_atoms(self, widths: dict[str, tuple[int, ...]], dtype: str, momentum: bool) -> Any:
         """Empty stored atoms with these columns."""
 
-    def restore_atoms(self, stored: dict[str, Any], widths: dict[str, tuple[int, ...]], dtype: str) -> Any:
-        """Atoms from what their `dump` gave."""
+    def restore_atoms(self, read: Callable[[str], Any], widths: dict[str, tuple[int, ...]], dtype: str) -> Any:
+        """Atoms from what their `dump` gave, read one column at a time."""
 
 
 def load_backend(name: str) -> Backend:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tpc.errors import DataError
+from tpc.errors import DataError, UserError
 
 MODEL_FILE = "model.npz"
 STATE_FILE = "state.json"
@@ -40,22 +40,39 @@ class Checkpoint:
 
 
 class CheckpointStore:
-    """The checkpoints of one run; keeps the newest `keep` complete ones."""
+    """The checkpoints of one run; keeps the newest `keep` complete ones.
 
-    def __init__(self, directory: Path, keep: int = 2) -> None:
+    A checkpoint whose state is not `whole` counts as damaged.
+    """
+
+    def __init__(
+        self, directory: Path, keep: int = 2, whole: Callable[[dict[str, Any]], bool] = lambda state: True
+    ) -> None:
         self.directory = directory
         self.keep = keep
+        self.whole = whole
 
     def write(self, epoch: int, step: int, state: dict[str, Any], save_model: Callable[[Path], None]) -> Path:
         """Write the checkpoint of `step` in `epoch`; older ones are dropped only after it is complete.
 
         Training is deterministic, so a whole checkpoint that is already there is left as it is.
+        Raises UserError when the disk is full or the place cannot be written; the older checkpoints stay.
         """
+        try:
+            return self._write(epoch, step, state, save_model)
+        except OSError as error:
+            raise UserError(
+                f"cannot write the checkpoint of step {step} to {self.directory}: {error.strerror or error}. "
+                "Checkpoints written before stay usable; make room and go on with tpc train --resume "
+                f"{self.directory.parent}"
+            ) from error
+
+    def _write(self, epoch: int, step: int, state: dict[str, Any], save_model: Callable[[Path], None]) -> Path:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._sweep()
         final = self.directory / f"epoch-{epoch:03d}-step-{step:09d}"
         if final.exists():
-            if _read(final) is not None:
+            if self._read(final) is not None:
                 return final
             _discard(final)
         unfinished = self.directory / f"{_UNFINISHED}{final.name}"
@@ -75,7 +92,7 @@ class CheckpointStore:
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint whose files are whole, or None; damaged ones are passed over."""
         for path in self._names():
-            checkpoint = _read(path)
+            checkpoint = self._read(path)
             if checkpoint is not None:
                 return checkpoint
         return None
@@ -99,6 +116,15 @@ class CheckpointStore:
         ]
         return [path for *_, path in sorted(found, reverse=True)]
 
+    def _read(self, path: Path) -> Checkpoint | None:
+        model = path / MODEL_FILE
+        try:
+            state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
+            right = model.stat().st_size == state["model_bytes"] and _crc32(model) == state["model_crc32"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return Checkpoint(path, state) if right and self.whole(state) else None
+
     def _sweep(self) -> None:
         for path in self.directory.glob(f"{_UNFINISHED}*"):
             shutil.rmtree(path)
@@ -118,16 +144,6 @@ def write_atomic(path: Path, text: str) -> None:
     write_synced(temporary, text)
     os.replace(temporary, path)
     _sync(path.parent)
-
-
-def _read(path: Path) -> Checkpoint | None:
-    model = path / MODEL_FILE
-    try:
-        state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
-        whole = model.stat().st_size == state["model_bytes"] and _crc32(model) == state["model_crc32"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return Checkpoint(path, state) if whole else None
 
 
 def _discard(path: Path) -> None:

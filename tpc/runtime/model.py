@@ -6,7 +6,7 @@ import json
 import math
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from tpc.passes.loss import LOSSES
 from tpc.program.axes import without
 from tpc.program.nn import FEATURE, SAMPLE
 from tpc.program.text import listing, parse
+from tpc.runtime.archive import write_npz
 from tpc.runtime.arguments import check_clip, check_not_negative, check_shape, clip_factors, real_array, unknown_name
 from tpc.runtime.backend import load_backend
 from tpc.runtime.initial import initial_state, shape_of
@@ -35,6 +36,7 @@ DAMAGED = (  # what reading a file that `save` did not write, or not to its end,
     *(zipfile.BadZipFile, zlib.error, UsageError, ProgramError),
 )
 PREDICT_ROWS = 1024
+LOAD_ROWS = 8192
 MODES = ("exact",)
 
 
@@ -131,9 +133,7 @@ class Model:
         rows = self._inputs(x)
         run = self._module("cross_entropy").predict
         with np.errstate(all="ignore"):  # a diverged model has no finite logits
-            parts = [
-                run(self._state, rows[i : i + PREDICT_ROWS])["logits"] for i in range(0, len(rows), PREDICT_ROWS)
-            ]
+            parts = [run(self._state, rows[i : i + PREDICT_ROWS])["logits"] for i in range(0, len(rows), PREDICT_ROWS)]
         return (
             np.concatenate([self.backend.to_numpy(p) for p in parts])
             if parts
@@ -274,16 +274,21 @@ class Model:
         count = next(iter(given[s.coefficients.name].shape), 0)
         for c in columns:
             check_shape(c.name, given[c.name], (count, *shape_of(c.axes[1:], self.sizes, self.rank)))
-        values = {_short(s, c.name): given[c.name].astype(np.float64) for c in columns}
-        if s.degree is not None:  # rows are unit vectors, their norm is in the coefficient
-            norm = np.linalg.norm(values["B"], axis=-1, keepdims=True)
-            off = np.abs(norm - 1) > 4 * np.finfo(self.dtype).eps
-            factor = np.where(off, norm, 1.0)
-            values["B"] = np.divide(values["B"], factor, out=values["B"], where=factor > 0)
-            values["A"] = values["A"] * (factor**s.degree).reshape(-1, *[1] * (values["A"].ndim - 1))
         atoms = self.backend.new_atoms(self._widths(s), self.dtype, False)
-        atoms.extend({n: self.backend.array(v, self.dtype) for n, v in values.items()})
+        for start in range(0, count, LOAD_ROWS):
+            values = {_short(s, c.name): given[c.name][start : start + LOAD_ROWS].astype(np.float64) for c in columns}
+            if s.degree is not None:
+                self._normalise(values, s.degree)
+            atoms.extend({n: self.backend.array(v, self.dtype) for n, v in values.items()})
         return atoms
+
+    def _normalise(self, values: dict[str, Array], degree: int) -> None:
+        """Rows become unit vectors, their norm goes into the coefficient."""
+        norm = np.linalg.norm(values["B"], axis=-1, keepdims=True)
+        off = np.abs(norm - 1) > 4 * np.finfo(self.dtype).eps
+        factor = np.where(off, norm, 1.0)
+        values["B"] = np.divide(values["B"], factor, out=values["B"], where=factor > 0)
+        values["A"] = values["A"] * (factor**degree).reshape(-1, *[1] * (values["A"].ndim - 1))
 
     def _widths(self, s: Store) -> dict[str, tuple[int, ...]]:
         columns = (s.coefficients, *s.columns, *s.thetas)
@@ -302,14 +307,14 @@ class Model:
             "backend": self.backend.NAME,
             "momentum": self._momentum,
         }
-        arrays: dict[str, Array] = {"meta": np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)}
+        columns: dict[str, list[Array]] = {"meta": [np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)]}
         for name, value in self._state.items():
             if name in self._stores:
-                arrays.update({f"{name}/{k}": self.backend.to_numpy(v) for k, v in value.dump().items()})
+                columns.update({f"{name}/{column}": pieces for column, pieces in value.dump().items()})
             else:
-                arrays[f"array/{name}"] = self.backend.to_numpy(value)
+                columns[f"array/{name}"] = [self.backend.to_numpy(value)]
         with open(path, "wb") as f:
-            np.savez(f, allow_pickle=False, **arrays)
+            write_npz(f, columns)
 
     @classmethod
     def load(cls, path: str | Path, backend: str | None = None) -> Model:
@@ -318,20 +323,19 @@ class Model:
 
         try:
             with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            meta = json.loads(arrays.pop("meta").tobytes())
-            if meta["format"] != FORMAT:
-                raise DataError(f"{path} has format {meta['format']}; this version of tpc reads format {FORMAT}")
-            limit = compile_program(parse(meta["program"], str(path)), meta["limit"])
-            model = cls(
-                limit,
-                meta["input_dim"],
-                meta["rank"],
-                backend=backend or meta["backend"],
-                dtype=meta["dtype"],
-                mode=meta["mode"],
-            )
-            model._restore(arrays, bool(meta["momentum"]))
+                meta = json.loads(file["meta"].tobytes())
+                if meta["format"] != FORMAT:
+                    raise DataError(f"{path} has format {meta['format']}; this version of tpc reads format {FORMAT}")
+                limit = compile_program(parse(meta["program"], str(path)), meta["limit"])
+                model = cls(
+                    limit,
+                    meta["input_dim"],
+                    meta["rank"],
+                    backend=backend or meta["backend"],
+                    dtype=meta["dtype"],
+                    mode=meta["mode"],
+                )
+                model._restore(file, bool(meta["momentum"]))
         except FileNotFoundError:
             raise DataError(f"expected a saved model at {path}, found none") from None
         except DAMAGED as e:
@@ -348,13 +352,25 @@ class Model:
                     check_shape(key, value, shape_of(u.state.axes, self.sizes, self.rank))
                     state[key] = self.backend.array(value, self.dtype)
         for s in self._stores.values():
-            stored = {n.partition("/")[2]: v for n, v in arrays.items() if n.partition("/")[0] == s.name}
-            count = len(stored["A"])
-            for column, width in self._widths(s).items():
-                check_shape(f"{s.name}.{column}", stored[column], (count, *width))
-            state[s.name] = self.backend.restore_atoms(stored, self._widths(s), self.dtype)
+            state[s.name] = self.backend.restore_atoms(self._reader(s, arrays), self._widths(s), self.dtype)
         self._state = state
         self._momentum = momentum
+
+    def _reader(self, s: Store, arrays: Mapping[str, Array]) -> Callable[[str], Array | None]:
+        """Reads one column of a store at a time, and checks its shape."""
+        widths = self._widths(s)
+        counts: list[int] = []
+
+        def read(column: str) -> Array | None:
+            if f"{s.name}/{column}" not in arrays:
+                return None
+            value = arrays[f"{s.name}/{column}"]
+            if column != "scale":
+                counts.append(len(value))
+                check_shape(f"{s.name}.{column}", value, (counts[0], *widths.get(column, ())))
+            return value
+
+        return read
 
 
 def _check_loss(loss: str) -> None:

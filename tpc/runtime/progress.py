@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
@@ -91,6 +91,12 @@ def _bar(stream: TextIO) -> Progress:
         transient=True,
         speed_estimate_period=60.0,
     )
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Print each warning once, on standard error."""
+    for warning in dict.fromkeys(warnings):
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def human_bytes(count: float) -> str:

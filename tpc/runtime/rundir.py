@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -13,12 +14,21 @@ from typing import IO, Any
 
 import tomli_w
 
-from tpc.errors import DataError, UsageError
+from tpc.errors import DataError, UsageError, UserError
 from tpc.runtime.checkpoint import CheckpointStore, write_atomic
+from tpc.runtime.position import is_whole_state
 
 CONFIG, METRICS, PROGRAM, REPORT = "config.toml", "metrics.jsonl", "program.py", "report.html"
 CHECKPOINTS, PLOTS = "checkpoints", "plots"
 _OURS = (METRICS, PROGRAM, REPORT, CHECKPOINTS, PLOTS, CONFIG)  # in the order of removal: config names a run
+
+_NEEDED = {  # what the report reads of a record, by its kind
+    "step": ("step", "loss", "accuracy"),
+    "epoch": (
+        *("epoch", "step", "train_loss", "train_accuracy", "test_loss", "test_accuracy"),
+        *("atoms", "bytes", "seconds"),
+    ),
+}
 
 
 class RunDir:
@@ -26,7 +36,8 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.checkpoints = CheckpointStore(path / CHECKPOINTS)
+        self.checkpoints = CheckpointStore(path / CHECKPOINTS, whole=is_whole_state)
+        self.config_path = path / CONFIG
         self.metrics_path = path / METRICS
         self.program_path = path / PROGRAM
         self.report_path = path / REPORT
@@ -35,23 +46,45 @@ class RunDir:
     def read_config(self) -> dict[str, Any]:
         """The settings of the run, as `tpc train` recorded them."""
         try:
-            return tomllib.loads((self.path / CONFIG).read_text(encoding="utf-8"))
-        except tomllib.TOMLDecodeError as error:
-            raise DataError(f"{self.path / CONFIG} is not valid TOML: {error}") from error
+            return tomllib.loads(self.config_path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise DataError(f"{self.config_path} is not valid TOML: {error}") from error
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Record the settings; entries that are None are left out (TOML has no null)."""
-        write_atomic(self.path / CONFIG, tomli_w.dumps(_without_none(config)))
+        write_atomic(self.config_path, tomli_w.dumps(_without_none(config)))
 
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """All whole records of metrics.jsonl; a torn last line of a killed run is passed over."""
+    def read_metrics(self, size: int | None = None) -> list[dict[str, Any]]:
+        """All whole records of metrics.jsonl; a torn last line of a killed run is passed over.
+
+        With `size`, the records in that many bytes, which a checkpoint says were whole. Raises DataError for a
+        damaged file.
+        """
         if not self.metrics_path.exists():
             return []
-        lines = self.metrics_path.read_text(encoding="utf-8").split("\n")
-        try:
-            return [json.loads(line) for line in lines[:-1]]
-        except json.JSONDecodeError as error:
-            raise DataError(f"{self.metrics_path} holds a line that is not JSON: {error}") from error
+        data = self.metrics_path.read_bytes()[:size]
+        if size is not None and data and not data.endswith(b"\n"):
+            raise _damaged(self.metrics_path, data.count(b"\n") + 1, "ends in the middle of a record")
+        return [_record(self.metrics_path, i, line) for i, line in enumerate(data.split(b"\n")[:-1], 1)]
+
+
+def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:  # not UTF-8 or not JSON
+        raise _damaged(path, number, f"is not JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise _damaged(path, number, "is not a record")
+    missing = [name for name in _NEEDED.get(str(record.get("kind")), ()) if name not in record]
+    if missing:
+        raise _damaged(path, number, f"lacks {', '.join(missing)}")
+    return record
+
+
+def _damaged(path: Path, number: int, what: str) -> DataError:
+    return DataError(
+        f"{path} is damaged: line {number} {what}. Mend the line, or move the file away to go on without its records."
+    )
 
 
 def check_free(path: Path, overwrite: bool) -> None:
@@ -107,14 +140,18 @@ class MetricsLog:
     """
 
     def __init__(self, path: Path, size: int = 0) -> None:
+        self._path = path
         self._file: IO[bytes] = path.open("r+b" if path.exists() else "w+b")
         self._file.truncate(min(size, self._file.seek(0, os.SEEK_END)))
         self._file.seek(0, os.SEEK_END)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one record; numbers that are not finite become null."""
-        self._file.write(json.dumps(_finite(record)).encode() + b"\n")
-        self._file.flush()
+        """Append one record; numbers that are not finite become null. Raises UserError when the disk is full."""
+        try:
+            self._file.write(json.dumps(_finite(record)).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise UserError(f"cannot write to {self._path}: {error.strerror or error}.") from error
 
     def sync(self) -> int:
         """Wait until everything is on the disk; returns the length in bytes."""
@@ -123,7 +160,8 @@ class MetricsLog:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # every record was flushed, or its failure told, when it was written
+            self._file.close()
 
 
 def _finite(value: Any) -> Any:

@@ -20,10 +20,15 @@ from tpc.errors import UserError
 from tpc.runtime.checkpoint import CheckpointStore
 from tpc.runtime.evaluate import Evaluation, Stopped, evaluate
 from tpc.runtime.interrupt import Interrupt, catch_signals
+from tpc.runtime.position import Position
 from tpc.runtime.progress import Observer, Quiet, human_bytes, human_time
 from tpc.runtime.rundir import MetricsLog
 
 Array = NDArray[Any]
+_SINGULAR = (
+    " The limit of this program has warnings: kernels of step-like functions and gates are singular where a "
+    "latent meets a stored one, which no learning rate mends; a smooth nonlinearity does."
+)
 
 
 class Trainable(Protocol):
@@ -94,25 +99,6 @@ class TrainSettings:
             "decay_follows_lr_mult": self.decay_follows_lr_mult,
             "loss": self.loss,
         }
-
-
-@dataclass
-class Position:
-    """How far training is: `batch` batches of epoch `epoch` (from 0), with the sums over them."""
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    samples: int = 0
-    loss_sum: float = 0.0
-    accuracy_sum: float = 0.0
-    seconds: float = 0.0
-
-    def next_epoch(self) -> None:
-        """Start the next epoch with empty sums."""
-        self.epoch += 1
-        self.batch = self.samples = 0
-        self.loss_sum = self.accuracy_sum = 0.0
 
 
 class Trainer:
@@ -261,12 +247,13 @@ class Trainer:
         at = self.position
         lr = self.settings.lr.at(at.epoch)
         clip = "" if self.settings.clip is not None else ", or clip the gradients (--clip 0.4)"
+        singular = _SINGULAR if getattr(getattr(self.model, "limit", None), "warnings", ()) else ""
         saved = self.checkpoints.newest()
         kept = f" The checkpoint of step {saved.state['position']['step']} is kept." if saved else ""
         self.log.write({"kind": "diverged", "step": at.step, "epoch": at.epoch, "lr": lr})
         raise DivergedError(
             f"training diverged: the loss became {loss} after step {at.step} "
-            f"(epoch {at.epoch + 1}, lr {lr:g}). Lower the learning rate (--lr {lr / 4:g}){clip}.{kept}"
+            f"(epoch {at.epoch + 1}, lr {lr:g}). Lower the learning rate (--lr {lr / 4:g}){clip}.{singular}{kept}"
         )
 
     def _update_clock(self) -> None:

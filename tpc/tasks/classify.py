@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,101 +19,14 @@ from tpc.runtime import rundir
 from tpc.runtime.arguments import unknown_name
 from tpc.runtime.evaluate import Evaluation, evaluate
 from tpc.runtime.model import Model
-from tpc.runtime.progress import Display
+from tpc.runtime.position import Position
+from tpc.runtime.progress import Display, warn
 from tpc.runtime.rundir import MetricsLog, RunDir
-from tpc.runtime.trainer import Position, Schedule, Trainer, TrainSettings
+from tpc.runtime.trainer import Trainer
+from tpc.tasks.job import TrainJob
 
-Drops = tuple[tuple[int, float], ...]
 CHANGEABLE_ON_RESUME = ("epochs", "data_dir", "backend", "checkpoint_steps", "checkpoint_seconds")
-_MAX_STEP_RECORDS = 20_000
-
-
-@dataclass(frozen=True)
-class TrainJob:
-    """Everything needed to repeat a training; the fields are the entries of config.toml."""
-
-    program: str
-    function: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    limit: str = "pi"
-    data: str = "digits"
-    data_dir: str | None = None
-    limit_train_size: int | None = None
-    backend: str = "numpy"
-    dtype: str = "float32"
-    rank: int = 100
-    mode: str = "exact"
-    storage: str | None = None
-    init: str | None = None
-    epochs: int = 10
-    batch_size: int = 32
-    lr: float = 0.5
-    lr_mult: Mapping[str, float] = field(default_factory=dict)
-    lr_drop: Drops = ()
-    clip: float | None = None
-    clip_drop: Drops = ()
-    clip_mode: str = "param"
-    weight_decay: float = 0.0
-    momentum: float = 0.0
-    decay_follows_lr_mult: bool = False
-    loss: str = "cross_entropy"
-    seed: int = 0
-    checkpoint_steps: int | None = None
-    checkpoint_seconds: float = 300.0
-
-    def to_config(self) -> dict[str, Any]:
-        """The job as written to config.toml."""
-        config = asdict(self)
-        for name in ("lr_drop", "clip_drop"):
-            config[name] = [f"{epoch}:{factor!r}" for epoch, factor in config[name]]
-        return {"tpc_version": tpc.__version__, **config}
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> TrainJob:
-        """The job a config.toml describes; entries of other versions are told, not guessed."""
-        known = {each.name for each in fields(cls)}
-        unknown = sorted(set(config) - known - {"tpc_version"})
-        if unknown or "program" not in config:
-            what = f"has the unknown entry {unknown[0]!r}" if unknown else "names no program"
-            raise UsageError(f"the configuration {what}; expected entries: {', '.join(sorted(known))}.")
-        values = {key: value for key, value in config.items() if key in known}
-        for name, value in values.items():
-            _check_type(name, value, getattr(_DEFAULTS, name))
-        for name in ("lr_drop", "clip_drop"):
-            if name in values:
-                values[name] = tuple(parse_drop(text) for text in values[name])
-        return cls(**values)
-
-    def train_settings(self, steps: int) -> TrainSettings:
-        """The part of the job that the training loop reads; `steps` is the length of the training."""
-        return TrainSettings(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            lr=Schedule(self.lr, self.lr_drop),
-            clip=None if self.clip is None else Schedule(self.clip, self.clip_drop),
-            lr_mult=self.lr_mult,
-            weight_decay=self.weight_decay,
-            momentum=self.momentum,
-            clip_mode=self.clip_mode,
-            decay_follows_lr_mult=self.decay_follows_lr_mult,
-            loss=self.loss,
-            seed=self.seed,
-            log_every=-(-steps // _MAX_STEP_RECORDS),
-            checkpoint_steps=self.checkpoint_steps,
-            checkpoint_seconds=self.checkpoint_seconds,
-        )
-
-
-_DEFAULTS = TrainJob("")
-
-
-def _check_type(name: str, value: Any, default: Any) -> None:
-    kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", dict: "a table"}
-    wanted = list if isinstance(default, tuple) else type(default)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return
-    if default is not None and type(value) is not wanted:
-        raise UsageError(f"the entry {name} should be {kind.get(wanted, 'a list')}, not {value!r}.")
+FIXED_BY_CHECKPOINT = ("limit", "rank", "dtype", "mode")
 
 
 @dataclass(frozen=True)
@@ -126,20 +39,9 @@ class RunResult:
     dataset: Dataset
 
 
-def parse_drop(text: str) -> tuple[int, float]:
-    """'40:0.15' → (40, 0.15): after 40 epochs the value is multiplied by 0.15."""
-    epoch, colon, factor = text.partition(":")
-    try:
-        drop = int(epoch), float(factor)
-    except ValueError:
-        drop = (-1, 0.0)
-    if not colon or drop[0] < 0 or not 0 < drop[1] < float("inf"):
-        raise UsageError(f"{text!r} is not EPOCH:FACTOR, such as 40:0.15 (multiply by 0.15 after 40 epochs).")
-    return drop
-
-
 def train(job: TrainJob, out: Path | None = None, overwrite: bool = False, stream: TextIO | None = None) -> RunResult:
     """Train from the start; nothing is written before program, data and settings are known to be good."""
+    job.check_drops()
     if out is not None:
         rundir.check_free(out, overwrite)
     program = tpc.load(job.program, function=job.function, **job.settings)
@@ -170,14 +72,18 @@ def resume(run: RunDir, changes: Mapping[str, Any], stream: TextIO | None = None
             f"--{fixed[0].replace('_', '-')} cannot change when a run is resumed; what can: "
             + ", ".join(f"--{name.replace('_', '-')}" for name in CHANGEABLE_ON_RESUME)
         )
-    job = TrainJob.from_config({**run.read_config(), **changes})
+    job = _recorded_job(run, changes)
     checkpoint = run.checkpoints.require()
+    metrics_bytes = checkpoint.state["metrics_bytes"]
+    run.read_metrics(metrics_bytes)  # a damaged record is told before hours of training, not by the report after them
     dataset = _load(job)
     model = Model.load(checkpoint.model_path, backend=job.backend)
+    position = Position(**checkpoint.state["position"])
+    _check_same(job, run, model, dataset, position)
+    _check_fit(job, model, dataset)
     if changes:
         run.write_config(job.to_config())
-    position = Position(**checkpoint.state["position"])
-    return _run(job, run, model, dataset, position, checkpoint.state["metrics_bytes"], stream)
+    return _run(job, run, model, dataset, position, metrics_bytes, stream)
 
 
 @dataclass(frozen=True)
@@ -195,7 +101,7 @@ class CheckpointEvaluation:
 
 def evaluate_run(run: RunDir, data_dir: str | None = None, backend: str | None = None) -> CheckpointEvaluation:
     """Evaluate the newest checkpoint on the test set."""
-    job = TrainJob.from_config(run.read_config())
+    job = _recorded_job(run, {})
     checkpoint = run.checkpoints.require()
     dataset = _load(replace(job, data_dir=data_dir or job.data_dir))
     model = Model.load(checkpoint.model_path, backend=backend or job.backend)
@@ -213,7 +119,8 @@ def _run(
     metrics_bytes: int,
     stream: TextIO | None,
 ) -> RunResult:
-    steps = job.epochs * -(-len(dataset.train_x) // job.batch_size)
+    warn(getattr(model.limit, "warnings", ()))
+    steps = job.epochs * _batches(job, dataset)
     log = MetricsLog(run.metrics_path, metrics_bytes)
     train_set, test = (dataset.train_x, dataset.train_y), (dataset.test_x, dataset.test_y)
     try:
@@ -236,7 +143,19 @@ def _load(job: TrainJob) -> Dataset:
     return load_data(job.data, folder, job.limit_train_size, np.dtype(job.dtype))
 
 
+def _batches(job: TrainJob, dataset: Dataset) -> int:
+    return -(-len(dataset.train_x) // job.batch_size)
+
+
+def _recorded_job(run: RunDir, changes: Mapping[str, Any]) -> TrainJob:
+    try:
+        return TrainJob.from_config({**run.read_config(), **changes})
+    except UsageError as error:
+        raise UsageError(f"{run.config_path}: {error}") from error
+
+
 def _check_fit(job: TrainJob, model: Model, dataset: Dataset) -> None:
+    """Raise UsageError where program, data and settings do not go together; compiles the generated code."""
     if model.classes != dataset.classes:
         raise UsageError(
             f"the program has {model.classes} outputs but {job.data} has {dataset.classes} classes; "
@@ -245,3 +164,28 @@ def _check_fit(job: TrainJob, model: Model, dataset: Dataset) -> None:
     for name in job.lr_mult:
         if name not in model.weights:
             raise UsageError(f"--lr-mult: {unknown_name(name, model.weights, 'parameter')}")
+    model.predict(dataset.train_x[:1])
+    model._module(job.loss)
+
+
+def _check_same(job: TrainJob, run: RunDir, model: Model, dataset: Dataset, position: Position) -> None:
+    """Raise UsageError where config.toml was changed into that of another training."""
+    saved = {"limit": model.limit.kind, "rank": model.rank, "dtype": model.dtype, "mode": model.mode}
+    for name in FIXED_BY_CHECKPOINT:
+        if getattr(job, name) != saved[name]:
+            raise UsageError(
+                f"{run.config_path} has {name} = {getattr(job, name)!r} but the checkpoint was trained with "
+                f"{saved[name]!r}; set it back, or start another run."
+            )
+    if model.input_dim != dataset.input_dim:
+        raise UsageError(
+            f"{run.config_path} has data = {job.data!r} with inputs of dimension {dataset.input_dim}, but the "
+            f"checkpoint was trained on inputs of dimension {model.input_dim}; set it back, or start another run."
+        )
+    batches = _batches(job, dataset)
+    if position.step != position.epoch * batches + position.batch:
+        raise UsageError(
+            f"{run.config_path} gives {batches} batches per epoch, but the checkpoint (epoch {position.epoch}, batch "
+            f"{position.batch}, step {position.step}) was trained with another number; set batch_size and "
+            "limit_train_size back, or start another run."
+        )
