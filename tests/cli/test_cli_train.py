@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 from click.testing import CliRunner
 
 import cli
@@ -115,6 +117,85 @@ def test_resume_refuses_what_would_make_it_another_run(finished):
     result = invoke("train", "--resume", path, "--lr", "0.5")
     assert result.exit_code == 2
     assert "--lr cannot change when a run is resumed" in result.output
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "told"),
+    [
+        ("batch_size", 0, "batch_size to be a whole number from 1 on, got 0"),
+        ("batch_size", 100, "2 batches per epoch"),
+        ("limit_train_size", "a", "limit_train_size to be a whole number"),
+        ("lr", -1, "lr to be a positive finite number"),
+        ("lr_drop", [3], "3 is not EPOCH:FACTOR"),
+        ("lr_mult", 3, "lr_mult to be a table"),
+        ("lr_mult", {"foo": 1}, "no parameter called 'foo'"),
+        ("limit", "ntk", "the ntk limit is not in this version"),
+        ("backend", "cupy", "the cupy backend is not in this version"),
+        ("dtype", "float64", "dtype = 'float64' but the checkpoint was trained with 'float32'"),
+        ("dtype", "float16", "the float16 dtype is not in this version"),
+        ("rank", 13, "rank = 13 but the checkpoint was trained with 12"),
+    ],
+)
+def test_a_config_edited_into_another_training_is_refused(finished, tmp_path, entry, value, told):
+    path, _ = finished
+    run = Path(shutil.copytree(path, tmp_path / "r"))
+    config = tomllib.loads((run / "config.toml").read_text())
+    (run / "config.toml").write_text(tomli_w.dumps(config | {entry: value}))
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    result = invoke("train", "--resume", run, "--epochs", 3)
+    assert result.exit_code == 2
+    assert told in result.output
+    assert "internal error" not in result.output
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+
+
+def test_damaged_metrics_are_told_before_training_goes_on(finished, tmp_path):
+    path, _ = finished
+    run = Path(shutil.copytree(path, tmp_path / "r"))
+    lines = (run / "metrics.jsonl").read_bytes()
+    (run / "metrics.jsonl").write_bytes(b"X" + lines[1:])
+    result = invoke("train", "--resume", run, "--epochs", 3)
+    assert result.exit_code == 1
+    assert "metrics.jsonl is damaged: line 1 is not JSON" in result.output
+    assert "epoch 3/3" not in result.output
+
+
+def test_a_checkpoint_without_its_state_falls_back_to_the_one_before(finished, tmp_path):
+    path, _ = finished
+    run = Path(shutil.copytree(path, tmp_path / "r"))
+    newest, older = sorted((run / "checkpoints").iterdir(), reverse=True)[:2]
+    for checkpoint in (newest, older):
+        state_file = checkpoint / "state.json"
+        kept = json.loads(state_file.read_text())
+        del kept["position"]
+        state_file.write_text(json.dumps(kept))
+        result = invoke("train", "--resume", run, "--no-report")
+        if checkpoint == newest:
+            assert result.exit_code == 0, result.output
+            assert_same_run(path, run)
+            shutil.rmtree(run / "checkpoints" / newest.name)
+    assert result.exit_code == 1
+    assert "no usable checkpoint" in result.output
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)); import cli; cli.main(prog_name='tpc')"
+    command = [sys.executable, "-c", limit, "train", MLP, *QUICK, "--out", tmp_path / "r", "--no-report"]
+    process = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT)
+    assert process.returncode == 1
+    assert "error: cannot write the checkpoint of step " in process.stderr
+    assert "File too large" in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+def test_warnings_of_the_compiler_are_printed_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(tpc.Limit, "warnings", ("kernel k is singular", "kernel k is singular"), raising=False)
+    arguments = ("train", MLP, *QUICK, "--lr", "1e18", "--epochs", 3, "--out", tmp_path / "r")
+    for result in (invoke("compile", MLP), invoke(*arguments)):
+        assert result.stderr.count("warning: kernel k is singular\n") == 1
+        assert "warning" not in result.stdout
+    assert "singular where a latent meets a stored one" in " ".join(result.output.split())
 
 
 def test_kill_9_and_resume_equals_an_uninterrupted_run(finished, tmp_path):

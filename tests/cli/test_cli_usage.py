@@ -59,6 +59,36 @@ MISTAKES = {
     ),
     "malformed drop": (["train", MLP, "--lr-drop", "3"], "'3' is not EPOCH:FACTOR", 2),
     "drop to zero": (["train", MLP, "--lr-drop", "3:0"], "is not EPOCH:FACTOR", 2),
+    "rate that is no number": (["train", MLP, "--lr", "nan"], "expected a finite number, got nan", 2),
+    "infinite rate": (["train", MLP, "--lr", "inf"], "expected a finite number, got inf", 2),
+    "infinite clip": (["train", MLP, "--clip", "inf"], "--clip", 2),
+    "decay that is no number": (["train", MLP, "--weight-decay", "nan"], "--weight-decay", 2),
+    "momentum that is no number": (["train", MLP, "--momentum", "nan"], "--momentum", 2),
+    "multiplier below zero": (["train", MLP, "--lr-mult", "embed=-1"], "from 0 on", 2),
+    "multiplier given twice": (
+        ["train", MLP, "--lr-mult", "embed=1", "--lr-mult", "embed=2"],
+        "embed is given 2 times",
+        2,
+    ),
+    "setting that makes the network zero": (["train", MLP, "--set", "input_scale=0"], "zero", 2),
+    "no epochs": (["train", MLP, "--epochs", "0"], "--epochs", 2),
+    "drop of a clip that is none": (["train", MLP, "--clip-drop", "1:0.5"], "needs clip (--clip)", 2),
+    "drop after the end": (["train", MLP, "--lr-drop", "10:0.5"], "never takes effect", 2),
+    "limit of another version": (
+        ["compile", MLP, "--limit", "ntk"],
+        "the ntk limit is not in this version; available: pi",
+        2,
+    ),
+    "mode of another version": (["train", MLP, "--mode", "folded"], "available: exact", 2),
+    "backend of another version": (["train", MLP, "--backend", "cupy"], "available: numpy", 2),
+    "stage of another version": (["compile", MLP, "--emit", "cuda"], "the cuda stage is not in this version", 2),
+    "rate of a check that is no number": (["check", MLP, "--lr", "nan"], "expected a finite number", 2),
+    "plot of an unknown kind": (["check", MLP, "--plot", "a.xyz"], "ending in .svg, .png, .pdf, got a.xyz", 2),
+    "plot into no directory": (["kernel", "relu", "--plot", "no/a.svg"], "there is no directory no", 2),
+    "graph of an unknown kind": (["graph", MLP, "-o", "a.png"], "ending in .svg, .dot, .html, .json", 2),
+    "graph of two kinds": (["graph", MLP, "-o", "a.svg", "--format", "dot"], "name it a.dot", 2),
+    "graph into no directory": (["graph", MLP, "-o", "no/a.svg"], "there is no directory no", 2),
+    "kernel at what is no number": (["kernel", "relu", "--at", "nan,1,1"], "not three numbers", 2),
     "negative rate": (["train", MLP, "--lr", "-1"], "--lr", 2),
     "unknown data set": (["train", MLP, "--data", "mnist"], "digits, cifar10", 2),
     "missing data set": (["train", MLP, "--data", "cifar10", "--data-dir", "no"], "tpc data get cifar10", 1),
@@ -88,6 +118,24 @@ def test_unknown_config_entry_is_named(run):
 
 
 @pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ("lr_mult = 3", "lr_mult to be a table"),
+        ("lr_drop = [3]", "3 is not EPOCH:FACTOR"),
+        ("batch_size = 0", "batch_size to be a whole number from 1 on, got 0"),
+        ("limit = 'ntk'", "the ntk limit is not in this version"),
+    ],
+)
+def test_a_wrong_config_entry_is_told(run, entry, told):
+    Path("c.toml").write_text(f"program = {MLP!r}\n{entry}\n")
+    result = run("train", "--config", "c.toml")
+    assert told in result.output
+    assert "c.toml" in result.output
+    assert result.exit_code == 2
+    assert [path.name for path in Path.cwd().iterdir()] == ["c.toml"]
+
+
+@pytest.mark.parametrize(
     ("text", "value"),
     [
         ("3", 3),
@@ -110,6 +158,10 @@ def test_errors_have_a_paragraph_and_an_exit_code():
     assert describe(InternalError("x"))[1] == 1
     assert "--debug" in describe(ZeroDivisionError("division by zero"))[0]
     assert "out of memory" in describe(MemoryError())[0]
+    assert describe(OSError("10 requested and 0 written")) == (
+        "a file could not be read or written: 10 requested and 0 written.",
+        1,
+    )
     assert describe(PermissionError(13, "Permission denied", "/x")) == ("/x: Permission denied.", 1)
 
 

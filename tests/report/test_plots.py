@@ -80,7 +80,7 @@ def test_svg_is_well_formed_deterministic_and_takes_the_ink_of_the_page():
 
 @pytest.mark.parametrize("ending", ["svg", "png", "pdf"])
 def test_saving_by_the_ending(tmp_path, ending):
-    path = tmp_path / "plots" / f"c.{ending}"
+    path = tmp_path / f"c.{ending}"
     plots.save(plots.training_curves(RECORDS), path)
     start = {"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}[ending]
     assert path.read_bytes().startswith(start)

@@ -1,13 +1,16 @@
 """Checkpoints are whole or absent, and damaged ones are passed over."""
 
+import errno
 import os
 import shutil
+from dataclasses import asdict
 
 import pytest
 
-from tpc.errors import DataError
+from tpc.errors import DataError, UserError
 from tpc.runtime import checkpoint as module
 from tpc.runtime.checkpoint import CheckpointStore, write_atomic
+from tpc.runtime.position import Position, is_whole_state
 
 
 def saver(text):
@@ -78,6 +81,28 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage):
     assert store.require().model_path.read_text() == "the older model"
     store.write(0, 2, {}, saver("the newer model"))
     assert store.require().model_path.read_text() == "the newer model"
+
+
+def test_a_state_without_its_entries_is_a_damaged_checkpoint(tmp_path):
+    store = CheckpointStore(tmp_path, whole=is_whole_state)
+    state = {"position": asdict(Position(step=3, batch=3)), "metrics_bytes": 7}
+    store.write(0, 3, state, saver("good"))
+    bad = [{}, {"position": 3, "metrics_bytes": 7}, state | {"metrics_bytes": "x"}, state | {"position": {"step": 4}}]
+    for step, damaged in enumerate(bad, 4):
+        CheckpointStore(tmp_path, keep=9).write(0, step, damaged, saver("bad"))
+    assert store.require().state["position"]["step"] == 3
+
+
+def test_a_full_disk_is_told_and_the_older_checkpoint_stays(tmp_path):
+    store = CheckpointStore(tmp_path / "run" / "checkpoints")
+    store.write(0, 1, {}, saver("good"))
+
+    def full(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(UserError, match=r"cannot write the checkpoint of step 2 .*No space left.*--resume"):
+        store.write(0, 2, {}, full)
+    assert store.require().model_path.read_text() == "good"
 
 
 def test_no_usable_checkpoint_says_what_was_found(tmp_path):

@@ -5,7 +5,12 @@ import tomllib
 import pytest
 import tomli_w
 
+from tpc import options
+from tpc.compiler import LIMITS
 from tpc.errors import UsageError
+from tpc.passes.loss import LOSSES
+from tpc.runtime.backend import BACKENDS
+from tpc.runtime.model import MODES
 from tpc.tasks.job import TrainJob, parse_drop
 
 JOB = TrainJob(
@@ -27,12 +32,34 @@ def test_a_job_survives_its_config():
 @pytest.mark.parametrize(
     ("entry", "told"),
     [
-        ({"epochs": "ten"}, "epochs should be a whole number, not 'ten'"),
-        ({"epochs": 1.5}, "epochs should be a whole number"),
-        ({"lr": True}, "lr should be a number"),
-        ({"lr_mult": ["embed=1"]}, "lr_mult should be a table"),
-        ({"lr_drop": "3:0.1"}, "lr_drop should be a list"),
+        ({"epochs": "ten"}, "expected epochs to be a whole number from 1 on, got 'ten'"),
+        ({"epochs": 1.5}, "epochs to be a whole number"),
+        ({"epochs": 0}, "epochs to be a whole number from 1 on, got 0"),
+        ({"batch_size": 0}, "batch_size to be a whole number from 1 on"),
+        ({"rank": True}, "rank to be a whole number"),
+        ({"limit_train_size": "a"}, "limit_train_size to be a whole number from 1 on, got 'a'"),
+        ({"seed": -1}, "seed to be a whole number from 0 on"),
+        ({"lr": True}, "lr to be a positive finite number"),
+        ({"lr": -1}, "lr to be a positive finite number, got -1"),
+        ({"lr": float("nan")}, "lr to be a positive finite number, got nan"),
+        ({"clip": float("inf")}, "clip to be a positive finite number, got inf"),
+        ({"weight_decay": float("nan")}, "weight_decay to be a finite number from 0 on"),
+        ({"momentum": 1}, "momentum to be a number from 0 on and below 1"),
+        ({"checkpoint_seconds": 0}, "checkpoint_seconds to be a positive"),
+        ({"lr_mult": ["embed=1"]}, "lr_mult to be a table"),
+        ({"lr_mult": 3}, "lr_mult to be a table"),
+        ({"lr_mult": {"embed": -1}}, "multipliers from 0 on"),
+        ({"settings": 3}, "settings to be a table"),
+        ({"lr_drop": "3:0.1"}, "lr_drop to be a list"),
         ({"lr_drop": ["3"]}, "is not EPOCH:FACTOR"),
+        ({"lr_drop": [3]}, "3 is not EPOCH:FACTOR"),
+        ({"clip_drop": ["3:0.1"]}, "needs clip"),
+        ({"decay_follows_lr_mult": "yes"}, "to be true or false"),
+        ({"limit": "ntk"}, "the ntk limit is not in this version; available: pi"),
+        ({"mode": "folded"}, "the folded mode is not in this version; available: exact"),
+        ({"backend": 3}, "the 3 backend is not in this version; available: numpy"),
+        ({"dtype": ["float32"]}, "available: float32, float64"),
+        ({"loss": "hinge"}, "available: cross_entropy, mse"),
         ({"learning_rate": 1.0}, "unknown entry 'learning_rate'"),
     ],
 )
@@ -45,6 +72,17 @@ def test_a_config_must_name_a_program_and_may_say_whole_numbers_for_floats():
     with pytest.raises(UsageError, match="names no program"):
         TrainJob.from_config({})
     assert TrainJob.from_config({"program": "p.py", "lr": 1}).lr == 1
+
+
+def test_a_drop_after_the_end_is_refused():
+    TrainJob("p.py", epochs=4, lr_drop=((3, 0.1),)).check_drops()
+    with pytest.raises(UsageError, match=r"lr_drop 4:0\.1 .* never takes effect"):
+        TrainJob("p.py", epochs=4, lr_drop=((4, 0.1),)).check_drops()
+
+
+def test_the_choices_of_the_command_line_are_those_of_the_library():
+    assert tuple(LIMITS) == options.LIMITS
+    assert (MODES, BACKENDS, tuple(LOSSES)) == (options.MODES, options.BACKENDS, options.LOSSES)
 
 
 @pytest.mark.parametrize("text", ["", "3", "3:", ":0.1", "-1:0.1", "1.5:0.1", "3:-1", "3:nan", "3:inf", "3:0.1:2"])

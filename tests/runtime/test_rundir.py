@@ -1,11 +1,12 @@
 """Run directories: fresh names, refusals, settings and metrics."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tpc.errors import DataError, UsageError
+from tpc.errors import DataError, UsageError, UserError
 from tpc.runtime import rundir
 from tpc.runtime.rundir import MetricsLog, RunDir
 
@@ -83,3 +84,37 @@ def test_a_recorded_size_beyond_the_file_adds_nothing(tmp_path):
 def test_a_torn_last_line_is_passed_over(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step"')
     assert RunDir(tmp_path).read_metrics() == [{"step": 1}]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b'{"step": 1}\nnonsense\n', "line 2 is not JSON"),
+        (b'{"step": 1}\n\xff\xfe\n', "line 2 is not JSON"),
+        (b"[1]\n", "line 1 is not a record"),
+        (b'{"kind": "step", "step": 1}\n', "line 1 lacks loss, accuracy"),
+        (b'{"kind": "epoch"}\n', "line 1 lacks epoch, step, train_loss"),
+    ],
+)
+def test_damaged_metrics_are_told_by_line(tmp_path, text, told):
+    (tmp_path / "metrics.jsonl").write_bytes(text)
+    with pytest.raises(DataError, match=told):
+        RunDir(tmp_path).read_metrics()
+
+
+def test_what_lies_after_the_recorded_size_may_be_damaged(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nnonsense\n')
+    assert RunDir(tmp_path).read_metrics(12) == [{"step": 1}]
+    with pytest.raises(DataError, match="line 1 ends in the middle"):
+        RunDir(tmp_path).read_metrics(5)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_metrics_on_a_full_disk_are_told(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log.close()
+    with open("/dev/full", "wb") as full:
+        log._file = full
+        with pytest.raises(UserError, match=r"cannot write to .*metrics\.jsonl: No space left on device"):
+            log.write({"step": 1})
+        log.close()

@@ -29,7 +29,7 @@ def load(path: str | Path, function: str | None = None, **settings: Any) -> Prog
         return trace(network, **settings)
     except TpcError:
         raise
-    except Exception as e:  # whatever the user's code raises is told at the user's line
+    except (Exception, SystemExit) as e:  # whatever the user's code raises is told at the user's line
         raise _translated(e, file) from e
 
 
@@ -48,7 +48,7 @@ def _networks(file: Path) -> dict[str, Callable[..., Any]]:
         raise ProgramError(f"not valid Python: {e.msg}", where) from e
     except UnicodeDecodeError as e:
         raise ProgramError("expected a Python file, got binary data", SourceLine(str(file), 0)) from e
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise _translated(e, file) from e
     return {
         name: value
@@ -124,7 +124,7 @@ def _did_you_mean(name: str, choices: Any) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def _translated(e: Exception, file: Path) -> ProgramError:
+def _translated(e: BaseException, file: Path) -> ProgramError:
     """The user's exception, at the user's line."""
     frames = [f for f in traceback.extract_tb(e.__traceback__) if f.filename == str(file)]
     where = SourceLine(frames[-1].filename, frames[-1].lineno or 0, (frames[-1].line or "").strip()) if frames else None

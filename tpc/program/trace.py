@@ -6,6 +6,7 @@ nodes are built once all of them are known.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from numbers import Real
 from typing import Any, NoReturn, overload
@@ -20,6 +21,7 @@ from tpc.program.functions import NAMED, argument
 from tpc.program.node import Node
 from tpc.program.program import Program
 
+DEEPEST = 20_000  # calls: rewrites recurse over operands, some forty calls a layer
 _ARITHMETIC = "networks have + - * / and ** with a number, and the operations of tpc"
 
 
@@ -305,6 +307,7 @@ def trace(function: Callable[..., Any], name: str | None = None, **settings: Any
     """
     from tpc.program.nn import FEATURE, SAMPLE
 
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), DEEPEST))
     with tracing() as t:
         x = scalar((SAMPLE, FEATURE), lambda: tensor.Input("x", (SAMPLE, FEATURE)))
         x.where = None  # made here, not on a line of the user's

@@ -19,6 +19,6 @@ def write_npz(file: IO[bytes], columns: Mapping[str, Sequence[Array]]) -> None:
             shape = (sum(len(p) for p in pieces), *pieces[0].shape[1:])
             header = {"descr": np.lib.format.dtype_to_descr(pieces[0].dtype), "fortran_order": False, "shape": shape}
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array_header_2_0(entry, header)  # type: ignore[arg-type]  # a zip entry is a file
+                np.lib.format.write_array_header_2_0(entry, header)
                 for piece in pieces:
                     entry.write(np.ascontiguousarray(piece).data)

@@ -16,6 +16,7 @@ from tpc.errors import UsageError
 from tpc.program.axes import without
 from tpc.program.nn import SAMPLE
 from tpc.program.program import Program
+from tpc.runtime.arguments import check_not_negative
 from tpc.runtime.finite import FiniteNetwork
 from tpc.runtime.model import Model, build
 
@@ -162,6 +163,10 @@ def run_check(
     for name, value, least in counts:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UsageError(f"expected {name} to be a whole number from {least} on, got {value!r}")
+    if lr is not None:
+        check_not_negative(lr=lr)
+        if lr == 0:
+            raise UsageError(f"expected lr to be above 0, got {lr!r}")
     derived = compile_program(program, limit)
     (classes,) = without(program.tensor("logits").axes, (SAMPLE,))
     inputs, labels = _samples(x, y, steps * batch, classes.size or 0)
