@@ -90,7 +90,7 @@ def compile_command(
     from tpc.runtime.progress import warn
 
     derived = derive(program, function, settings, limit)
-    warn(getattr(derived, "warnings", ()))
+    warn(derived.warnings)
     if not stages:
         click.echo(derived.summary())
         return

@@ -15,6 +15,7 @@ IDS = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 @pytest.fixture
 def sandbox(tmp_path, monkeypatch, request):
     shutil.copytree(ROOT / "programs", tmp_path / "programs", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / IMAGES).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TPC_DATA_DIR", raising=False)
     return Sandbox(tmp_path, request.node.callspec.id)

@@ -74,3 +74,14 @@ def test_the_comparison_tells_different_expressions_apart():
         assert canonical.key(doubled) != canonical.key(g.value)
         other = next(h for h in second if h.weight != g.weight)
         assert canonical.key(g.value) != canonical.key(other.value)
+
+
+@pytest.mark.parametrize(
+    ("phi", "singular"),
+    [("relu(x)", False), ("x*erf(x)", False), ("tanh(x)", False), ("step(x)", True), ("sign(x)", True)],
+)
+def test_singular_kernels_are_warned_of(phi, singular):
+    def net(x):
+        return tpc.readout(tpc.nonlin(phi)(tpc.dense(x, "embed")), 3)
+
+    assert bool(tpc.compile(tpc.trace(net)).warnings) == singular

@@ -42,7 +42,7 @@ def singular_kernels(graph: LimitGraph) -> tuple[str, ...]:
     found = []
     for phi, psi in graph.kernels:
         value = kernel(phi, psi).value
-        if value is not None and any(e.exp.is_negative and e.base.has(gap) for e in value.atoms(Pow)):
+        if value is not None and any(e.exp.is_negative and isinstance(e.base, gap) for e in value.atoms(Pow)):
             found.append(
                 f"V[{phi}, {psi}] is infinite where a latent equals a stored one up to sign: training is only reliable "
                 "while samples do not repeat; a smooth nonlinearity (erf for sign, gelu for relu in a gate) avoids it"

@@ -27,7 +27,7 @@ from tpc.runtime.rundir import MetricsLog
 Array = NDArray[Any]
 _SINGULAR = (
     " The limit of this program has warnings: kernels of step-like functions and gates are singular where a "
-    "latent meets a stored one, which no learning rate mends; a smooth nonlinearity does."
+    "latent meets a stored one; a smooth nonlinearity avoids that."
 )
 
 

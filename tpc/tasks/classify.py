@@ -119,7 +119,7 @@ def _run(
     metrics_bytes: int,
     stream: TextIO | None,
 ) -> RunResult:
-    warn(getattr(model.limit, "warnings", ()))
+    warn(model.limit.warnings)
     steps = job.epochs * _batches(job, dataset)
     log = MetricsLog(run.metrics_path, metrics_bytes)
     train_set, test = (dataset.train_x, dataset.train_y), (dataset.test_x, dataset.test_y)
