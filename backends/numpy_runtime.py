@@ -23,6 +23,7 @@ Array = NDArray[Any]
 SEGMENT_BYTES = 1 << 24  # a segment of a column: large enough to stream, small enough not to waste memory
 SINGLE_TOLERANCE = 1e-7  # relative error added to tabulated kernels in float32
 BLOCK_ELEMENTS = 1 << 16  # batch × atoms of one block: elementwise work stays in the cache
+KEEP_SHARE = 0.16  # of the atoms' memory: what a loop may keep for a later one
 BLOCK_ROWS = 1024  # so do the rows between two products with them
 
 
@@ -245,39 +246,62 @@ def threads() -> _Threads:
 
 
 def over_blocks(
-    block: Callable[..., tuple[Array, ...]], atoms: Atoms, columns: tuple[str, ...], batch: int
-) -> tuple[Array, ...]:
+    block: Callable[..., tuple[Array, ...]],
+    atoms: Atoms,
+    columns: tuple[str, ...],
+    batch: int,
+    keep: int = 0,
+    kept: tuple[list[Array] | None, ...] = (),
+) -> tuple[Any, ...]:
     """Σ over blocks of block(*columns of the block).
 
+    The last `keep` results of a block are not summed but kept for a later loop over the same atoms, as a list by block,
+    or None where they would take more than KEEP_SHARE of the atoms' memory; `kept` hands such lists to that loop.
     Threads take contiguous runs of blocks and the shares are added in a fixed order, so a result depends on the
     number of threads but never on timing.
     """
     size = min(BLOCK_ROWS, max(256, BLOCK_ELEMENTS // max(1, batch)))
-    parts = atoms.blocks(columns, size)
+    parts: list[tuple[Any, ...]] = list(atoms.blocks(columns, size))
     if not parts:
         empty = tuple(np.empty((0, *atoms.widths[c]) if c != "scale" else 0, atoms.dtype) for c in columns)
-        return block(*empty)
+        return (*block(*empty, *(None for _ in kept))[: -keep or None], *(None for _ in range(keep)))
+    given = [[None] * len(parts) if k is None else k for k in kept]
+    parts = [(*part, *(k[i] for k in given)) for i, part in enumerate(parts)]
+    hold = keep and keep * batch * len(atoms) * atoms.dtype.itemsize <= KEEP_SHARE * atoms.nbytes
     workers = threads()
     count = min(workers.count, len(parts))
     bounds = [len(parts) * i // count for i in range(count + 1)]
-    shares = workers.run([_job(block, parts[a:b]) for a, b in pairwise(bounds)])
-    total = shares[0]
-    for share in shares[1:]:
+    shares = workers.run([_job(block, parts[a:b], keep, bool(hold)) for a, b in pairwise(bounds)])
+    total, lists = shares[0]
+    for share, more in shares[1:]:
         for t, s in zip(total, share):
             t += s
-    return tuple(total)
+        for collected, extra in zip(lists, more):
+            collected += extra
+    return (*total, *(lists if hold else [None] * keep))
 
 
-def _job(block: Callable[..., tuple[Array, ...]], parts: list[tuple[Array, ...]]) -> Callable[[], list[Array]]:
-    settings = np.geterr()  # threads do not inherit it
+def _job(
+    block: Callable[..., tuple[Array, ...]], parts: list[tuple[Any, ...]], keep: int, hold: bool
+) -> Callable[[], tuple[list[Array], list[list[Array]]]]:
+    errors = np.geterr()  # which a worker thread would not inherit
 
-    def run() -> list[Array]:
-        with np.errstate(**settings):
-            total = [np.array(t) for t in block(*parts[0])]
-            for part in parts[1:]:
-                for k, share in enumerate(block(*part)):
-                    total[k] += share
-        return total
+    def run() -> tuple[list[Array], list[list[Array]]]:
+        total: list[Array] = []
+        lists: list[list[Array]] = [[] for _ in range(keep)]
+        with np.errstate(**errors):
+            for part in parts:
+                results = block(*part)
+                sums = results[: len(results) - keep]
+                if not total:
+                    total = [np.array(t) for t in sums]
+                else:
+                    for t, share in zip(total, sums):
+                        t += share
+                if hold:
+                    for collected, value in zip(lists, results[len(sums) :]):
+                        collected.append(value)
+        return total, lists
 
     return run
 

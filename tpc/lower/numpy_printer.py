@@ -53,6 +53,7 @@ class NumpyPrinter:
     def __init__(self, function: Function, tables: dict[tuple[str, str], str] | None = None) -> None:
         self._function = function
         self.tables = {} if tables is None else tables
+        self._keepers = self._shared_products()
         self._names: dict[Tensor, str] = {}
         self._taken: set[str] = set()
 
@@ -224,20 +225,39 @@ class NumpyPrinter:
 
     def _loop(self, loop: Loop, index: int) -> Iterator[str]:
         arrays = ", ".join(self._name(s) for s in loop.states)
-        captured = ", ".join(self._name(c) for c in loop.captured)
+        for c in loop.captured:
+            self._name(c)
         results = [self._name(s) for s in loop.sums]
+        kept = [n for n in loop.body if n in self._keepers and self._keepers[n] is loop]
+        given = [n for n in loop.body if n in self._keepers and self._keepers[n] is not loop]
+        arrays = ", ".join([arrays, *(self._name(n) for n in given)])
         yield f"def block{index}({arrays}):"
-        for line in self._block(loop):
+        for line in self._block(loop, kept, given):
             yield f"    {line}"
+        results += [f"{self._name(n)}_kept" for n in kept]
         columns = ", ".join(f'"{column_of(s, loop.atom)}"' for s in loop.states)
         target = ", ".join(results) + ("," if len(results) == 1 else "")
         rows = next(
             (f"{self._name(c)}.shape[0]" for c in loop.captured if c.axes and layout(c.axes)[0].base == "sample"), "1"
         )
-        assert captured or rows
-        yield f'{target} = rt.over_blocks(block{index}, state["{loop.atom.base}"], ({columns},), {rows})'
+        options = f", keep={len(kept)}" if kept else ""
+        if given:
+            options += f", kept=({''.join(self._name(n) + '_kept, ' for n in given).rstrip()})"
+        yield f'{target} = rt.over_blocks(block{index}, state["{loop.atom.base}"], ({columns},), {rows}{options})'
 
-    def _block(self, loop: Loop) -> Iterator[str]:
+    def _shared_products(self) -> dict[Tensor, Loop]:
+        """Products with stored latents that several loops need, by the loop that computes them first."""
+        first: dict[Tensor, Loop] = {}
+        shared: dict[Tensor, Loop] = {}
+        for loop in (s for s in self._function.steps if isinstance(s, Loop)):
+            for n in loop.body:
+                if isinstance(n, Contract) and n.over:
+                    if n in first:
+                        shared[n] = first[n]
+                    first.setdefault(n, loop)
+        return shared
+
+    def _block(self, loop: Loop, kept: Sequence[Tensor], given: Sequence[Tensor]) -> Iterator[str]:
         builder = Builder(self._temporary)
         lines: list[tuple[str, Operation | Contract | tensor.Rename | Tabulated, Value]] = []
         for n in loop.body:
@@ -258,8 +278,12 @@ class NumpyPrinter:
         for position, (kind, what, target) in enumerate(lines):
             if kind == "node":
                 assert isinstance(what, Contract | tensor.Rename | Tabulated)
-                yield from self._statement(what)
-                if not isinstance(what, tensor.Rename):
+                if what in given:
+                    yield f"if {target.name} is None:  # too large to keep"
+                    yield from (f"    {line}" for line in self._statement(what))
+                else:
+                    yield from self._statement(what)
+                if not isinstance(what, tensor.Rename) and what not in self._keepers:
                     owned.add(target.name)
                 continue
             assert isinstance(what, Operation)
@@ -272,6 +296,7 @@ class NumpyPrinter:
             out = f", out={reusable[0]}" if reusable else ""
             yield f"{target.name} = {_UFUNC[what.op]}({', '.join(texts)}{out})"
             owned.add(target.name)
+        returned += [self._name(n) for n in kept]
         yield f"return {', '.join(returned)}" + ("," if len(returned) == 1 else "")
 
     def _last_uses(
