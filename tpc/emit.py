@@ -10,7 +10,7 @@ import sympy as sp
 from tpc.errors import UsageError
 from tpc.gaussian.explain import equation
 from tpc.gaussian.kernel import kernel
-from tpc.limits.graph import Append, Kernel, LimitGraph
+from tpc.limits.graph import Accumulate, Append, Kernel, LimitGraph
 from tpc.limits.text import listing as limit_listing
 from tpc.limits.text import update_listing
 from tpc.program.functions import X
@@ -130,8 +130,8 @@ def _parameter(updates: tuple[object, ...]) -> str:
             )
             unit = ", unit rows" if s.degree is not None else ""
             shown.append(f"atoms {s.fn}: {columns}{unit}; every step appends the batch")
-        else:
-            state = getattr(u, "state")  # noqa: B009 - Accumulate is the only other kind
+        elif isinstance(u, Accumulate):
+            state = u.state
             shown.append(f"array {state.name}[{', '.join(map(str, state.axes))}]; every step adds to it")
     return "; ".join(shown)
 
