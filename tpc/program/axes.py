@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 
@@ -60,3 +60,16 @@ def fresh(axis: Axis, taken: Iterable[Axis]) -> Axis:
     while axis in used:
         axis = axis.primed()
     return axis
+
+
+def effective(pairs: Mapping[Axis, Axis], axes: Axes) -> dict[Axis, Axis]:
+    """The renamings that change something of `axes`."""
+    return {a: b for a, b in pairs.items() if a != b and a in axes}
+
+
+def after(first: Iterable[tuple[Axis, Axis]], second: Mapping[Axis, Axis]) -> dict[Axis, Axis]:
+    """One renaming that does `first` and then `second`."""
+    start = dict(first)
+    merged = {a: second.get(b, b) for a, b in start.items()}
+    merged.update({a: b for a, b in second.items() if a not in start.values()})
+    return merged

@@ -12,7 +12,7 @@ import sympy as sp
 from sympy import Expr
 
 from tpc.errors import InternalError
-from tpc.program.axes import Axes, Axis, Space, union, without
+from tpc.program.axes import Axes, Axis, Space, after, effective, union, without
 from tpc.program.functions import argument
 from tpc.program.node import Node, kept, node
 from tpc.program.tensor import ONE, Constant, Tensor, is_number
@@ -297,12 +297,9 @@ def matrix_sum(terms: Sequence[Matrix]) -> Matrix:
 
 def rename_vector(x: Vector, pairs: dict[Axis, Axis]) -> Vector:
     """Rename axes; renamings merge and vanish where they change nothing."""
-    pairs = {a: b for a, b in pairs.items() if a != b and a in x.axes}
+    pairs = effective(pairs, x.axes)
     if not pairs:
         return x
     if isinstance(x, RenameVector):
-        merged = {a: pairs.get(b, b) for a, b in x.pairs}
-        seen = {b for _, b in x.pairs}
-        merged.update({a: b for a, b in pairs.items() if a not in seen})
-        return rename_vector(x.arg, merged)
+        return rename_vector(x.arg, after(x.pairs, pairs))
     return RenameVector(x, tuple(sorted(pairs.items(), key=lambda p: p[0].name)))

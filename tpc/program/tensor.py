@@ -13,7 +13,7 @@ import sympy as sp
 from sympy import Expr
 
 from tpc.errors import InternalError
-from tpc.program.axes import Axes, Axis, union, without
+from tpc.program.axes import Axes, Axis, after, effective, union, without
 from tpc.program.functions import argument
 from tpc.program.node import Node, kept, node
 
@@ -224,14 +224,11 @@ def elementwise(fn: Expr, args: Sequence[Tensor]) -> Tensor:
 
 def rename(x: Tensor, pairs: dict[Axis, Axis]) -> Tensor:
     """Rename axes; renamings merge and vanish where they change nothing."""
-    pairs = {a: b for a, b in pairs.items() if a != b and a in x.axes}
+    pairs = effective(pairs, x.axes)
     if not pairs:
         return x
     if isinstance(x, Rename):
-        merged = {a: pairs.get(b, b) for a, b in x.pairs}
-        seen = {b for _, b in x.pairs}
-        merged.update({a: b for a, b in pairs.items() if a not in seen})
-        return rename(x.arg, merged)
+        return rename(x.arg, after(x.pairs, pairs))
     return Rename(x, tuple(sorted(pairs.items(), key=lambda p: p[0].name)))
 
 
