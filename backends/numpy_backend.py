@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from backends import numpy_runtime
+from backends.moments import Moments
 from backends.numpy_runtime import Array, Atoms
 from tpc.lower.lowered import Lowered
 from tpc.lower.numpy_module import numpy_module
 
 NAME = "numpy"
 DTYPES = ("float32", "float64")
+STORAGE = ("float32", "float64")  # the same as the dtype
 
 
 def compile_module(lowered: Lowered) -> ModuleType:
@@ -50,12 +52,50 @@ def to_numpy(x: Any) -> Array:
     return np.asarray(x)
 
 
-def new_atoms(widths: dict[str, tuple[int, ...]], dtype: str, momentum: bool) -> Atoms:
-    return Atoms(widths, dtype, momentum)
+def new_atoms(
+    widths: dict[str, tuple[int, ...]],
+    dtype: str,
+    momentum: bool,
+    storage: str | None = None,
+    rows: int | None = None,
+) -> Atoms:
+    """Empty atoms; `storage` must be the dtype, `rows` fixes the rows of a segment."""
+    return Atoms(widths, dtype, momentum, storage, rows)
 
 
-def restore_atoms(read: Callable[[str], Array | None], widths: dict[str, tuple[int, ...]], dtype: str) -> Atoms:
-    return Atoms.restore(read, widths, dtype)
+def restore_atoms(
+    read: Callable[[str], Array | None],
+    widths: dict[str, tuple[int, ...]],
+    dtype: str,
+    storage: str | None = None,
+    rows: int | None = None,
+) -> Atoms:
+    """Atoms from what `dump` gave, in whatever storage it was dumped."""
+    return Atoms.restore(read, widths, dtype, storage, rows)
 
 
-__all__ = ["DTYPES", "NAME", "array", "compile_module", "new_atoms", "numpy_runtime", "restore_atoms", "to_numpy"]
+def new_moments(outer: tuple[int, ...], rank: int, orders: tuple[int, ...], dtype: str, window: int, fitted: bool) -> Moments:
+    """Empty tensors for folded atoms."""
+    return Moments(outer, rank, orders, dtype, window, fitted)
+
+
+def restore_moments(
+    read: Callable[[str], Array], outer: tuple[int, ...], rank: int, orders: tuple[int, ...], dtype: str
+) -> Moments:
+    """Moments from what `dump` gave."""
+    return Moments.restore(read, outer, rank, orders, dtype)
+
+
+__all__ = [
+    "DTYPES",
+    "NAME",
+    "STORAGE",
+    "array",
+    "compile_module",
+    "new_atoms",
+    "new_moments",
+    "numpy_runtime",
+    "restore_atoms",
+    "restore_moments",
+    "to_numpy",
+]

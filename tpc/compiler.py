@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tpc.errors import UsageError
 from tpc.limits.existence import check_kernels, singular_kernels
+from tpc.limits.fold import fold
 from tpc.limits.graph import LimitGraph
 from tpc.limits.pi import pi_limit
 from tpc.limits.verify import verify_limit
@@ -47,13 +48,22 @@ class Limit:
     def _derived(self) -> dict[str, tuple[Program, LimitGraph]]:
         return {}
 
+    @cached_property
+    def _folded(self) -> dict[tuple[str, int], LimitGraph]:
+        return {}
+
     def trained(self, loss: str = "cross_entropy") -> Program:
         """The program with loss, projected gradients and their norms."""
         return self._stage(loss)[0]
 
-    def graph(self, loss: str = "cross_entropy") -> LimitGraph:
-        """The limit graph of the trained program."""
-        return self._stage(loss)[1]
+    def graph(self, loss: str = "cross_entropy", degree: int | None = None) -> LimitGraph:
+        """The limit graph of the trained program; with a degree, old atoms are folded to tensors up to it."""
+        if degree is None:
+            return self._stage(loss)[1]
+        key = (loss, degree)
+        if key not in self._folded:
+            self._folded[key] = verify_limit(fold(self._stage(loss)[1], degree), f"folding to degree {degree}")
+        return self._folded[key]
 
     def _stage(self, loss: str) -> tuple[Program, LimitGraph]:
         if loss not in self._derived:

@@ -5,15 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backends import atoms as stored
 from backends import numpy_runtime as rt
-from backends.numpy_runtime import Atoms
+from backends.atoms import Atoms
 
 WIDTHS = {"A": (2,), "B": (3,), "t0": ()}
 
 
 @pytest.fixture
 def short_segments(monkeypatch):
-    monkeypatch.setattr(rt, "SEGMENT_BYTES", 1)  # the least: 256 rows
+    monkeypatch.setattr(stored, "SEGMENT_BYTES", 1)  # the least: 256 rows
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_growth_copies_nothing(short_segments):
 
 def test_a_segment_has_the_agreed_size():
     wide = Atoms({"A": (1000,), "B": (1000,)}, "float32")
-    assert wide.rows * 2000 * 4 <= rt.SEGMENT_BYTES < (wide.rows + 1) * 2000 * 4
+    assert wide.rows * 2000 * 4 <= stored.SEGMENT_BYTES < (wide.rows + 1) * 2000 * 4
 
 
 def test_batches_with_several_axes_are_flattened():
@@ -119,11 +120,11 @@ def test_appending_leaves_the_gradient_alone():
 @settings(max_examples=60)
 @given(st.integers(1, 1200), st.integers(1, 700))
 def test_blocks_cover_every_row_once(count, size):
-    old, rt.SEGMENT_BYTES = rt.SEGMENT_BYTES, 1
+    old, stored.SEGMENT_BYTES = stored.SEGMENT_BYTES, 1
     try:
         atoms = Atoms({"A": (), "B": (1,)}, "float64")
     finally:
-        rt.SEGMENT_BYTES = old
+        stored.SEGMENT_BYTES = old
     atoms.extend({"A": np.arange(float(count)), "B": np.arange(float(count))[:, None]})
     blocks = atoms.blocks(("B", "A"), size)
     np.testing.assert_array_equal(np.concatenate([a for _, a in blocks]), np.arange(count))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import sympy as sp
 from sympy import Expr
@@ -20,6 +21,9 @@ from tpc.program.axes import Axes, Axis, union, without
 from tpc.program.functions import X, argument
 from tpc.program.node import Node, node, topological
 from tpc.program.tensor import ONE, ZERO, Tensor
+
+if TYPE_CHECKING:
+    from tpc.limits.fold import Fold
 
 
 @node
@@ -215,7 +219,7 @@ Update = Append | Accumulate
 class LimitGraph:
     """A derived limit: outputs, the update of every weight, squared gradient norms.
 
-    `sources` maps a node to the program node it is the limit of (side data, for reports and errors).
+    `folds` is empty while every atom is kept. `sources` maps a node to the program node it is the limit of (side data, for reports and errors).
     """
 
     name: str
@@ -224,6 +228,7 @@ class LimitGraph:
     updates: tuple[tuple[str, tuple[Update, ...]], ...]
     norms: tuple[tuple[str, Tensor], ...]
     sources: dict[Tensor, Node] = field(default_factory=dict, compare=False, repr=False)
+    folds: tuple[Fold, ...] = ()
 
     def __getitem__(self, output: str) -> Tensor:
         return dict(self.outputs)[output]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from tpc.limits.fold import Fold
 from tpc.limits.graph import Accumulate, Expectation, Gram, Kernel, LimitGraph, State, Update
+from tpc.limits.power import Power, Slope, order_of
 from tpc.program.node import Node, topological
 from tpc.program.tensor import Tensor
 from tpc.program.text import Names, operation
@@ -25,7 +27,19 @@ def listing(graph: LimitGraph) -> str:
     lines += [f"output {name} = {names[t]}" for name, t in graph.outputs]
     lines += [f"norm2 {name} = {names[t]}" for name, t in graph.norms]
     lines += [update_line(u, names) for _, updates in graph.updates for u in updates]
+    lines += [line for f in graph.folds for line in _folding(f)]
     return "\n".join(lines) + "\n"
+
+
+def _folding(f: Fold) -> list[str]:
+    """What becomes of a store's oldest atoms."""
+    a, b = f.store.coefficients.name, f.column.name
+    lines = []
+    for m in f.moments:
+        mean = f"E[{m.profile}](<{b}, {b}>)"
+        factors = f"{a}, {mean}" + (f", power[{m.order}]({b})" if m.order else "")
+        lines.append(f"fold {m.state.name} <- {m.state.name} + sum[{f.store.atom}]({factors})  for the oldest atoms")
+    return lines
 
 
 def update_line(u: Update, names: Names) -> str:
@@ -84,6 +98,10 @@ def equation(n: Tensor, names: Names) -> str:
             return f"V[{n.phi}, {n.psi}]({names[n.p]}, {names[n.q]}, {names[n.c]})"
         case Expectation():
             return f"E[{n.fn}]({', '.join(names[g] for g in n.grams)})"
+        case Power():
+            return f"power[{order_of(n.slot)}]({names[n.arg]})"
+        case Slope():
+            return f"slope[{order_of(n.slot)}]({names[n.dual]}, {names[n.arg]})"
     return operation(n, names)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from tpc.limits.graph import Accumulate, Append, LimitGraph, Update
+import sympy as sp
+
+from tpc.limits.fold import Fold
+from tpc.limits.graph import Accumulate, Append, LimitGraph, State, Update, gram, kernel
 from tpc.lower.concretise import Concretiser
 from tpc.lower.plan import Planner
 from tpc.lower.schedule import Function, Loop, schedule
-from tpc.program.axes import Axes, without
+from tpc.program.axes import Axes, Axis, without
 from tpc.program.node import topological
 from tpc.program.tensor import ZERO, Add, Contract, Input, Tensor, broadcast
 
@@ -28,6 +32,15 @@ class UpdatePlan:
 
 
 @dataclass(frozen=True)
+class FoldPlan:
+    """How a store folds: `profiles` maps rows of B to E profile of every degree, `exact` rows b, c to V[fn,fn](b, c)."""
+
+    fold: Fold
+    profiles: Function
+    exact: Function
+
+
+@dataclass(frozen=True)
 class Lowered:
     """A limit graph ready to print for one backend."""
 
@@ -36,6 +49,7 @@ class Lowered:
     gradients: Function
     norms: Function
     updates: tuple[UpdatePlan, ...]
+    folds: tuple[FoldPlan, ...]
     multipliers: bool
 
 
@@ -72,7 +86,20 @@ def lower(graph: LimitGraph, multipliers: bool = False) -> Lowered:
         gradients,
         schedule("norms", norms, saved),
         tuple(updates),
+        tuple(_fold_plan(f, final) for f in graph.folds),
         multipliers,
+    )
+
+
+def _fold_plan(f: Fold, final: Callable[[Tensor], Tensor]) -> FoldPlan:
+    unit, rank = f.column.unit, f.column.axes[-1]
+    b, c = (State(name, (Axis(axis), rank), unit) for name, axis in (("b", "first"), ("c", "second")))
+    fn, one = f.function, sp.Integer(1)
+    name = f.store.name.replace(".", "_")
+    profiles = {str(m.order): final(kernel(m.profile, one, gram(b, b), ZERO, ZERO)) for m in f.moments}
+    exact = final(kernel(fn, fn, gram(b, b), gram(c, c), gram(b, c)))
+    return FoldPlan(
+        f, schedule(f"profiles_{name}", profiles, [b]), schedule(f"exact_{name}", {"V": exact}, [b, c])
     )
 
 

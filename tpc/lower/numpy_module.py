@@ -30,7 +30,11 @@ def numpy_module(lowered: Lowered) -> str:
     functions = [NumpyPrinter(f, tables).text() for f in (lowered.predict, lowered.gradients, lowered.norms)]
     header = _HEADER.format(limit=graph.limit, name=graph.name, norm_arguments=repr(saved_keys(lowered)))
     header += "".join(f'{name} = rt.tabulated("{phi}", "{psi}")\n' for (phi, psi), name in tables.items())
+    for f in lowered.folds:
+        functions += [NumpyPrinter(f.profiles, tables).text(), NumpyPrinter(f.exact, tables).text()]
     parts = [header, *functions, _update(lowered)]
+    if lowered.folds:
+        parts.append(_fold(lowered))
     return "\n\n".join(part.rstrip() + "\n" for part in parts)
 
 
@@ -41,12 +45,22 @@ def _update(lowered: Lowered) -> str:
         '    """Change the state by one step. Per weight: rate = η·mult, clip = clipping factor, keep = 1 - ηλ."""',
     ]
     aged: set[str] = set()
+    folded = {f.store.name for f in lowered.graph.folds}
     for u in lowered.updates:
-        lines += [f"    {line}" for line in _change(u, aged)]
+        lines += [f"    {line}" for line in _change(u, aged, folded)]
     return "\n".join(lines)
 
 
-def _change(u: UpdatePlan, aged: set[str]) -> list[str]:
+def _fold(lowered: Lowered) -> str:
+    lines = ["def fold(state):", '    """Fold the oldest atoms of every store that has more than its window."""']
+    for plan in lowered.folds:
+        name = plan.fold.store.name
+        functions = f"{plan.profiles.name}, {plan.exact.name}"
+        lines.append(f'    state["{name}.folded"].absorb(state["{name}"], {functions})')
+    return "\n".join(lines)
+
+
+def _change(u: UpdatePlan, aged: set[str], folded: set[str]) -> list[str]:
     w = u.weight
     if isinstance(u.update, Accumulate):
         name = u.update.state.name
@@ -58,6 +72,8 @@ def _change(u: UpdatePlan, aged: set[str]) -> list[str]:
     if store.name not in aged:
         aged.add(store.name)
         lines.append(f'state["{store.name}"].age(rate["{w}"], keep["{w}"], momentum)')
+        if store.name in folded:
+            lines.append(f'state["{store.name}.folded"].age(keep["{w}"])')
     columns = ", ".join(f'{target}=gradients["{key}"]' for target, key in zip(u.targets, u.keys))
     lines.append(f'state["{store.name}"].append(rate["{w}"], clip["{w}"], {columns})')
     return lines

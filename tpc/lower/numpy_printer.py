@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from string import ascii_letters
 
 from tpc.errors import InternalError
 from tpc.limits.graph import State
+from tpc.limits.power import Power, Slope, order_of
 from tpc.lower.concretise import Tabulated
 from tpc.lower.elementwise import Builder, Operation, Value
 from tpc.lower.schedule import Function, Loop
 from tpc.program import tensor
-from tpc.program.axes import Axes, Axis, union
+from tpc.program.axes import Axes, Axis, union, without
 from tpc.program.functions import argument
 from tpc.program.node import Node, topological
 from tpc.program.tensor import Constant, Contract, Tensor
 
+_OF_FOLD = re.compile(r"[Mw]\d+$")
 _INFIX = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
 _UFUNC = {
     "add": "np.add", "subtract": "np.subtract", "multiply": "np.multiply", "divide": "np.divide", "power": "np.power",
@@ -30,7 +33,7 @@ _UFUNC = {
 
 
 def layout(axes: Axes) -> Axes:
-    """The order of an array's axes: atoms, samples, features, classes, rank.
+    """The order of an array's axes: atoms, samples, features, classes, rank, packed powers of rank.
 
     Atoms come first because BLAS computes B gᵀ up to twice as fast as g Bᵀ when the batch is small.
     """
@@ -38,6 +41,8 @@ def layout(axes: Axes) -> Axes:
     def place(axis: Axis) -> tuple[int, str]:
         if axis.role == "rank":
             return 4, axis.name
+        if axis.role == "power":
+            return 5, axis.name
         if axis.role == "atom":
             return -1, axis.name
         if axis.size is not None:
@@ -137,8 +142,24 @@ class NumpyPrinter:
             case Tabulated():
                 arrays = ", ".join(self._aligned(self._value(t), x.axes, True) for t in (x.p, x.q, x.c))
                 yield f"{name} = {self.table(x)}({arrays})"
+            case Power():
+                yield f"{name} = rt.power({self._last(x.arg, x.rank)}, {order_of(x.slot)})"
+            case Slope():
+                shared = union(without(x.dual.axes, (x.slot,)), without(x.arg.axes, (x.rank,)))
+                dual = self._aligned(self._value(x.dual), (*shared, x.slot))
+                arg = self._last(x.arg, x.rank)
+                missing = [a in x.arg.axes for a in layout(shared)]
+                if not all(missing):
+                    arg = f"{arg}[{', '.join(':' if have else 'None' for have in missing)}]"
+                made = f"rt.slope({dual}, {arg}, {order_of(x.slot)})"
+                yield f"{name} = {self._permuted(made, (*layout(shared), x.rank), layout(x.axes))}"
             case _:
                 raise InternalError(f"the NumPy printer has no rule for {type(x).__name__}")
+
+    def _last(self, x: Tensor, axis: Axis) -> str:
+        """The array of a tensor with `axis` as its last one."""
+        have = layout(x.axes)
+        return self._permuted(self._name(x), have, (*without(have, (axis,)), axis))
 
     @staticmethod
     def _renamed(x: tensor.Rename) -> Axes:
@@ -211,6 +232,8 @@ class NumpyPrinter:
             if want and (want[0] in right or (not left and right)):
                 a, b, left, right = b, a, right, left
             if len(shared) == 1 and len(left) <= 1 and len(right) <= 1:
+                if shared[0].role == "power" and len(left) == len(right) == 1:  # many times faster this way round
+                    return f"({self._name(b)} @ {self._name(a)}.T).T"
                 first = self._permuted(self._name(a), layout(a.axes), (*left, *shared))
                 second = self._permuted(self._name(b), layout(b.axes), (*shared, *right))
                 return f"{first} @ {second}"
@@ -327,9 +350,7 @@ class NumpyPrinter:
         arguments = ", ".join(["state", *(self._name(i) for i in self._function.inputs)])
         lines = []
         for state in self._states():
-            store = state.name.removesuffix(".scale")
-            attribute = f'state["{store}"]' + ("" if store == state.name else ".scale")
-            lines.append(f"{self._name(state)} = {attribute}")
+            lines.append(f"{self._name(state)} = {_found(state)}")
         loops = 0
         for s in self._function.steps:
             if isinstance(s, Loop):
@@ -349,6 +370,16 @@ class NumpyPrinter:
 def _is_used(line: str, text: str) -> bool:
     name = line.split(" = ", 1)[0]
     return not line.startswith(name + ' = state["') or text.count(name) > 1
+
+
+def _found(state: State) -> str:
+    """Where the argument `state` of a function holds an array or a number of a store."""
+    store, _, part = state.name.rpartition(".")
+    if part == "scale":
+        return f'state["{store}"].scale'
+    if any(a.role == "power" for a in state.axes) or _OF_FOLD.match(part):
+        return f'state["{store}.folded"].{"moment" if part[0] == "M" else "weight"}({part[1:]})'
+    return f'state["{state.name}"]'
 
 
 def _in_store(s: State) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 from tpc.errors import UsageError
 from tpc.lower.lowered import Lowered
 
-BACKENDS = ("numpy",)
+BACKENDS = ("numpy", "native")
 
 
 class Backend(Protocol):
@@ -18,6 +18,7 @@ class Backend(Protocol):
 
     NAME: str
     DTYPES: tuple[str, ...]
+    STORAGE: tuple[str, ...]
 
     def compile_module(self, lowered: Lowered) -> ModuleType:
         """A module with predict, gradients, norms and update."""
@@ -28,11 +29,35 @@ class Backend(Protocol):
     def to_numpy(self, x: Any) -> Any:
         """x as a NumPy array."""
 
-    def new_atoms(self, widths: dict[str, tuple[int, ...]], dtype: str, momentum: bool) -> Any:
-        """Empty stored atoms with these columns."""
+    def new_atoms(
+        self,
+        widths: dict[str, tuple[int, ...]],
+        dtype: str,
+        momentum: bool,
+        storage: str | None = None,
+        rows: int | None = None,
+    ) -> Any:
+        """Empty stored atoms with these columns, their rows stored as `storage`, `rows` of them to a segment."""
 
-    def restore_atoms(self, read: Callable[[str], Any], widths: dict[str, tuple[int, ...]], dtype: str) -> Any:
+    def restore_atoms(
+        self,
+        read: Callable[[str], Any],
+        widths: dict[str, tuple[int, ...]],
+        dtype: str,
+        storage: str | None = None,
+        rows: int | None = None,
+    ) -> Any:
         """Atoms from what their `dump` gave, read one column at a time."""
+
+    def new_moments(
+        self, outer: tuple[int, ...], rank: int, orders: tuple[int, ...], dtype: str, window: int, fitted: bool
+    ) -> Any:
+        """Empty tensors, outer axes × packed powers of each degree, for atoms folded beyond a window."""
+
+    def restore_moments(
+        self, read: Callable[[str], Any], outer: tuple[int, ...], rank: int, orders: tuple[int, ...], dtype: str
+    ) -> Any:
+        """Moments from what their `dump` gave."""
 
 
 def load_backend(name: str) -> Backend:

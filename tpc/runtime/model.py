@@ -7,6 +7,7 @@ import math
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tpc.errors import DataError, ProgramError, UsageError
+from tpc.limits.fold import Fold
 from tpc.limits.graph import LimitGraph, Store
+from tpc.limits.power import packed_size
 from tpc.lower.lowered import lower
+from tpc.lower.numpy_printer import layout
 from tpc.passes.loss import LOSSES
 from tpc.program.axes import without
 from tpc.program.nn import FEATURE, SAMPLE
@@ -24,20 +28,24 @@ from tpc.program.text import listing, parse
 from tpc.runtime.archive import write_npz
 from tpc.runtime.arguments import check_clip, check_not_negative, check_shape, clip_factors, real_array, unknown_name
 from tpc.runtime.backend import load_backend
+from tpc.runtime.folding import FoldOptions
 from tpc.runtime.initial import initial_state, shape_of
 
 if TYPE_CHECKING:
     from tpc.compiler import Limit
 
 Array = NDArray[Any]
-FORMAT = 1
+FORMAT = 2
 DAMAGED = (  # what reading a file that `save` did not write, or not to its end, may raise
     *(ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error, UsageError, ProgramError),
 )
 PREDICT_ROWS = 1024
+PREDICT_NUMBERS = 1 << 23
 LOAD_ROWS = 8192
-MODES = ("exact",)
+FOLD_ROWS = 512
+DTYPES = ("float32", "float64")
+MODES = ("exact", "folded")
 
 
 def build(
@@ -51,12 +59,14 @@ def build(
     mode: str = "exact",
     storage: str | None = None,
     init: str = "zero_readout",
+    fold: FoldOptions | None = None,
 ) -> Model:
     """An initialized model of a π-limit with `rank` latent dimensions per space.
 
-    `init` is "zero_readout" or "paper" (readout coefficients N(0,1)/M). Raises UsageError for values out of range.
+    `init` is "zero_readout" or "paper" (readout coefficients N(0,1)/M); `storage` is the number type of stored atoms
+    (by default `dtype`); `fold` says how mode "folded" folds. Raises UsageError for values out of range.
     """
-    model = Model(limit, input_dim, rank, backend=backend, dtype=dtype, mode=mode, storage=storage)
+    model = Model(limit, input_dim, rank, backend=backend, dtype=dtype, mode=mode, storage=storage, fold=fold)
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise UsageError(f"expected a seed ≥ 0, got {seed!r}")
     model.load_state(initial_state(limit.graph(), model.sizes, rank, int(seed), init))
@@ -76,6 +86,7 @@ class Model:
         dtype: str = "float32",
         mode: str = "exact",
         storage: str | None = None,
+        fold: FoldOptions | None = None,
     ) -> None:
         for name, size in (("input_dim", input_dim), ("rank", rank)):
             if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
@@ -84,7 +95,7 @@ class Model:
         for name, value, allowed in (
             ("dtype", dtype, self.backend.DTYPES),
             ("mode", mode, MODES),
-            ("storage", storage or dtype, (dtype,)),
+            ("storage", storage or dtype, tuple(t for t in self.backend.STORAGE if t == dtype or t not in DTYPES)),
         ):
             if value not in allowed:
                 raise UsageError(f"expected {name} among {', '.join(allowed)} on the {backend} backend, got {value!r}")
@@ -92,9 +103,15 @@ class Model:
         self.input_dim = int(input_dim)
         self.rank = int(rank)
         self.dtype = dtype
+        self.storage = storage or dtype
         self.mode = mode
+        if fold is not None and mode != "folded":
+            raise UsageError(f"fold options need mode 'folded', got mode {mode!r}")
+        self.fold = fold or FoldOptions()
+        self._degree = self.fold.degree_for(limit.graph()) if mode == "folded" else None
         self.sizes = {FEATURE.name: self.input_dim}
-        self._graph: LimitGraph = limit.graph()
+        self._graph: LimitGraph = limit.graph(degree=self._degree)
+        self._folds = {f.store.name: f for f in self._graph.folds}
         (classes,) = without(self._graph["logits"].axes, (SAMPLE,))
         self.classes = int(classes.size or 0)
         self._stores = {s.name: s for s in self._graph.stores}
@@ -111,8 +128,15 @@ class Model:
 
     @property
     def atoms(self) -> dict[str, int]:
-        """Stored atoms of every kernel matrix."""
-        return {name: len(self._state[name]) for name in self._stores}
+        """The atoms of every kernel matrix, folded ones included."""
+        folded = {name: self._state[f"{name}.folded"].count for name in self._folds}
+        return {name: len(self._state[name]) + folded.get(name, 0) for name in self._stores}
+
+    @property
+    def remainders(self) -> dict[str, float]:
+        """Relative root-mean-square error of the folded kernels over the atoms folded lately."""
+        found = {name: self._state[f"{name}.folded"].remainder for name in self._folds}
+        return {name: value for name, value in found.items() if value is not None}
 
     @property
     def nbytes(self) -> int:
@@ -123,7 +147,7 @@ class Model:
         _check_loss(loss)
         key = (loss, self._momentum)
         if key not in self._modules:
-            self._modules[key] = self.backend.compile_module(lower(self.limit.graph(loss), self._momentum))
+            self._modules[key] = self.backend.compile_module(lower(self.limit.graph(loss, self._degree), self._momentum))
         return self._modules[key]
 
     # --- running -----------------------------------------------------------------------------------------------
@@ -133,12 +157,18 @@ class Model:
         rows = self._inputs(x)
         run = self._module("cross_entropy").predict
         with np.errstate(all="ignore"):  # a diverged model has no finite logits
-            parts = [run(self._state, rows[i : i + PREDICT_ROWS])["logits"] for i in range(0, len(rows), PREDICT_ROWS)]
+            size = self._predict_rows()
+            parts = [run(self._state, rows[i : i + size])["logits"] for i in range(0, len(rows), size)]
         return (
             np.concatenate([self.backend.to_numpy(p) for p in parts])
             if parts
             else np.empty((0, self.classes), self.dtype)
         )
+
+    def _predict_rows(self) -> int:
+        """Rows at a time: their packed powers must not take more memory than what they are multiplied with."""
+        widest = max((packed_size(self.rank, m.order) for f in self._folds.values() for m in f.moments), default=1)
+        return max(16, min(PREDICT_ROWS, PREDICT_NUMBERS // widest))
 
     def step(
         self,
@@ -186,6 +216,8 @@ class Model:
             keep = {w: 1 - lr * weight_decay * (mult[w] if decay_follows_lr_mult else 1) for w in self.weights}
             if math.isfinite(metrics["loss"]) and _atoms_are_finite(out):  # a diverged step leaves the state as it was
                 module.update(self._state, out, rate, scales, keep, momentum)
+                if self._folds:
+                    module.fold(self._state)
         return metrics
 
     def _norms(self, module: ModuleType, out: Mapping[str, Any], x: Any, y: Any) -> dict[str, float]:
@@ -236,13 +268,22 @@ class Model:
     # --- state -------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Array]:
-        """Arrays by name; `<layer>.A` has every multiplier applied."""
+        """Arrays by name; `<layer>.A` has every multiplier applied.
+
+        A folded model has the newest atoms in `<layer>.A` and `<layer>.B`, the others in `<layer>.M0`, `<layer>.M1`, …
+        (packed, backends/powers.py), which are read with the weights `<layer>.w`.
+        """
         found: dict[str, Array] = {}
         for u in self._graph.accumulated:
             found[u.state.name] = self.backend.to_numpy(self._state[u.state.name]).copy()
         for s in self._stores.values():
             for column in (s.coefficients, *s.columns, *s.thetas):
                 found[column.name] = self._state[s.name].column(_short(s, column.name))
+        for name, f in self._folds.items():
+            moments = self._state[f"{name}.folded"]
+            found[f"{name}.w"] = moments.weights.copy()
+            for m in f.moments:
+                found[m.state.name] = self.backend.to_numpy(moments.moment(m.order)) * moments.scale
         return found
 
     def load_state(self, arrays: Mapping[str, ArrayLike]) -> None:
@@ -266,15 +307,37 @@ class Model:
             new[u.state.name] = self.backend.array(given[u.state.name].copy(), self.dtype)
         for s in self._stores.values():
             new[s.name] = self._loaded_store(s, given)
+        for f in self._folds.values():
+            new[f"{f.store.name}.folded"] = self._loaded_moments(f, given)
         self._state = new
         self._momentum = False
+        if self._folds:
+            self._module("cross_entropy").fold(new)
+
+    def _loaded_moments(self, f: Fold, given: Mapping[str, Array]) -> Any:
+        moments = self.backend.new_moments(*self._moment_shapes(f), self.dtype, self.fold.window, self.fold.fitted)
+        for m in f.moments:
+            if m.state.name in given:
+                target = moments.moment(m.order)
+                check_shape(m.state.name, given[m.state.name], target.shape)
+                target[...] = self.backend.array(given[m.state.name], self.dtype)
+        weights = f"{f.store.name}.w"
+        if weights in given:
+            check_shape(weights, given[weights], (len(f.moments),))
+            moments.weights = given[weights].astype(np.float64)
+        return moments
+
+    def _moment_shapes(self, f: Fold) -> tuple[tuple[int, ...], int, tuple[int, ...]]:
+        """Lengths of the outer axes, rank, degrees."""
+        outer = shape_of(layout(f.store.coefficients.axes[1:]), self.sizes, self.rank)
+        return outer, self.rank, tuple(m.order for m in f.moments)
 
     def _loaded_store(self, s: Store, given: Mapping[str, Array]) -> Any:
         columns = (s.coefficients, *s.columns, *s.thetas)
         count = next(iter(given[s.coefficients.name].shape), 0)
         for c in columns:
             check_shape(c.name, given[c.name], (count, *shape_of(c.axes[1:], self.sizes, self.rank)))
-        atoms = self.backend.new_atoms(self._widths(s), self.dtype, False)
+        atoms = self.backend.new_atoms(self._widths(s), self.dtype, False, self.storage, self._segment_rows)
         for start in range(0, count, LOAD_ROWS):
             values = {_short(s, c.name): given[c.name][start : start + LOAD_ROWS].astype(np.float64) for c in columns}
             if s.degree is not None:
@@ -289,6 +352,11 @@ class Model:
         factor = np.where(off, norm, 1.0)
         values["B"] = np.divide(values["B"], factor, out=values["B"], where=factor > 0)
         values["A"] = values["A"] * (factor**degree).reshape(-1, *[1] * (values["A"].ndim - 1))
+
+    @property
+    def _segment_rows(self) -> int | None:
+        """A folded store is cut into the segments it is folded by."""
+        return FOLD_ROWS if self._folds else None
 
     def _widths(self, s: Store) -> dict[str, tuple[int, ...]]:
         columns = (s.coefficients, *s.columns, *s.thetas)
@@ -306,10 +374,12 @@ class Model:
             "mode": self.mode,
             "backend": self.backend.NAME,
             "momentum": self._momentum,
+            "storage": self.storage,
+            "fold": {**asdict(self.fold), "degree": self._degree} if self._folds else None,
         }
         columns: dict[str, list[Array]] = {"meta": [np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)]}
         for name, value in self._state.items():
-            if name in self._stores:
+            if name in self._stores or name.removesuffix(".folded") in self._folds:
                 columns.update({f"{name}/{column}": pieces for column, pieces in value.dump().items()})
             else:
                 columns[f"array/{name}"] = [self.backend.to_numpy(value)]
@@ -334,6 +404,8 @@ class Model:
                     backend=backend or meta["backend"],
                     dtype=meta["dtype"],
                     mode=meta["mode"],
+                    storage=meta["storage"],
+                    fold=FoldOptions(**meta["fold"]) if meta["fold"] else None,
                 )
                 model._restore(file, bool(meta["momentum"]))
         except FileNotFoundError:
@@ -352,7 +424,13 @@ class Model:
                     check_shape(key, value, shape_of(u.state.axes, self.sizes, self.rank))
                     state[key] = self.backend.array(value, self.dtype)
         for s in self._stores.values():
-            state[s.name] = self.backend.restore_atoms(self._reader(s, arrays), self._widths(s), self.dtype)
+            state[s.name] = self.backend.restore_atoms(
+                self._reader(s, arrays), self._widths(s), self.dtype, self.storage, self._segment_rows
+            )
+        for name, f in self._folds.items():
+            state[f"{name}.folded"] = self.backend.restore_moments(
+                _checked(arrays, f"{name}.folded"), *self._moment_shapes(f), self.dtype
+            )
         self._state = state
         self._momentum = momentum
 
@@ -371,6 +449,10 @@ class Model:
             return value
 
         return read
+
+
+def _checked(arrays: Mapping[str, Array], name: str) -> Callable[[str], Array]:
+    return lambda column: arrays[f"{name}/{column}"]
 
 
 def _check_loss(loss: str) -> None:

@@ -1,0 +1,140 @@
+"""Loops over blocks of stored atoms, shared between threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.atoms import Atoms
+
+Array = NDArray[Any]
+
+BLOCK_ELEMENTS = 1 << 16  # batch × atoms of one block: elementwise work stays in the cache
+KEEP_SHARE = 0.16  # of the atoms' memory: what a loop may keep for a later one
+BLOCK_ROWS = 1024  # so do the rows between two products with them
+
+
+class _Threads:
+    """Worker threads, each with one BLAS thread: those of BLAS would wait for each other at every product."""
+
+    def __init__(self) -> None:
+        self.count = 1
+        self._controller: Any = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._depth = 0
+        try:
+            from threadpoolctl import ThreadpoolController
+        except ImportError:
+            return
+        self._controller = ThreadpoolController()
+        self.set(int(os.environ.get("TPC_THREADS", "0")) or _cores())
+
+    def set(self, count: int) -> None:
+        """Use `count` workers from now on."""
+        self.count = max(1, count)
+        self._pool = ThreadPoolExecutor(self.count) if self.count > 1 else None
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """BLAS on one thread; may be nested."""
+        if self._controller is None or self._depth:
+            yield
+            return
+        self._depth += 1
+        try:
+            with self._controller.limit(limits=1, user_api="blas"):
+                yield
+        finally:
+            self._depth -= 1
+
+    def run(self, jobs: list[Callable[[], Any]]) -> list[Any]:
+        """The results of the jobs, in order."""
+        with self.alone():
+            if self._pool is None or len(jobs) == 1:
+                return [job() for job in jobs]
+            futures = [self._pool.submit(job) for job in jobs[1:]]
+            return [jobs[0](), *(f.result() for f in futures)]
+
+
+def _cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@lru_cache(maxsize=1)
+def threads() -> _Threads:
+    """The process's worker threads (TPC_THREADS sets their number)."""
+    return _Threads()
+
+
+def over_blocks(
+    block: Callable[..., tuple[Array, ...]],
+    atoms: Atoms,
+    columns: tuple[str, ...],
+    batch: int,
+    keep: int = 0,
+    kept: tuple[list[Array] | None, ...] = (),
+) -> tuple[Any, ...]:
+    """Σ over blocks of block(*columns of the block).
+
+    The last `keep` results of a block are not summed but kept for a later loop over the same atoms, as a list by block,
+    or None where they would take more than KEEP_SHARE of the atoms' memory; `kept` hands such lists to that loop.
+    Threads take contiguous runs of blocks and the shares are added in a fixed order, so a result depends on the
+    number of threads but never on timing.
+    """
+    size = min(BLOCK_ROWS, max(256, BLOCK_ELEMENTS // max(1, batch)))
+    parts: list[tuple[Any, ...]] = list(atoms.stored_blocks(columns, size))
+    if not parts:
+        empty = tuple(np.empty((0, *atoms.widths[c]) if c != "scale" else 0, atoms.dtype) for c in columns)
+        return (*block(*empty, *(None for _ in kept))[: -keep or None], *(None for _ in range(keep)))
+    given = [[None] * len(parts) if k is None else k for k in kept]
+    parts = [(*part, *(k[i] for k in given)) for i, part in enumerate(parts)]
+    hold = keep and keep * batch * len(atoms) * atoms.dtype.itemsize <= KEEP_SHARE * atoms.nbytes
+    workers = threads()
+    count = min(workers.count, len(parts))
+    bounds = [len(parts) * i // count for i in range(count + 1)]
+
+    def typed(*part: Any) -> tuple[Array, ...]:
+        return block(*atoms.typed(part[: len(columns)]), *part[len(columns) :])
+
+    shares = workers.run([_job(typed, parts[a:b], keep, bool(hold)) for a, b in pairwise(bounds)])
+    total, lists = shares[0]
+    for share, more in shares[1:]:
+        for t, s in zip(total, share):
+            t += s
+        for collected, extra in zip(lists, more):
+            collected += extra
+    return (*total, *(lists if hold else [None] * keep))
+
+
+def _job(
+    block: Callable[..., tuple[Array, ...]], parts: list[tuple[Any, ...]], keep: int, hold: bool
+) -> Callable[[], tuple[list[Array], list[list[Array]]]]:
+    errors = np.geterr()  # which a worker thread would not inherit
+
+    def run() -> tuple[list[Array], list[list[Array]]]:
+        total: list[Array] = []
+        lists: list[list[Array]] = [[] for _ in range(keep)]
+        with np.errstate(**errors):
+            for part in parts:
+                results = block(*part)
+                sums = results[: len(results) - keep]
+                if not total:
+                    total = [np.array(t) for t in sums]
+                else:
+                    for t, share in zip(total, sums):
+                        t += share
+                if hold:
+                    for collected, value in zip(lists, results[len(sums) :]):
+                        collected.append(value)
+        return total, lists
+
+    return run

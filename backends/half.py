@@ -1,0 +1,38 @@
+"""Numbers of 16 bits for storage: bfloat16 (as uint16, which NumPy has no type for) and float16."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+STORED = {"bfloat16": np.dtype(np.uint16), "float16": np.dtype(np.float16)}
+
+
+def stored_dtype(storage: str) -> np.dtype[Any]:
+    """The NumPy dtype of stored columns."""
+    return STORED.get(storage) or np.dtype(storage)
+
+
+def to_stored(x: Array, dtype: np.dtype[Any]) -> Array:
+    """x, rounded to the nearest number (ties to even) that a stored column of `dtype` can hold."""
+    return _to_bfloat16(x) if dtype == np.uint16 else x.astype(dtype, copy=False)
+
+
+def from_stored(x: Array, dtype: np.dtype[Any]) -> Array:
+    """A stored column as numbers of `dtype`; the column itself where nothing needs converting."""
+    return _from_bfloat16(x).astype(dtype, copy=False) if x.dtype == np.uint16 else x.astype(dtype, copy=False)
+
+
+def _to_bfloat16(x: Array) -> Array:
+    bits = np.ascontiguousarray(x, dtype=np.float32).view(np.uint32).reshape(x.shape)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    quiet = (bits >> np.uint32(16)) | np.uint32(0x40)  # rounding could carry a NaN into infinity
+    return np.where(np.isnan(x), quiet, rounded).astype(np.uint16)
+
+
+def _from_bfloat16(x: Array) -> Array:
+    return (x.astype(np.uint32) << np.uint32(16)).view(np.float32)

@@ -1,0 +1,159 @@
+"""What a store's old atoms are folded into: M_n = Σ_m A_m f_n(|B_m|²) Φ_n(B_m) for every degree n, packed.
+
+Decay multiplies one number for all of them. Each degree is read with a weight: 1 is the Mehler series; fitted weights
+w ≥ 0 minimise the squared error of Σ_n w_n s_n, s_n the series' terms, against V over pairs of atoms that were folded
+and atoms newer than they. They are read off running sums, so they can follow the distribution of the pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from math import factorial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends import powers
+from backends.atoms import Atoms
+
+Array = NDArray[Any]
+ROWS = 512  # atoms folded at a time
+PROBES = 64  # the newest atoms that stand for what reads the folded ones
+MEMORY = 0.98  # of the running sums, per fold
+SETTLED = 64.0  # atoms whose velocity is below 1/SETTLED of rounding have their final coefficient
+
+
+class Moments:
+    """The folded atoms of one store. `shapes` gives the outer axes of every degree's tensor."""
+
+    def __init__(
+        self, outer: tuple[int, ...], rank: int, orders: Iterable[int], dtype: Any, window: int, fitted: bool
+    ) -> None:
+        self.orders = tuple(orders)
+        self.dtype = np.dtype(dtype)
+        self.window = window
+        self.fitted = fitted
+        self.rank = rank
+        self.scale = 1.0
+        self.count = 0
+        self._outer = outer
+        self._tensors = {n: np.zeros((*outer, *self._packed(n)), self.dtype) for n in self.orders}
+        terms = len(self.orders)
+        self.weights = np.ones(terms)
+        self._sums = np.zeros((terms + 1, terms + 1))  # of products of the terms, and of V in the last place
+
+    def _packed(self, order: int) -> tuple[int, ...]:
+        return (powers.count(self.rank, order),) if order else ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors."""
+        return sum(int(t.nbytes) for t in self._tensors.values())
+
+    # --- reading -----------------------------------------------------------------------------------------------
+
+    def moment(self, order: int) -> Array:
+        """M_order without its multiplier, outer axes first."""
+        return self._tensors[order]
+
+    def weight(self, order: int) -> Any:
+        """What M_order is multiplied by."""
+        return self.dtype.type(self.scale * self.weights[self.orders.index(order)])
+
+    @property
+    def remainder(self) -> float | None:
+        """√(Σ (V − Σ_n w_n s_n)² / Σ V²) over the pairs seen lately; None before the first fold."""
+        total = self._sums[-1, -1]
+        if total <= 0:
+            return None
+        w = np.append(-self.weights, 1.0)
+        return float(np.sqrt(max(0.0, w @ self._sums @ w) / total))
+
+    # --- changing ----------------------------------------------------------------------------------------------
+
+    def age(self, keep: float) -> None:
+        """Weight decay: M ← keep·M."""
+        self.scale *= keep
+        if not 1e-3 < abs(self.scale) < 1e3:
+            for t in self._tensors.values():
+                t *= self.dtype.type(self.scale)
+            self.scale = 1.0
+
+    def absorb(self, atoms: Atoms, profiles: Callable[..., Any], exact: Callable[..., Any]) -> None:
+        """Fold the oldest atoms while more than `window` newer ones stay."""
+        while self._due(atoms):
+            columns = atoms.pop_segment()
+            a, b = columns["A"], columns["B"]
+            found = {int(n): np.asarray(f, self.dtype) for n, f in profiles(None, b).items()}
+            self._compare(a, b, found, atoms.newest("B", PROBES), profiles, exact)
+            a = a.reshape(len(a), -1) / self.dtype.type(self.scale)
+            for n, tensor in self._tensors.items():
+                factor = found[n] if found[n].ndim == 0 else found[n][:, None]
+                flat = tensor.reshape(a.shape[1], -1) if n else tensor.reshape(-1)
+                powers.add_powers(flat, a * factor, b, n)
+            self.count += len(b)
+
+    def _due(self, atoms: Atoms) -> bool:
+        if len(atoms) - atoms.rows < self.window:
+            return False
+        return atoms.oldest_velocity() <= np.finfo(self.dtype).eps / SETTLED
+
+    def _compare(
+        self, a: Array, b: Array, found: Mapping[int, Array], c: Array, profiles: Callable[..., Any], exact: Any
+    ) -> None:
+        """Add the pairs of folded atoms b and newer ones c to the running sums; refit the weights."""
+        if not len(c):
+            return
+        read = {int(n): np.asarray(f, np.float64) for n, f in profiles(None, c).items()}
+        dot = (b @ c.T).astype(np.float64)
+        size = np.abs(a.reshape(len(a), -1)).sum(axis=1).astype(np.float64)
+        values = [
+            dot**n * _rows(found[n]) * read[n].reshape(1, -1) / factorial(n) for n in self.orders
+        ]
+        values.append(np.asarray(exact(None, b, c)["V"], np.float64))
+        stacked = np.stack([v * np.sqrt(size)[:, None] for v in values]).reshape(len(values), -1)
+        self._sums *= MEMORY
+        self._sums += stacked @ stacked.T
+        if self.fitted:
+            self.weights = fit(self._sums)
+
+    # --- saving ------------------------------------------------------------------------------------------------
+
+    def dump(self) -> dict[str, list[Array]]:
+        """Everything, by name."""
+        stored: dict[str, list[Array]] = {f"M{n}": [t] for n, t in self._tensors.items()}
+        numbers = np.array([self.scale, self.count, self.window, float(self.fitted)])
+        return stored | {"numbers": [numbers], "weights": [self.weights], "sums": [self._sums]}
+
+    @classmethod
+    def restore(
+        cls, read: Callable[[str], Array], outer: tuple[int, ...], rank: int, orders: Iterable[int], dtype: Any
+    ) -> Moments:
+        """The inverse of `dump`."""
+        scale, count, window, fitted = (float(x) for x in read("numbers"))
+        made = cls(outer, rank, orders, dtype, int(window), bool(fitted))
+        made.scale, made.count = scale, int(count)
+        for n, t in made._tensors.items():
+            t[...] = read(f"M{n}")
+        made.weights, made._sums = np.array(read("weights")), np.array(read("sums"))
+        return made
+
+
+def _rows(x: Array) -> Array:
+    return x.astype(np.float64).reshape(-1, 1)
+
+
+def fit(sums: Array) -> Array:
+    """The w ≥ 0 that minimise wᵀ S w − 2 wᵀ t for sums = [[S, t], [tᵀ, ·]]."""
+    from scipy.optimize import nnls
+
+    s, t = sums[:-1, :-1], sums[:-1, -1]
+    size = np.sqrt(np.diag(s))
+    if not (size > 0).all():
+        return np.ones(len(t))
+    values, vectors = np.linalg.eigh(s / np.outer(size, size))
+    root = np.sqrt(np.maximum(values, values[-1] * 1e-14))
+    solution, _ = nnls(root[:, None] * vectors.T, (vectors.T @ (t / size)) / root)
+    made: Array = solution / size
+    return made

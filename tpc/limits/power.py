@@ -1,0 +1,63 @@
+"""Symmetric powers of latents, packed: Φ_n(g) holds every monomial of degree n in g once, scaled so that
+⟨Φ_n(g), Φ_n(h)⟩ = ⟨g, h⟩ⁿ. Folded atoms live in this space.
+"""
+
+from __future__ import annotations
+
+from math import comb
+
+from tpc.program.axes import Axes, Axis, union, without
+from tpc.program.node import node
+from tpc.program.tensor import Tensor, rename
+
+ROLE = "power"
+
+
+@node
+class Power(Tensor):
+    """Φ_order(arg) over a latent's rank axis; `slot` is the packed axis."""
+
+    arg: Tensor
+    rank: Axis
+    slot: Axis
+
+    def _find_axes(self) -> Axes:
+        return (*without(self.arg.axes, (self.rank,)), self.slot)
+
+
+@node
+class Slope(Tensor):
+    """∂⟨dual, Φ_order(arg)⟩/∂arg: the packed axis of `dual` is exchanged for the rank axis of `arg`."""
+
+    dual: Tensor
+    arg: Tensor
+    rank: Axis
+    slot: Axis
+
+    def _find_axes(self) -> Axes:
+        return (*union(without(self.dual.axes, (self.slot,)), without(self.arg.axes, (self.rank,))), self.rank)
+
+
+def slot_axis(store: str, order: int) -> Axis:
+    """The packed axis of the tensors of one degree that a store is folded to."""
+    return Axis(f"{store}^{order}", role=ROLE)
+
+
+def order_of(slot: Axis) -> int:
+    """The degree of a packed axis."""
+    return int(slot.base.rpartition("^")[2])
+
+
+def packed_size(rank: int, order: int) -> int:
+    """How many monomials of a degree there are in `rank` variables."""
+    return comb(rank + order - 1, order)
+
+
+def power(arg: Tensor, rank: Axis, slot: Axis) -> Tensor:
+    """Φ(arg); Φ_1 is the latent itself."""
+    return rename(arg, {rank: slot}) if order_of(slot) == 1 else Power(arg, rank, slot)
+
+
+def slope(dual: Tensor, arg: Tensor, rank: Axis, slot: Axis) -> Tensor:
+    """∂⟨dual, Φ(arg)⟩/∂arg, which for degree 1 is the dual itself."""
+    return rename(dual, {slot: rank}) if order_of(slot) == 1 else Slope(dual, arg, rank, slot)
