@@ -18,6 +18,7 @@ from tpc.lower.numpy_module import numpy_module
 
 NAME = "numpy"
 DTYPES = ("float32", "float64")
+HALVES = False  # BLAS is faster on packed powers
 STORAGE = ("float32", "float64")  # the same as the dtype
 
 
@@ -88,6 +89,7 @@ def restore_moments(
 
 __all__ = [
     "DTYPES",
+    "HALVES",
     "NAME",
     "STORAGE",
     "array",

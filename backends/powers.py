@@ -95,6 +95,26 @@ def slope(dual: Array, g: Array, order: int) -> Array:
     return total
 
 
+def half(matrix: Array, g: Array) -> Array:
+    """⟨M, g ⊗ ·⟩ for packed symmetric M, (k, count) and (b, r) → (b, k, r)."""
+    rank = g.shape[1]
+    place = _places(rank)
+    scale = np.where(np.eye(rank, dtype=bool), 1, np.sqrt(0.5)).astype(g.dtype)
+    made = np.empty((len(g), len(matrix), rank), g.dtype)
+    for k, row in enumerate(matrix):
+        np.matmul(g, row[place] * scale, out=made[:, k])
+    return made
+
+
+@lru_cache(maxsize=4)
+def _places(rank: int) -> Array:
+    """Where the entries of a symmetric matrix are in its packed form, (rank, rank)."""
+    i, j = np.indices((rank, rank))
+    high, low = np.maximum(i, j), np.minimum(i, j)
+    made: Array = high * (high + 1) // 2 + low
+    return made
+
+
 def add_powers(target: Array, a: Array, b: Array, order: int) -> None:
     """target += Σ_m a_m Φ_order(b_m), in place: (k, count), (M, k), (M, r)."""
     if order == 0:

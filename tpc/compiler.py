@@ -49,20 +49,20 @@ class Limit:
         return {}
 
     @cached_property
-    def _folded(self) -> dict[tuple[str, int], LimitGraph]:
+    def _folded(self) -> dict[tuple[str, int, bool], LimitGraph]:
         return {}
 
     def trained(self, loss: str = "cross_entropy") -> Program:
         """The program with loss, projected gradients and their norms."""
         return self._stage(loss)[0]
 
-    def graph(self, loss: str = "cross_entropy", degree: int | None = None) -> LimitGraph:
+    def graph(self, loss: str = "cross_entropy", degree: int | None = None, halves: bool = False) -> LimitGraph:
         """The limit graph of the trained program; with a degree, old atoms are folded to tensors up to it."""
         if degree is None:
             return self._stage(loss)[1]
-        key = (loss, degree)
+        key = (loss, degree, halves)
         if key not in self._folded:
-            self._folded[key] = verify_limit(fold(self._stage(loss)[1], degree), f"folding to degree {degree}")
+            self._folded[key] = verify_limit(fold(self._stage(loss)[1], degree, halves), f"folding to degree {degree}")
         return self._folded[key]
 
     def _stage(self, loss: str) -> tuple[Program, LimitGraph]:

@@ -22,7 +22,7 @@ from tpc.errors import InternalError, UserError
 from tpc.limits.graph import (
     Accumulate, Append, Expectation, Gram, Kernel, LimitGraph, State, Store, Update, atoms_in, gram, kernel, rank_axis,
 )  # fmt: skip
-from tpc.limits.power import Power, power, slope, slot_axis
+from tpc.limits.power import Half, power, slope, slot_axis
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, fresh, union, without
 from tpc.program.functions import X, argument
@@ -87,12 +87,13 @@ def fold_store(store: Store, degree: int) -> Fold:
     return Fold(store, degree, tuple(moments))
 
 
-def fold(graph: LimitGraph, degree: int) -> LimitGraph:
+def fold(graph: LimitGraph, degree: int, halves: bool = False) -> LimitGraph:
     """The graph with every sum over atoms extended by the terms of degree ≤ `degree`.
 
+    With `halves` matrices (degree 2) are contracted with one latent first, which forward and backward pass share.
     Raises UserError where a store has no such series, or where no term of it is left.
     """
-    folder = _Folder(graph, degree)
+    folder = _Folder(graph, degree, halves)
     image = folder.image
     updates = tuple(
         (weight, tuple(_mapped(u, folder) for u in changes)) for weight, changes in graph.updates
@@ -122,8 +123,9 @@ def _mapped(u: Update, folder: _Folder) -> Update:
 class _Folder:
     """One pass: remembers the image of every tensor."""
 
-    def __init__(self, graph: LimitGraph, degree: int) -> None:
+    def __init__(self, graph: LimitGraph, degree: int, halves: bool) -> None:
         self.degree = degree
+        self.halves = halves
         self.folds: dict[str, Fold] = {s.name: fold_store(s, degree) for s in graph.stores}
         for f in self.folds.values():
             if all(m.order == 0 for m in f.moments):
@@ -202,9 +204,9 @@ class _Folder:
                 powers[g] += k
             moment = self._moment(fold, base + k, profile)
             if number != 0 and read is not ZERO and moment is not None:
-                m = tensor.rename(moment.state, outer)
                 scalars = (Constant(number), read, moment.weight)
-                yield _term(fold, moment.order, m, scalars, +powers, open_slots, rest, without(over, (atom,)))
+                bound = without(over, (atom,))
+                yield _term(fold, moment, outer, scalars, +powers, open_slots, rest, bound, self.halves)
 
     def _moment(self, fold: Fold, order: int, profile: Expr) -> Moment | None:
         if order > self.degree or kernel(profile, sp.Integer(1), ONE, ZERO, ZERO) is ZERO:
@@ -220,15 +222,20 @@ class _Folder:
 
 def _term(
     fold: Fold,
-    n: int,
-    m: Tensor,
+    moment: Moment,
+    names: dict[Axis, Axis],
     scalars: tuple[Tensor, ...],
     powers: Counter[Tensor],
     open_slots: int,
     rest: list[Tensor],
     over: Axes,
+    halves: bool,
 ) -> Tensor:
-    """scalars · Σ_over rest · ⟨m, Π vectors⟩ for m of degree n, with the rank axis of B left where a slot is open."""
+    """scalars · Σ_over rest · ⟨M, Π vectors⟩, with the rank axis of B left where a slot is open.
+
+    `names` renames the outer axes of M.
+    """
+    n, m = moment.order, tensor.rename(moment.state, names)
     if n == 0:
         return tensor.contract((*scalars, m, *rest), over)
     rank, slot = rank_axis(fold.column), slot_axis(fold.store.name, n)
@@ -239,6 +246,13 @@ def _term(
     if not ordered:  # degree 1 with its slot open
         return tensor.contract((*scalars, tensor.rename(m, {slot: rank}), *rest), over)
     g = ordered[0]
+    if n == 2 and halves:
+        left = slot_axis(fold.store.name, 1)
+        half = tensor.rename(Half(moment.state, g, rank, slot, left), names)
+        if open_slots:
+            return tensor.contract((*scalars, tensor.rename(half, {left: rank}), *rest), over)
+        other = tensor.rename(ordered[-1], {rank: left})
+        return tensor.contract((*scalars, half, other, *rest), (*over, left))
     if not open_slots and not single:
         return tensor.contract((*scalars, m, power(g, rank, slot), *rest), (*over, slot))
     summed = tuple(a for a in m.axes if a in over)

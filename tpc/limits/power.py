@@ -38,6 +38,25 @@ class Slope(Tensor):
         return (*union(without(self.dual.axes, (self.slot,)), without(self.arg.axes, (self.rank,))), self.rank)
 
 
+@node
+class Half(Tensor):
+    """⟨matrix, arg ⊗ ·⟩ for a packed symmetric matrix: its axis `slot` becomes `left`, of the length of `rank`.
+
+    A forward pass contracts it with `arg` once more, a backward pass with a dual over the outer axes: one pass over
+    the matrix serves both.
+    """
+
+    matrix: Tensor
+    arg: Tensor
+    rank: Axis
+    slot: Axis
+    left: Axis
+
+    def _find_axes(self) -> Axes:
+        outer = without(self.matrix.axes, (self.slot,))
+        return (*union(outer, without(self.arg.axes, (self.rank,))), self.left)
+
+
 def slot_axis(store: str, order: int) -> Axis:
     """The packed axis of the tensors of one degree that a store is folded to."""
     return Axis(f"{store}^{order}", role=ROLE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tpc.limits.fold import Fold
 from tpc.limits.graph import Accumulate, Expectation, Gram, Kernel, LimitGraph, State, Update
-from tpc.limits.power import Power, Slope, order_of
+from tpc.limits.power import Half, Power, Slope, order_of
 from tpc.program.node import Node, topological
 from tpc.program.tensor import Tensor
 from tpc.program.text import Names, operation
@@ -100,6 +100,8 @@ def equation(n: Tensor, names: Names) -> str:
             return f"E[{n.fn}]({', '.join(names[g] for g in n.grams)})"
         case Power():
             return f"power[{order_of(n.slot)}]({names[n.arg]})"
+        case Half():
+            return f"half({names[n.matrix]}, {names[n.arg]})"
         case Slope():
             return f"slope[{order_of(n.slot)}]({names[n.dual]}, {names[n.arg]})"
     return operation(n, names)

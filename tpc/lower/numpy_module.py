@@ -20,14 +20,14 @@ NORM_ARGUMENTS = {norm_arguments}
 '''
 
 
-def numpy_module(lowered: Lowered) -> str:
+def numpy_module(lowered: Lowered, printer: type[NumpyPrinter] = NumpyPrinter) -> str:
     """Source of a module that needs numpy and backends/numpy_runtime.py only.
 
     Kernels without a closed form are read from tables, which tpc.gaussian builds when the module is loaded.
     """
     graph = lowered.graph
     tables: dict[tuple[str, str], str] = {}
-    functions = [NumpyPrinter(f, tables).text() for f in (lowered.predict, lowered.gradients, lowered.norms)]
+    functions = [printer(f, tables).text() for f in (lowered.predict, lowered.gradients, lowered.norms)]
     header = _HEADER.format(limit=graph.limit, name=graph.name, norm_arguments=repr(saved_keys(lowered)))
     header += "".join(f'{name} = rt.tabulated("{phi}", "{psi}")\n' for (phi, psi), name in tables.items())
     for f in lowered.folds:

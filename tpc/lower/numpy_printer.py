@@ -8,7 +8,7 @@ from string import ascii_letters
 
 from tpc.errors import InternalError
 from tpc.limits.graph import State
-from tpc.limits.power import Power, Slope, order_of
+from tpc.limits.power import Half, Power, Slope, order_of
 from tpc.lower.concretise import Tabulated
 from tpc.lower.elementwise import Builder, Operation, Value
 from tpc.lower.schedule import Function, Loop
@@ -144,6 +144,10 @@ class NumpyPrinter:
                 yield f"{name} = {self.table(x)}({arrays})"
             case Power():
                 yield f"{name} = rt.power({self._last(x.arg, x.rank)}, {order_of(x.slot)})"
+            case Half():
+                matrix, arg = self._last(x.matrix, x.slot), self._last(x.arg, x.rank)
+                have = (*without(x.arg.axes, (x.rank,)), *without(x.matrix.axes, (x.slot,)), x.left)
+                yield f"{name} = {self._permuted(f'rt.half({matrix}, {arg})', have, layout(x.axes))}"
             case Slope():
                 shared = union(without(x.dual.axes, (x.slot,)), without(x.arg.axes, (x.rank,)))
                 dual = self._aligned(self._value(x.dual), (*shared, x.slot))
@@ -240,9 +244,23 @@ class NumpyPrinter:
             summed = [[layout(t.axes).index(axis) for axis in shared] for t in (a, b)]
             whole = f"np.tensordot({self._name(a)}, {self._name(b)}, {summed})"
             return self._permuted(whole, (*left, *right), want)
+        batched = self._batched(a, b, x.over, want)
+        if batched:
+            return batched
         letters = {axis: ascii_letters[k] for k, axis in enumerate(union(a.axes, b.axes))}
         spec = ",".join("".join(letters[i] for i in layout(t.axes)) for t in (a, b))
         return f'np.einsum("{spec}->{"".join(letters[i] for i in want)}", {self._name(a)}, {self._name(b)})'
+
+    def _batched(self, a: Tensor, b: Tensor, over: Axes, want: Axes) -> str:
+        """A matrix times a vector for every index of a shared axis, where the arrays lie so."""
+        matrix, vector = (a, b) if len(a.axes) == 3 else (b, a)
+        rows, columns = layout(matrix.axes), layout(vector.axes)
+        if len(rows) != 3 or len(columns) != 2 or len(over) != 1 or rows[0] != columns[0] or columns[1] != over[0]:
+            return ""
+        m, v = self._name(matrix), self._name(vector)
+        if over[0] == rows[2]:
+            return f"({m} @ {v}[:, :, None])[:, :, 0]" if want == rows[:2] else ""
+        return f"({v}[:, None, :] @ {m})[:, 0]" if want == (rows[0], rows[2]) else ""
 
     # --- loops -------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ class Backend(Protocol):
     NAME: str
     DTYPES: tuple[str, ...]
     STORAGE: tuple[str, ...]
+    HALVES: bool  # whether folded matrices are best read once for both passes
 
     def compile_module(self, lowered: Lowered) -> ModuleType:
         """A module with predict, gradients, norms and update."""
