@@ -169,6 +169,10 @@ class Atoms:
         """Stored columns as numbers of the dtype."""
         return tuple(from_stored(x, self.dtype) for x in stored)
 
+    def stored(self, column: str) -> np.dtype[Any]:
+        """The type a column is stored in."""
+        return self._kinds[column]
+
     def addresses(self, column: str) -> list[int]:
         """Where the segments of a stored column start in memory; "scale" has numbers of 64 bits."""
         arrays = self._scales if column == "scale" else [segment[column] for segment in self._segments]
@@ -245,13 +249,13 @@ class Atoms:
         self._count = count
 
     def _new_segment(self) -> None:
-        self._segments.append({n: _aligned((self.rows, *w), self._kinds[n]) for n, w in self.widths.items()})
+        self._segments.append({n: aligned((self.rows, *w), self._kinds[n]) for n, w in self.widths.items()})
         if self.per_atom:
             self._scales.append(np.empty(self.rows))
             self._velocities.append(np.empty(self.rows))
 
 
-def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """An array that is not written yet and starts at a cache line."""
     size = math.prod(shape) * dtype.itemsize
     raw = np.empty(size + ALIGNMENT, np.uint8)

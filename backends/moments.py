@@ -108,9 +108,7 @@ class Moments:
         read = {int(n): np.asarray(f, np.float64) for n, f in profiles(None, c).items()}
         dot = (b @ c.T).astype(np.float64)
         size = np.abs(a.reshape(len(a), -1)).sum(axis=1).astype(np.float64)
-        values = [
-            dot**n * _rows(found[n]) * read[n].reshape(1, -1) / factorial(n) for n in self.orders
-        ]
+        values = [dot**n * _rows(found[n]) * read[n].reshape(1, -1) / factorial(n) for n in self.orders]
         values.append(np.asarray(exact(None, b, c)["V"], np.float64))
         stacked = np.stack([v * np.sqrt(size)[:, None] for v in values]).reshape(len(values), -1)
         self._sums *= MEMORY

@@ -24,9 +24,14 @@ STORAGE = ("float32", "float64")  # the same as the dtype
 
 def compile_module(lowered: Lowered) -> ModuleType:
     """The generated module of a limit, ready to call."""
-    source = numpy_module(lowered)
-    name = f"tpc_generated_{lowered.graph.name}"
+    return run_source(numpy_module(lowered), lowered.graph.name)
+
+
+def run_source(source: str, limit: str, **names: Any) -> ModuleType:
+    """A module from generated source, which may use `names`."""
+    name = f"tpc_generated_{limit}"
     module = ModuleType(name)
+    module.__dict__.update(names)
     file = f"<{name} {id(module)}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)  # tracebacks show the source
     exec(compile(source, file, "exec"), module.__dict__)  # our own generated text
@@ -75,7 +80,9 @@ def restore_atoms(
     return Atoms.restore(read, widths, dtype, storage, rows)
 
 
-def new_moments(outer: tuple[int, ...], rank: int, orders: tuple[int, ...], dtype: str, window: int, fitted: bool) -> Moments:
+def new_moments(
+    outer: tuple[int, ...], rank: int, orders: tuple[int, ...], dtype: str, window: int, fitted: bool
+) -> Moments:
     """Empty tensors for folded atoms."""
     return Moments(outer, rank, orders, dtype, window, fitted)
 

@@ -3,6 +3,7 @@
    Lanes are samples, so nothing is summed across lanes; rows go in fours, so that S[j] is loaded once for four of them. */
 
 #include <stddef.h>
+#include <stdint.h>
 
 #define LANES 8
 #define ROWS 4
@@ -51,8 +52,9 @@ static void half_of_one(const float *restrict m, const lanes *restrict g, lanes 
 
 /* Outer indices first … last - 1 of m (outer, rank(rank+1)/2), g (groups, rank, LANES), scratch (rank, LANES),
    out (samples, outer, rank). */
-void tpc_half(const float *m, const float *g, float *scratch, float *out, long first, long last, long outer,
-              long samples, long rank)
+__attribute__((visibility("default")))
+void tpc_half(const float *m, const float *g, float *scratch, float *out, int64_t first, int64_t last, int64_t outer,
+              int64_t samples, int64_t rank)
 {
     const size_t size = (size_t)rank * (rank + 1) / 2, stride = (size_t)outer * rank;
     for (long o = first; o < last; o++)

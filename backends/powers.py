@@ -7,6 +7,7 @@ whose largest index is i are g_i times the monomials of degree n - 1 in the firs
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from math import comb, factorial, sqrt
 from typing import Any
@@ -14,7 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.blocks import threads
+
 Array = NDArray[Any]
+THREAD_WORK = 1 << 20  # products of numbers that are worth waking threads for
 CHUNK = 4096  # monomials of one product when atoms are added: a chunk of all atoms stays in the cache
 
 
@@ -123,16 +127,33 @@ def add_powers(target: Array, a: Array, b: Array, order: int) -> None:
     if order == 1:
         target += a.T @ b
         return
-    rank, low = b.shape[1], _monomials(b, order - 1)
-    scale, a = weights(rank, order).astype(b.dtype), np.ascontiguousarray(a.T)
-    start = 0
+    low, a = _monomials(b, order - 1), np.ascontiguousarray(a.T)
+    scale = weights(b.shape[1], order).astype(b.dtype)
+
+    def job(chunks: list[tuple[int, int]]) -> Callable[[], None]:
+        def run() -> None:
+            for start, stop in chunks:
+                columns = slice(count(start, order), count(stop, order))
+                part = np.empty((len(b), columns.stop - columns.start), b.dtype)
+                _fill(part, b, low, order, start, stop)
+                part *= scale[columns]
+                target[:, columns] += a @ part
+
+        return run
+
+    workers, chunks = threads(), _chunks(b.shape[1], order)
+    share = min(workers.count, len(chunks)) if b.size * target.shape[0] >= THREAD_WORK else 1
+    workers.run([job(chunks[k::share]) for k in range(share)])
+
+
+@lru_cache(maxsize=16)
+def _chunks(rank: int, order: int) -> list[tuple[int, int]]:
+    """Ranges of largest indices with about CHUNK monomials each."""
+    made, start = [], 0
     while start < rank:
         stop = start + 1
         while stop < rank and count(stop + 1, order) - count(start, order) <= CHUNK:
             stop += 1
-        columns = slice(count(start, order), count(stop, order))
-        part = np.empty((len(b), columns.stop - columns.start), b.dtype)
-        _fill(part, b, low, order, start, stop)
-        part *= scale[columns]
-        target[:, columns] += a @ part
+        made.append((start, stop))
         start = stop
+    return made

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import sympy as sp
 
-from tpc.errors import UsageError
+from tpc.errors import UsageError, UserError
 from tpc.gaussian.explain import equation
 from tpc.gaussian.kernel import kernel
+from tpc.limits.fold import fold_store
 from tpc.limits.graph import Accumulate, Append, Kernel, LimitGraph
 from tpc.limits.text import listing as limit_listing
 from tpc.limits.text import update_listing
@@ -116,6 +117,8 @@ def summary(limit: Limit) -> str:
         "",
         "cost of a step: rank r, batch b, M atoms per kernel matrix",
         *(f"  {line}" for line in _costs(graph)),
+        "",
+        *_folding(graph),
     ]
     return "\n".join(lines) + "\n"
 
@@ -134,6 +137,26 @@ def _parameter(updates: tuple[object, ...]) -> str:
             state = u.state
             shown.append(f"array {state.name}[{', '.join(map(str, state.axes))}]; every step adds to it")
     return "; ".join(shown)
+
+
+def _folding(graph: LimitGraph) -> list[str]:
+    """What mode folded keeps instead of old atoms, and how well."""
+    from tpc.runtime.folding import TOLERANCE, least_degree, numbers_stored, relative_remainder
+
+    try:
+        degree = least_degree(graph, TOLERANCE)
+    except UserError as error:
+        return [f"folding (--mode folded): {error}"]
+    lines = [f"folding (--mode folded): degree {degree}, M stays below 1024 + 2b however long training takes"]
+    for s in graph.stores:
+        f = fold_store(s, degree)
+        sizes = ", ".join(f"{4e-6 * numbers_stored(f, r):,.1f} MB at r = {r}" for r in (100, 200, 400))
+        errors = ", ".join(f"{relative_remainder(f, rho):.2g} at |ρ| = {rho:g}" for rho in (0.5, 1.0))
+        lines.append(f"  {s.name:<14} degrees {', '.join(str(m.order) for m in f.moments)}; {sizes} (float32)")
+        lines.append(
+            f"  {'':<14} |V - series| ≤ {errors} of V at unit variances; fitted weights: less, measured in training"
+        )
+    return lines
 
 
 def _costs(graph: LimitGraph) -> list[str]:

@@ -22,8 +22,10 @@ from tpc.errors import UsageError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 LIMITS = ("pi",)
-MODES = ("exact",)
-BACKENDS = ("numpy",)
+MODES = ("exact", "folded")
+BACKENDS = ("numpy", "native")
+STORAGE = ("float32", "float64", "bfloat16", "float16")
+COEFFICIENTS = ("fitted", "taylor")
 LOSSES = ("cross_entropy", "mse")
 NOT_JOB = ("program", "out", "overwrite", "resume", "as_json", "report")
 
@@ -95,9 +97,32 @@ def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=Available("mode", MODES),
             default="exact",
             show_default=True,
-            help="How atoms are kept.",
+            help="Keep every atom, or fold old ones into tensors of fixed size.",
         ),
-        click.option("--storage", metavar="DTYPE", help="Number type of stored atoms."),
+        click.option(
+            "--fold-degree",
+            type=from_one,
+            metavar="D",
+            help="Largest degree of folded tensors. Default: by --fold-tolerance.",
+        ),
+        click.option(
+            "--fold-tolerance",
+            type=positive,
+            metavar="E",
+            help="Largest relative error of the folded kernels' series.  [default: 0.1]",
+        ),
+        click.option(
+            "--window",
+            type=click.IntRange(min=0),
+            metavar="W",
+            help="Newest atoms that are never folded.  [default: 512]",
+        ),
+        click.option(
+            "--fold-coefficients",
+            type=click.Choice(COEFFICIENTS),
+            help="Read tensors by the Taylor series, or by weights fitted while training.  [default: fitted]",
+        ),
+        click.option("--storage", type=click.Choice(STORAGE), help="Number type of stored atoms.  [default: --dtype]"),
         click.option("--init", metavar="NAME", help="Initialization: paper, zero_readout."),
         click.option("--epochs", type=from_one, default=10, show_default=True),
         click.option("--batch-size", type=from_one, default=32, show_default=True),

@@ -43,9 +43,7 @@ def load(
         return source.load(folder, limit_train, dtype)
 
 
-def get(
-    name: str, data_dir: Path | None = None, *, url: str | None = None, progress: Progress | None = None
-) -> Path:
+def get(name: str, data_dir: Path | None = None, *, url: str | None = None, progress: Progress | None = None) -> Path:
     """Download a data set from its publisher into `data_dir`: progress, resumption, checksum (see `fetch`).
 
     Returns the file, or the folder where the data set has several. `url` replaces the publisher's address of

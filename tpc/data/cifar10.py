@@ -30,9 +30,7 @@ NORMALISATION = Normalisation(
 )
 
 
-def load_cifar10(
-    data_dir: Path, limit_train: int | None = None, dtype: npt.DTypeLike = np.float32
-) -> Dataset:
+def load_cifar10(data_dir: Path, limit_train: int | None = None, dtype: npt.DTypeLike = np.float32) -> Dataset:
     """CIFAR-10, d = 3072: 50,000 training and 10,000 test images of 32×32 pixels in 10 classes.
 
     `data_dir` is a folder with the official files (`cifar-10-batches-py` or `cifar-10-batches-bin`), a folder
@@ -88,9 +86,7 @@ def locate(data_dir: Path) -> tuple[Container, Layout]:
         raise DataError(f"{data_dir} is not a CIFAR-10 archive: expected {' or '.join(archives)}.\n{FIX}")
     state = "is an existing folder without them" if data_dir.is_dir() else "does not exist"
     expected = ", ".join([f"{each.folder}/" for each in LAYOUTS] + archives)
-    raise DataError(
-        f"CIFAR-10 was not found: expected one of {expected} in {data_dir}, which {state}.\n{FIX}"
-    )
+    raise DataError(f"CIFAR-10 was not found: expected one of {expected} in {data_dir}, which {state}.\n{FIX}")
 
 
 def candidates(data_dir: Path) -> list[tuple[Path, Layout]]:

@@ -90,9 +90,7 @@ def _read_pickle(raw: bytes, label: str) -> Batch:
 
 def _read_records(raw: bytes, label: str) -> Batch:
     if len(raw) % RECORD:
-        raise corrupted(
-            label, f"expected a multiple of {RECORD:,} bytes (label and pixels), got {len(raw):,}"
-        )
+        raise corrupted(label, f"expected a multiple of {RECORD:,} bytes (label and pixels), got {len(raw):,}")
     records = np.frombuffer(raw, np.uint8).reshape(-1, RECORD)
     return _checked(records[:, 1:], records[:, 0].tolist(), label)
 

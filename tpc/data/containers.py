@@ -53,9 +53,7 @@ class Folder:
             with file.open("rb") as stream:
                 size = os.fstat(stream.fileno()).st_size
                 if size > MAX_FILE:
-                    raise DataError(
-                        f"{file} is too large: expected at most {MAX_FILE:,} bytes, got {size:,}."
-                    )
+                    raise DataError(f"{file} is too large: expected at most {MAX_FILE:,} bytes, got {size:,}.")
                 return stream.read(size)
         except FileNotFoundError as error:
             raise DataError(f"{file} is missing.") from error

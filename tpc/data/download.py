@@ -23,9 +23,7 @@ CHUNK = 2**18
 TIMEOUT = 30.0  # seconds without a byte
 
 
-def fetch(
-    download: Download, folder: Path, *, url: str | None = None, progress: Progress | None = None
-) -> Path:
+def fetch(download: Download, folder: Path, *, url: str | None = None, progress: Progress | None = None) -> Path:
     """Download one file into `folder` and return its path; one already there with the right checksum is kept.
 
     An interrupted download stays as `<file>.part` and the next call continues it where the server can. `url`

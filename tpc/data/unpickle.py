@@ -153,18 +153,12 @@ class _Machine:
 
     def name(self, dotted: str) -> None:
         if dotted not in CONSTRUCTORS and dotted != "numpy ndarray":
-            raise UnpickleError(
-                f"it names {dotted.replace(' ', '.')[:80]!r}, which is not allowed in a data file"
-            )
+            raise UnpickleError(f"it names {dotted.replace(' ', '.')[:80]!r}, which is not allowed in a data file")
         self.push(_Name(dotted))
 
     def reduce(self) -> None:
         arguments, function = self.pop(), self.pop()
-        if (
-            not isinstance(function, _Name)
-            or function.text not in CONSTRUCTORS
-            or not isinstance(arguments, tuple)
-        ):
+        if not isinstance(function, _Name) or function.text not in CONSTRUCTORS or not isinstance(arguments, tuple):
             raise UnpickleError("it calls something that is not an array constructor")
         self.push(CONSTRUCTORS[function.text](self, arguments))
 
@@ -207,11 +201,7 @@ def _frombuffer(_: _Machine, arguments: tuple[Any, ...]) -> _Array:
 
 def _encode(machine: _Machine, arguments: tuple[Any, ...]) -> bytes:
     """Protocols 0–2 have no bytes: Python 3 writes them as a string to be encoded."""
-    if (
-        len(arguments) != 2
-        or not isinstance(arguments[0], str)
-        or text(arguments[1]) not in ("latin1", "latin-1")
-    ):
+    if len(arguments) != 2 or not isinstance(arguments[0], str) or text(arguments[1]) not in ("latin1", "latin-1"):
         raise UnpickleError("bytes have the wrong form")
     machine.budget -= len(arguments[0])
     if machine.budget < 0:

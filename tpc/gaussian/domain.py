@@ -136,8 +136,7 @@ def _exp(phi: Expr, s: Shape) -> Shape:
         return Shape(_safe_exp(s.lo), _safe_exp(s.hi), s.strict or s.lo == -INF)
     if s.exponential or s.degree > 1:
         raise GaussianError(
-            f"E {phi} diverges for large variances: expected growth below e^(k|x|), "
-            f"got the exponent {phi.args[0]}"
+            f"E {phi} diverges for large variances: expected growth below e^(k|x|), got the exponent {phi.args[0]}"
         )
     return Shape(_safe_exp(s.lo), INF, strict=s.lo == -INF, exponential=True)
 
@@ -155,8 +154,7 @@ def _power(phi: Expr, base: Shape, exponent: Shape) -> Shape:
     if power < 0:
         if not (base.positive or base.negative):
             raise GaussianError(
-                f"E {phi} may not exist: expected a denominator without zeros, "
-                f"but {phi.base} can vanish (a pole)"
+                f"E {phi} may not exist: expected a denominator without zeros, but {phi.base} can vanish (a pole)"
             )
         return _reciprocal(_raised(base, phi.exp, -power), base)
     return _raised(base, phi.exp, power)
@@ -186,7 +184,6 @@ def _log(phi: Expr, s: Shape) -> Shape:
         raise GaussianError(f"{phi} is not defined where {phi.args[0]} ≤ 0")
     low = math.log(s.lo) if s.lo > 0 else -INF
     return Shape(low, math.log(s.hi) if s.hi < INF else INF, s.strict, 1.0)
-
 
 
 def _relu(_: Expr, s: Shape) -> Shape:

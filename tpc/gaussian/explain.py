@@ -28,9 +28,7 @@ class Explanation:
     data: dict[str, Any]
 
 
-def explain(
-    phi: Expr, psi: Expr | None = None, terms: int = 6, at: tuple[float, float, float] = POINT
-) -> Explanation:
+def explain(phi: Expr, psi: Expr | None = None, terms: int = 6, at: tuple[float, float, float] = POINT) -> Explanation:
     """Derive V[φ,ψ] and describe it, with its Mehler series to ρ^terms and its value at (p, q, c).
 
     Raises `GaussianError` when the kernel does not exist or the point lies outside c² ≤ pq.
@@ -133,6 +131,3 @@ def _polynomial(series: MehlerSeries) -> str:
     terms = [value.coeff(RHO, k) * RHO**k for k in range(series.terms + 1)]
     text = " + ".join(unicode_line(t) for t in terms if t != 0)
     return text.replace("+ -", "− ") or "0"
-
-
-

@@ -108,6 +108,4 @@ def check_regular(phi: Expr) -> None:
             continue
         half_line = Symbol("x", positive=True)
         if any(_sign_of(inner.subs(X, side * half_line)) is None for side in (1, -1)):
-            raise GaussianError(
-                f"no kernel for {part}: expected kinks at x = 0 only, got one where {inner} = 0"
-            )
+            raise GaussianError(f"no kernel for {part}: expected kinks at x = 0 only, got one where {inner} = 0")

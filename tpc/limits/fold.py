@@ -95,9 +95,7 @@ def fold(graph: LimitGraph, degree: int, halves: bool = False) -> LimitGraph:
     """
     folder = _Folder(graph, degree, halves)
     image = folder.image
-    updates = tuple(
-        (weight, tuple(_mapped(u, folder) for u in changes)) for weight, changes in graph.updates
-    )
+    updates = tuple((weight, tuple(_mapped(u, folder) for u in changes)) for weight, changes in graph.updates)
     return replace(
         graph,
         outputs=tuple((name, image(t)) for name, t in graph.outputs),

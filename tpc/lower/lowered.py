@@ -98,9 +98,7 @@ def _fold_plan(f: Fold, final: Callable[[Tensor], Tensor]) -> FoldPlan:
     name = f.store.name.replace(".", "_")
     profiles = {str(m.order): final(kernel(m.profile, one, gram(b, b), ZERO, ZERO)) for m in f.moments}
     exact = final(kernel(fn, fn, gram(b, b), gram(c, c), gram(b, c)))
-    return FoldPlan(
-        f, schedule(f"profiles_{name}", profiles, [b]), schedule(f"exact_{name}", {"V": exact}, [b, c])
-    )
+    return FoldPlan(f, schedule(f"profiles_{name}", profiles, [b]), schedule(f"exact_{name}", {"V": exact}, [b, c]))
 
 
 def _parts(u: Update, concrete: Concretiser, plan: Planner) -> tuple[list[Tensor], tuple[str, ...]]:

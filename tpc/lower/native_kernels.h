@@ -116,8 +116,14 @@ TPC_INLINE tpc_vec tpc_load(const void *p, int64_t i, int kind)
 {
     if (kind == TPC_FLOAT)
         return *(const tpc_loose *)((const float *)p + i);
+#if defined(__AVX512F__)
+    if (kind == TPC_BFLOAT16)
+        return (tpc_vec)_mm512_slli_epi32(
+            _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)((const uint16_t *)p + i))), 16);
+#else
     if (kind == TPC_BFLOAT16)
         return (tpc_vec)(__builtin_convertvector(*(const tpc_half *)((const uint16_t *)p + i), tpc_bits) << 16);
+#endif
 #if defined(__AVX512F__)
     return (tpc_vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)((const uint16_t *)p + i)));
 #elif defined(__F16C__) && W == 8
@@ -161,7 +167,7 @@ TPC_INLINE tpc_block tpc_block_at(const tpc_call *call, int64_t first)
 /* The rows of one column in a block; those narrower than a vector are copied and padded with zeros. */
 typedef struct {
     const char *at, *ahead; /* ahead: rows to fetch meanwhile, or NULL */
-    int64_t stride, rows, ahead_stride;
+    int64_t stride, rows, ahead_stride, ahead_step;
     int kind;
     tpc_cut cut;
 } tpc_rows;
@@ -176,7 +182,7 @@ TPC_INLINE tpc_rows tpc_rows_of(const tpc_call *call, int column, tpc_block b, f
     int64_t width = call->widths[column];
     int kind = (int)call->kinds[column];
     const char *at = tpc_row(call, column, b);
-    tpc_rows rows = {at, NULL, width * tpc_size(kind), b.rows, 0, kind, tpc_cut_of(width)};
+    tpc_rows rows = {at, NULL, width * tpc_size(kind), b.rows, 0, 0, kind, tpc_cut_of(width)};
     if (width >= W)
         return rows;
     for (int64_t i = 0; i < b.rows; i++)
@@ -195,6 +201,7 @@ TPC_INLINE void tpc_fetch(tpc_rows *rows, const tpc_call *call, int column, tpc_
     if (b.rows > 0 && stride >= 128 && stride <= 2 * rows->stride) {
         rows->ahead = tpc_row(call, column, b);
         rows->ahead_stride = stride;
+        rows->ahead_step = stride / rows->cut.count;
     }
 }
 
@@ -260,6 +267,7 @@ TPC_INLINE void tpc_product_tile(const tpc_rows *x, int64_t row, int tall, int k
                                  int64_t lanes, float *out)
 {
     tpc_vec total[TALL][TPC_LANES];
+    const int64_t step = x->ahead_step;
     for (int64_t group = 0; group < lanes / TPC_LANES; group++) {
         for (int t = 0; t < tall; t++)
             for (int s = 0; s < TPC_LANES; s++)
@@ -271,8 +279,7 @@ TPC_INLINE void tpc_product_tile(const tpc_rows *x, int64_t row, int tall, int k
             for (int t = 0; t < tall; t++) {
                 v[t] = tpc_load(x->at + (row + t) * x->stride, start, kind);
                 if (x->ahead)
-                    __builtin_prefetch(x->ahead + (row + t) * x->ahead_stride + c * (x->ahead_stride / x->cut.count), 0,
-                                       2);
+                    __builtin_prefetch(x->ahead + (row + t) * x->ahead_stride + c * step, 0, 2);
             }
             for (int s = 0; s < TPC_LANES; s++)
                 for (int t = 0; t < tall; t++)
@@ -365,7 +372,7 @@ TPC_INLINE void tpc_sum_tile(const tpc_rows *x, int64_t c, int wide, int kind, c
     int64_t start[WIDE];
     for (int v = 0; v < wide; v++)
         start[v] = tpc_start(x->cut, c + v);
-    int64_t step = x->ahead_stride / x->cut.count;
+    const int64_t step = x->ahead_step;
     for (int64_t row = 0; row < x->rows; row++) {
         tpc_vec numbers[WIDE];
         for (int v = 0; v < wide; v++) {

@@ -212,9 +212,7 @@ class _Analysis:
         latent = n.factors[1] if isinstance(rows[0], _Rows) else n.factors[0]
         if latent in self._known or layout(latent.axes) != (self._lane, first.axis):
             raise _Unsupported("latents have lanes and numbers")
-        value = self._product(
-            Product(n, first.column, self._captured(latent), None), (self._loop.atom, self._lane)
-        )
+        value = self._product(Product(n, first.column, self._captured(latent), None), (self._loop.atom, self._lane))
         return self._times(first.factor, value)
 
     def _product(self, p: Product, axes: Axes) -> Value:

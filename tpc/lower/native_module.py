@@ -55,6 +55,8 @@ def _c_text(lowered: Lowered, loops: list[NativeLoop]) -> str:
 class NativePrinter(NumpyPrinter):
     """NumPy source whose loops are calls of native functions, collected in `loops`."""
 
+    half = 'native["half"]'
+
     def __init__(self, function: Function, tables: dict[tuple[str, str], str] | None, loops: list[NativeLoop]) -> None:
         self._native: dict[int, NativeLoop] = {}
         steps = [s for s in function.steps if isinstance(s, Loop)]
@@ -70,6 +72,7 @@ class NativePrinter(NumpyPrinter):
         first: dict[tuple[bool, Tensor], Loop] = {}
         shared: dict[Tensor, Loop] = {}
         self._shared_natively: set[Tensor] = set()
+        self._kept: set[Tensor] = set()
         for loop in (s for s in self._function.steps if isinstance(s, Loop)):
             native = id(loop) in self._native
             for n in loop.body:
@@ -88,8 +91,9 @@ class NativePrinter(NumpyPrinter):
             yield from super()._loop(loop, index)
             return
         products = [(i, p.node) for i, p in enumerate(native.products) if p.node in self._shared_natively]
-        given = [(i, n) for i, n in products if n in self._names]
-        kept = [(i, n) for i, n in products if n not in self._names]
+        given = [(i, n) for i, n in products if n in self._kept]
+        kept = [(i, n) for i, n in products if n not in self._kept]
+        self._kept.update(n for _, n in kept)
         native.given = frozenset(i for i, _ in given)
         native.kept = tuple(i for i, _ in kept)
         results = [self._name(s) for s in loop.sums] + [self._name(n) for _, n in kept]

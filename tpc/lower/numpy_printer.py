@@ -55,6 +55,8 @@ def layout(axes: Axes) -> Axes:
 class NumpyPrinter:
     """One function at a time: `text` is its source."""
 
+    half = "rt.half"
+
     def __init__(self, function: Function, tables: dict[tuple[str, str], str] | None = None) -> None:
         self._function = function
         self.tables = {} if tables is None else tables
@@ -147,7 +149,7 @@ class NumpyPrinter:
             case Half():
                 matrix, arg = self._last(x.matrix, x.slot), self._last(x.arg, x.rank)
                 have = (*without(x.arg.axes, (x.rank,)), *without(x.matrix.axes, (x.slot,)), x.left)
-                yield f"{name} = {self._permuted(f'rt.half({matrix}, {arg})', have, layout(x.axes))}"
+                yield f"{name} = {self._permuted(f'{self.half}({matrix}, {arg})', have, layout(x.axes))}"
             case Slope():
                 shared = union(without(x.dual.axes, (x.slot,)), without(x.arg.axes, (x.rank,)))
                 dual = self._aligned(self._value(x.dual), (*shared, x.slot))

@@ -61,6 +61,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Expr], int, int]] = {
     "min": (sp.Min, 1, 9),
 }
 
+
 def parse_expression(text: str, symbols: Mapping[str, Symbol]) -> Expr:
     """The expression a text stands for, in the given symbols; decimals stay floats.
 

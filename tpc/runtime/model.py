@@ -147,7 +147,9 @@ class Model:
         _check_loss(loss)
         key = (loss, self._momentum)
         if key not in self._modules:
-            self._modules[key] = self.backend.compile_module(lower(self.limit.graph(loss, self._degree, self.backend.HALVES), self._momentum))
+            self._modules[key] = self.backend.compile_module(
+                lower(self.limit.graph(loss, self._degree, self.backend.HALVES), self._momentum)
+            )
         return self._modules[key]
 
     # --- running -----------------------------------------------------------------------------------------------

@@ -190,12 +190,15 @@ class Trainer:
             "bytes": self.model.nbytes,
             "seconds": round(at.seconds, 3),
         }
+        remainders: Mapping[str, float] = getattr(self.model, "remainders", {})
+        if remainders:
+            record["fold_remainder"] = dict(remainders)
         self.log.write(record)
         self.observer.say(
             f"epoch {at.epoch + 1}/{self.settings.epochs}  train loss {train_loss:.4f} accuracy "
             f"{train_accuracy:.2%}  test loss {result.loss:.4f} accuracy {result.accuracy:.2%}  "
             f"atoms {max(self.model.atoms.values(), default=0)}  memory {human_bytes(self.model.nbytes)}  "
-            f"{human_time(at.seconds)}"
+            f"{human_time(at.seconds)}" + (f"  folding error {max(remainders.values()):.2%}" if remainders else "")
         )
         at.next_epoch()
         self._checkpoint(np.arange(0))

@@ -26,7 +26,7 @@ from tpc.runtime.trainer import Trainer
 from tpc.tasks.job import TrainJob
 
 CHANGEABLE_ON_RESUME = ("epochs", "data_dir", "backend", "checkpoint_steps", "checkpoint_seconds")
-FIXED_BY_CHECKPOINT = ("limit", "rank", "dtype", "mode")
+FIXED_BY_CHECKPOINT = ("limit", "rank", "dtype", "mode", "storage")
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ def train(job: TrainJob, out: Path | None = None, overwrite: bool = False, strea
         dtype=job.dtype,
         seed=job.seed,
         mode=job.mode,
+        fold=job.fold,
         **options,
     )
     _check_fit(job, model, dataset)
@@ -171,10 +172,13 @@ def _check_fit(job: TrainJob, model: Model, dataset: Dataset) -> None:
 def _check_same(job: TrainJob, run: RunDir, model: Model, dataset: Dataset, position: Position) -> None:
     """Raise UsageError where config.toml was changed into that of another training."""
     saved = {"limit": model.limit.kind, "rank": model.rank, "dtype": model.dtype, "mode": model.mode}
+    saved["storage"] = model.storage
+    wanted = {name: getattr(job, name) for name in FIXED_BY_CHECKPOINT}
+    wanted["storage"] = wanted["storage"] or job.dtype
     for name in FIXED_BY_CHECKPOINT:
-        if getattr(job, name) != saved[name]:
+        if wanted[name] != saved[name]:
             raise UsageError(
-                f"{run.config_path} has {name} = {getattr(job, name)!r} but the checkpoint was trained with "
+                f"{run.config_path} has {name} = {wanted[name]!r} but the checkpoint was trained with "
                 f"{saved[name]!r}; set it back, or start another run."
             )
     if model.input_dim != dataset.input_dim:

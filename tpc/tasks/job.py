@@ -14,6 +14,7 @@ from tpc.errors import UsageError
 from tpc.passes.loss import LOSSES
 from tpc.runtime.arguments import CLIP_MODES
 from tpc.runtime.backend import BACKENDS
+from tpc.runtime.folding import FoldOptions
 from tpc.runtime.model import MODES
 from tpc.runtime.trainer import Schedule, TrainSettings
 
@@ -40,6 +41,10 @@ class TrainJob:
     dtype: str = "float32"
     rank: int = 100
     mode: str = "exact"
+    fold_degree: int | None = None
+    fold_tolerance: float | None = None
+    window: int | None = None
+    fold_coefficients: str | None = None
     storage: str | None = None
     init: str | None = None
     epochs: int = 10
@@ -61,8 +66,22 @@ class TrainJob:
     def __post_init__(self) -> None:
         for each in fields(self):
             check_entry(each.name, getattr(self, each.name))
+        _ = self.fold
         if self.clip_drop and self.clip is None:
             raise UsageError("clip_drop (--clip-drop) lowers the clipping norm, so it needs clip (--clip), too.")
+
+    @property
+    def fold(self) -> FoldOptions | None:
+        """How mode "folded" folds; None in mode "exact"."""
+        names = {"degree": "fold_degree", "tolerance": "fold_tolerance", "window": "window",
+                 "coefficients": "fold_coefficients"}  # fmt: skip
+        given = {name: value for name, key in names.items() if (value := getattr(self, key)) is not None}
+        if self.mode == "folded":
+            return FoldOptions(**given)
+        if given:
+            key = names[next(iter(given))]
+            raise UsageError(f"{key} (--{key.replace('_', '-')}) needs mode folded (--mode folded), got {self.mode}.")
+        return None
 
     def check_drops(self) -> None:
         """Raise UsageError for a drop that the training ends before."""
@@ -195,9 +214,10 @@ _DROPS = (
     "pairs of an epoch from 0 on and a positive factor",
 )
 _ENTRIES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("program", "function", "data", "data_dir", "storage", "init"), _TEXT),
-    **dict.fromkeys(("limit_train_size", "rank", "epochs", "batch_size", "checkpoint_steps"), _from(1)),
-    **dict.fromkeys(("lr", "clip", "checkpoint_seconds"), _POSITIVE),
+    **dict.fromkeys(("program", "function", "data", "data_dir", "storage", "init", "fold_coefficients"), _TEXT),
+    **dict.fromkeys(("limit_train_size", "rank", "epochs", "batch_size", "checkpoint_steps", "fold_degree"), _from(1)),
+    **dict.fromkeys(("lr", "clip", "checkpoint_seconds", "fold_tolerance"), _POSITIVE),
+    "window": _from(0),
     **dict.fromkeys(("lr_drop", "clip_drop"), _DROPS),
     "settings": (lambda value: isinstance(value, Mapping), "a table of the program's keyword arguments"),
     "lr_mult": (_are_multipliers, "a table of parameters and finite multipliers from 0 on, such as {embed = 0.1}"),
@@ -206,4 +226,7 @@ _ENTRIES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "decay_follows_lr_mult": (lambda value: isinstance(value, bool), "true or false"),
     "seed": _from(0),
 }
-_OPTIONAL = ("function", "data_dir", "limit_train_size", "storage", "init", "clip", "checkpoint_steps")
+_OPTIONAL = (
+    *("function", "data_dir", "limit_train_size", "storage", "init", "clip", "checkpoint_steps"),
+    *("fold_degree", "fold_tolerance", "window", "fold_coefficients"),
+)

@@ -1,0 +1,54 @@
+"""The native backend: loops over atoms are generated C, compiled by the system's compiler; the rest is NumPy."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from types import ModuleType
+
+from backends import native_build, numpy_backend
+from backends.native_loops import Loop
+from backends.native_powers import half
+from backends.numpy_backend import array, new_atoms, new_moments, restore_atoms, restore_moments, to_numpy
+from tpc.lower.lowered import Lowered
+from tpc.lower.native_module import native_module
+
+NAME = "native"
+HALVES = True  # one pass over folded matrices, which are read faster than BLAS computes
+DTYPES = ("float32",)
+STORAGE = ("float32", "bfloat16", "float16")
+
+
+def compile_module(lowered: Lowered) -> ModuleType:
+    """The generated module of a limit, ready to call; NumPy's where nothing can be compiled."""
+    made = native_module(lowered)
+    try:
+        library = native_build.load(made.c)
+    except native_build.NoCompilerError as e:
+        _warn(str(e))
+        return numpy_backend.compile_module(lowered)
+    loops: dict[str, Callable[..., object]] = {loop.name: Loop(library, loop) for loop in made.loops}
+    loops["half"] = half
+    return numpy_backend.run_source(made.python, lowered.graph.name, native=loops)
+
+
+@lru_cache(maxsize=1)
+def _warn(reason: str) -> None:
+    """One line, once."""
+    print(f"warning: {reason}: the native backend runs NumPy code instead", file=sys.stderr)
+
+
+__all__ = [
+    "DTYPES",
+    "HALVES",
+    "NAME",
+    "STORAGE",
+    "array",
+    "compile_module",
+    "new_atoms",
+    "new_moments",
+    "restore_atoms",
+    "restore_moments",
+    "to_numpy",
+]
