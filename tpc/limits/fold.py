@@ -200,18 +200,21 @@ class _Folder:
                 number = number * a * c
                 read = ZERO if number == 0 else kernel(reader, sp.Integer(1), q, ZERO, ZERO)
                 powers[g] += k
-            moment = self._moment(fold, base + k, profile)
+            moment, ratio = self._moment(fold, base + k, profile)
+            number *= ratio
             if number != 0 and read is not ZERO and moment is not None:
                 scalars = (Constant(number), read, moment.weight)
                 bound = without(over, (atom,))
                 yield _term(fold, moment, outer, scalars, +powers, open_slots, rest, bound, self.halves)
 
-    def _moment(self, fold: Fold, order: int, profile: Expr) -> Moment | None:
+    def _moment(self, fold: Fold, order: int, profile: Expr) -> tuple[Moment | None, Expr]:
+        """The tensor with this profile, up to a number."""
         if order > self.degree or kernel(profile, sp.Integer(1), ONE, ZERO, ZERO) is ZERO:
-            return None
+            return None, sp.Integer(0)
         for m in fold.moments:
-            if m.order == order and (m.profile == profile or sp.simplify(m.profile - profile) == 0):
-                return m
+            ratio = sp.Integer(1) if m.profile == profile else sp.simplify(profile / m.profile)
+            if m.order == order and ratio.is_number:
+                return m, ratio
         raise UserError(
             f"folding {fold.store.fn} needs the tensor of degree {order} with E {profile}, which it does not keep; "
             "train this program with mode exact"

@@ -296,9 +296,10 @@ class Model:
         given = {name: real_array(value, name) for name, value in arrays.items()}
         expected = [u.state.name for u in self._graph.accumulated]
         expected += [c.name for s in self._stores.values() for c in (s.coefficients, *s.columns, *s.thetas)]
+        folded = [n for f in self._folds.values() for n in (f"{f.store.name}.w", *(m.state.name for m in f.moments))]
         for name in given:
-            if name not in expected:
-                raise UsageError(unknown_name(name, expected, "array in the state"))
+            if name not in expected and name not in folded:
+                raise UsageError(unknown_name(name, expected + folded, "array in the state"))
         missing = [name for name in expected if name not in given]
         if missing:
             raise UsageError(f"expected the arrays {', '.join(expected)} in the state; missing: {', '.join(missing)}")
