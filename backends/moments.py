@@ -8,6 +8,7 @@ and atoms newer than they. They are read off running sums, so they can follow th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from math import factorial
 from typing import Any
 
@@ -97,7 +98,7 @@ class Moments:
     def _due(self, atoms: Atoms) -> bool:
         if len(atoms) - atoms.rows < self.window:
             return False
-        return atoms.oldest_velocity() <= np.finfo(self.dtype).eps / SETTLED
+        return atoms.oldest_velocity() <= float(np.finfo(self.dtype).eps) / SETTLED
 
     def _compare(
         self, a: Array, b: Array, found: Mapping[int, Array], c: Array, profiles: Callable[..., Any], exact: Any
@@ -143,15 +144,14 @@ def _rows(x: Array) -> Array:
 
 
 def fit(sums: Array) -> Array:
-    """The w ≥ 0 that minimise wᵀ S w − 2 wᵀ t for sums = [[S, t], [tᵀ, ·]]."""
-    from scipy.optimize import nnls
-
+    """The w ≥ 0 that minimise wᵀ S w − 2 wᵀ t for sums = [[S, t], [tᵀ, ·]]; 1 where S tells nothing."""
+    optimize: Any = import_module("scipy.optimize")
     s, t = sums[:-1, :-1], sums[:-1, -1]
     size = np.sqrt(np.diag(s))
     if not (size > 0).all():
         return np.ones(len(t))
     values, vectors = np.linalg.eigh(s / np.outer(size, size))
     root = np.sqrt(np.maximum(values, values[-1] * 1e-14))
-    solution, _ = nnls(root[:, None] * vectors.T, (vectors.T @ (t / size)) / root)
-    made: Array = solution / size
+    solved = optimize.nnls(root[:, None] * vectors.T, (vectors.T @ (t / size)) / root)
+    made: Array = solved[0] / size
     return made

@@ -44,21 +44,18 @@ class Loop:
         self._fused.argtypes, self._fused.restype = [ctypes.c_void_p], ctypes.c_int
         self._elements = library[f"{loop.name}_elements"]
         self._elements.argtypes, self._elements.restype = [ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p], None
-        lanes = [c for p in loop.products if (c := p.captured) is not None]
-        self._lane_source = lanes[0] if lanes else None
+        self._latents = {p.captured for p in loop.products}
 
     def __call__(self, atoms: Atoms, captured: tuple[Any, ...], *given: Any) -> tuple[Any, ...]:
         """The sums of the loop, then the products it keeps for later ones; `given` are those of earlier loops."""
         arrays = [np.ascontiguousarray(c, dtype=np.float32) for c in captured]
-        batch = self._batch(arrays)
+        batch = max((len(a) for i, a in enumerate(arrays) if a.ndim > (i in self._latents)), default=1)
+        for i in self._latents:
+            if i is not None and arrays[i].ndim == 1:  # one latent for all samples
+                arrays[i] = np.ascontiguousarray(np.broadcast_to(arrays[i], (batch, len(arrays[i]))))
         if batch > FUSED_BATCH:
             return self._around_blas(atoms, arrays, batch, given)
         return self._whole(atoms, arrays, batch, given)
-
-    def _batch(self, arrays: list[Array]) -> int:
-        if self._lane_source is not None:
-            return len(arrays[self._lane_source])
-        return max((a.size for a in arrays if a.ndim), default=1)
 
     # --- fused -------------------------------------------------------------------------------------------------
 

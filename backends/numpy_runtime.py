@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from backends.atoms import Atoms
 from backends.blocks import over_blocks, threads
-from backends.powers import half, power, slope
 
 Array = NDArray[Any]
 

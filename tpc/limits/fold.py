@@ -20,7 +20,18 @@ from sympy import Expr
 
 from tpc.errors import InternalError, UserError
 from tpc.limits.graph import (
-    Accumulate, Append, Expectation, Gram, Kernel, LimitGraph, State, Store, Update, atoms_in, gram, kernel, rank_axis,
+    Accumulate,
+    Expectation,
+    Gram,
+    Kernel,
+    LimitGraph,
+    State,
+    Store,
+    Update,
+    atoms_in,
+    gram,
+    kernel,
+    rank_axis,
 )  # fmt: skip
 from tpc.limits.power import Half, power, slope, slot_axis
 from tpc.program import tensor
@@ -73,7 +84,7 @@ def fold_store(store: Store, degree: int) -> Fold:
     if len(store.columns) != 1 or store.thetas:
         raise UserError(
             f"the atoms of {store.weight!r} are {store.fn}, a function of {len(store.columns)} latents and "
-            f"{len(store.thetas)} parameters; folding knows functions of one latent. Train this program with mode exact."
+            f"{len(store.thetas)} parameters; folding knows functions of one latent. Train it with mode exact."
         )
     moments = []
     fn = store.fn.xreplace({argument(0): X})
@@ -160,9 +171,9 @@ class _Folder:
         def image(n: Node) -> Node:
             return self.image(n) if isinstance(n, Tensor) else n
 
-        made = rebuild(x, image)
-        assert isinstance(made, Tensor)
-        return made
+        rebuilt = rebuild(x, image)
+        assert isinstance(rebuilt, Tensor)
+        return rebuilt
 
     # --- one sum over atoms ------------------------------------------------------------------------------------
 
@@ -248,12 +259,12 @@ def _term(
         return tensor.contract((*scalars, tensor.rename(m, {slot: rank}), *rest), over)
     g = ordered[0]
     if n == 2 and halves:
-        left = slot_axis(fold.store.name, 1)
-        half = tensor.rename(Half(moment.state, g, rank, slot, left), names)
+        second = slot_axis(fold.store.name, 1)
+        half = tensor.rename(Half(moment.state, g, rank, slot, second), names)
         if open_slots:
-            return tensor.contract((*scalars, tensor.rename(half, {left: rank}), *rest), over)
-        other = tensor.rename(ordered[-1], {rank: left})
-        return tensor.contract((*scalars, half, other, *rest), (*over, left))
+            return tensor.contract((*scalars, tensor.rename(half, {second: rank}), *rest), over)
+        other = tensor.rename(ordered[-1], {rank: second})
+        return tensor.contract((*scalars, half, other, *rest), (*over, second))
     if not open_slots and not single:
         return tensor.contract((*scalars, m, power(g, rank, slot), *rest), (*over, slot))
     summed = tuple(a for a in m.axes if a in over)

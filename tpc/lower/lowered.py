@@ -33,7 +33,7 @@ class UpdatePlan:
 
 @dataclass(frozen=True)
 class FoldPlan:
-    """How a store folds: `profiles` maps rows of B to E profile of every degree, `exact` rows b, c to V[fn,fn](b, c)."""
+    """How a store folds: `profiles` gives E profile of every degree at rows of B, `exact` V[fn,fn] of two such rows."""
 
     fold: Fold
     profiles: Function

@@ -210,9 +210,10 @@ class _Analysis:
             value = self._product(Product(n, first.column, None, second.column), (self._loop.atom,))
             return self._times(self._times(first.factor, second.factor), value)
         latent = n.factors[1] if isinstance(rows[0], _Rows) else n.factors[0]
-        if latent in self._known or layout(latent.axes) != (self._lane, first.axis):
-            raise _Unsupported("latents have lanes and numbers")
-        value = self._product(Product(n, first.column, self._captured(latent), None), (self._loop.atom, self._lane))
+        if latent in self._known or layout(latent.axes) not in ((self._lane, first.axis), (first.axis,)):
+            raise _Unsupported("latents have numbers, and lanes or none")
+        axes = (self._loop.atom, self._lane) if self._lane in latent.axes else (self._loop.atom,)
+        value = self._product(Product(n, first.column, self._captured(latent), None), axes)
         return self._times(first.factor, value)
 
     def _product(self, p: Product, axes: Axes) -> Value:

@@ -39,7 +39,7 @@ class FoldOptions:
                 raise UsageError(f"expected a fold {name} that is a whole number from {least} on, got {value!r}")
         if self.coefficients not in COEFFICIENTS:
             raise UsageError(f"expected fold coefficients among {', '.join(COEFFICIENTS)}, got {self.coefficients!r}")
-        if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, int | float) or not 0 < self.tolerance:
+        if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, int | float) or not self.tolerance > 0:
             raise UsageError(f"expected a positive fold tolerance, got {self.tolerance!r}")
 
     @property
