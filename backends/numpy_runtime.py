@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from backends.atoms import Atoms
 from backends.blocks import over_blocks, threads
+from backends.powers import half, power, slope
 
 Array = NDArray[Any]
 
@@ -148,10 +149,13 @@ __all__ = [
     "erfc",
     "erfcx",
     "gap",
+    "half",
     "logsumexp",
     "over_blocks",
+    "power",
     "relu",
     "rsqrt",
+    "slope",
     "softplus",
     "step",
     "tabulated",
