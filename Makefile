@@ -19,8 +19,8 @@ lint: $(VENV)/.installed
 test: lint  ## lint, type-check and run every test
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-bench: $(VENV)/.installed  ## time and memory of a step, in ratios to a plain NumPy transcription
-	$(BIN)/python benchmarks/exact_step.py
+bench: $(VENV)/.installed  ## time and memory of a step, in ratios to plain NumPy transcriptions
+	$(BIN)/python -m benchmarks $(BENCH)
 
 golden: $(VENV)/.installed  ## rewrite the golden texts and documented outputs after an intended change
 	$(BIN)/python -m pytest tests/golden tests/docs --update-golden

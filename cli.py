@@ -33,6 +33,7 @@ from tpc.options import (
     config_option,
     debug_option,
     file_option,
+    fold_options,
     json_option,
     program_argument,
     program_options,
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
 
 STAGES = {
     "program": "txt", "backward": "txt", "limit": "txt", "update": "txt", "kernels": "txt", "latex": "tex",
-    "numpy": "py", "dot": "dot", "json": "json",
+    "numpy": "py",
+    "c": "c", "dot": "dot", "json": "json",
 }  # fmt: skip
 
 PLOT_FILE = OutputFile(".svg", ".png", ".pdf")
@@ -68,13 +70,15 @@ def main() -> None:
 @main.command("compile")
 @program_argument
 @program_options
+@click.option("--fold-degree", type=click.IntRange(min=1), metavar="D",
+              help="Fold the limit to degree D first (stages from limit on).")  # fmt: skip
 @click.option("--emit", "stages", type=Available("stage", STAGES), multiple=True, metavar="STAGE",
               help=f"Print a stage: {', '.join(STAGES)}. Repeatable.")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Write each stage to a file in DIR.")
 @debug_option
 def compile_command(
     program: Path, function: str | None, settings: tuple[tuple[str, Any], ...], limit: str,
-    stages: tuple[str, ...], out: Path | None,
+    fold_degree: int | None, stages: tuple[str, ...], out: Path | None,
 ) -> None:  # fmt: skip
     """Derive the limit of PROGRAM and show a summary, or the stages asked for.
 
@@ -83,6 +87,7 @@ def compile_command(
       tpc compile programs/mlp.py
       tpc compile programs/mlp.py --set hidden=3 --emit update
       tpc compile programs/mlp.py --emit numpy > limit.py
+      tpc compile programs/mlp.py --fold-degree 2 --emit c > limit.c
       tpc compile programs/mlp.py --emit program --emit kernels --out build/mlp
     """
     if out is not None and not stages:
@@ -96,7 +101,7 @@ def compile_command(
         return
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    texts = {stage: derived.emit(stage) for stage in dict.fromkeys(stages)}
+    texts = {stage: derived.emit(stage, fold_degree) for stage in dict.fromkeys(stages)}
     for stage, text in texts.items():
         if out is not None:
             write_output(out / f"{stage}.{STAGES[stage]}", text)
@@ -294,12 +299,14 @@ def eval_command(run_dir: Path, data_dir: str | None, backend: str | None, as_js
 @click.option("--lr", type=FiniteRange(min=0, min_open=True),
               help="Default: the largest of 2, 1, 1/2, … that does not move too far.")  # fmt: skip
 @click.option("--loss", type=click.Choice(["cross_entropy", "mse"]), default="cross_entropy", show_default=True)
+@fold_options
 @click.option("--plot", type=PLOT_FILE, metavar="FILE", help="Write the plot (svg, png, pdf).")
 @json_option
 @debug_option
 def check(
     program: Path, function: str | None, settings: tuple[tuple[str, Any], ...], plot: Path | None, as_json: bool,
-    **options: Any,
+    mode: str, fold_degree: int | None, fold_tolerance: float | None, window: int | None,
+    fold_coefficients: str | None, **options: Any,
 ) -> None:  # fmt: skip
     """Train finite networks of growing width beside the limit; the error must fall like width^(-1/2).
 
@@ -309,10 +316,13 @@ def check(
     Examples:
       tpc check programs/mlp.py
       tpc check programs/resmlp.py --widths 128:1024 --seeds 3 --plot check.svg
+      tpc check programs/mlp.py --mode folded --window 16
     """
+    from tpc.runtime.folding import fold_from
     from tpc.runtime.progress import Display
     from tpc.tasks.check import run_check
 
+    options["fold"] = fold_from(mode, fold_degree, fold_tolerance, window, fold_coefficients)
     networks = len(options["widths"]) * options["seeds"]
     with Display(networks, "finite networks", sys.stderr) as display:
         result = run_check(

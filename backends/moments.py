@@ -19,7 +19,6 @@ from backends import powers
 from backends.atoms import Atoms
 
 Array = NDArray[Any]
-ROWS = 512  # atoms folded at a time
 PROBES = 64  # the newest atoms that stand for what reads the folded ones
 MEMORY = 0.98  # of the running sums, per fold
 SETTLED = 64.0  # atoms whose velocity is below 1/SETTLED of rounding have their final coefficient
@@ -83,17 +82,21 @@ class Moments:
 
     def absorb(self, atoms: Atoms, profiles: Callable[..., Any], exact: Callable[..., Any]) -> None:
         """Fold the oldest atoms while more than `window` newer ones stay."""
+        columns = []
         while self._due(atoms):
-            columns = atoms.pop_segment()
-            a, b = columns["A"], columns["B"]
-            found = {int(n): np.asarray(f, self.dtype) for n, f in profiles(None, b).items()}
-            self._compare(a, b, found, atoms.newest("B", PROBES), profiles, exact)
-            a = a.reshape(len(a), -1) / self.dtype.type(self.scale)
-            for n, tensor in self._tensors.items():
-                factor = found[n] if found[n].ndim == 0 else found[n][:, None]
-                flat = tensor.reshape(a.shape[1], -1) if n else tensor.reshape(-1)
-                powers.add_powers(flat, a * factor, b, n)
-            self.count += len(b)
+            columns.append(atoms.pop_segment())
+        if not columns:
+            return
+        a, b = (np.concatenate([c[name] for c in columns]) for name in "AB")
+        found = {int(n): np.asarray(f, self.dtype) for n, f in profiles(None, b).items()}
+        newest = atoms.newest("B", PROBES)
+        self._compare(a, b, found, newest if len(newest) else b[-PROBES:], profiles, exact)
+        a = a.reshape(len(a), -1) / self.dtype.type(self.scale)
+        for n, tensor in self._tensors.items():
+            factor = found[n] if found[n].ndim == 0 else found[n][:, None]
+            flat = tensor.reshape(a.shape[1], -1) if n else tensor.reshape(-1)
+            powers.add_powers(flat, a * factor, b, n)
+        self.count += len(b)
 
     def _due(self, atoms: Atoms) -> bool:
         if len(atoms) - atoms.rows < self.window:
@@ -104,11 +107,9 @@ class Moments:
         self, a: Array, b: Array, found: Mapping[int, Array], c: Array, profiles: Callable[..., Any], exact: Any
     ) -> None:
         """Add the pairs of folded atoms b and newer ones c to the running sums; refit the weights."""
-        if not len(c):
-            return
         read = {int(n): np.asarray(f, np.float64) for n, f in profiles(None, c).items()}
         dot = (b @ c.T).astype(np.float64)
-        size = np.abs(a.reshape(len(a), -1)).sum(axis=1).astype(np.float64)
+        size = np.square(a.reshape(len(a), -1), dtype=np.float64).sum(axis=1)
         values = [dot**n * _rows(found[n]) * read[n].reshape(1, -1) / factorial(n) for n in self.orders]
         values.append(np.asarray(exact(None, b, c)["V"], np.float64))
         stacked = np.stack([v * np.sqrt(size)[:, None] for v in values]).reshape(len(values), -1)

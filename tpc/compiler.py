@@ -87,11 +87,11 @@ class Limit:
 
         return {f"V[{phi}, {psi}]": kernel(phi, psi) for phi, psi in self.graph().kernels}
 
-    def emit(self, stage: str) -> str:
-        """A stage of the compilation as text; see `tpc.emit.STAGES`."""
+    def emit(self, stage: str, degree: int | None = None) -> str:
+        """A stage of the compilation as text; see `tpc.emit.STAGES`. With a degree the limit is folded to it."""
         from tpc.emit import emit
 
-        return emit(self, stage)
+        return emit(self, stage, degree)
 
     def summary(self) -> str:
         """One screen: lines, spaces, parameters, kernels with their closed forms, cost per step."""
@@ -99,11 +99,11 @@ class Limit:
 
         return summary(self)
 
-    def to_networkx(self) -> Any:
-        """The limit graph as a networkx.DiGraph."""
+    def to_networkx(self, degree: int | None = None) -> Any:
+        """The limit graph, folded if a degree is given, as a networkx.DiGraph."""
         from tpc.limits.view import to_networkx
 
-        return to_networkx(self.graph())
+        return to_networkx(self.graph(degree=degree))
 
     def build(self, input_dim: int, rank: int, **options: Any) -> Model:
         """An initialized model; see `tpc.runtime.model.build` for the options."""

@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from tpc.compiler import Limit
 
 
-def emit(limit: Limit, stage: str) -> str:
-    """The text of a stage. Raises UsageError for an unknown one."""
+def emit(limit: Limit, stage: str, degree: int | None = None) -> str:
+    """The text of a stage, folded to a degree if one is given. Raises UsageError for an unknown stage."""
     if stage not in STAGES:
         raise UsageError(f"expected a stage among {', '.join(STAGES)}, got {stage!r}")
-    return STAGES[stage](limit)
+    return STAGES[stage](limit, degree)
 
 
-def _kernels(limit: Limit) -> str:
+def _kernels(limit: Limit, degree: int | None) -> str:
     """Every V[φ,ψ] of the graph: closed form, series, the rules that gave it."""
     parts = []
-    for phi, psi in limit.graph().kernels:
+    for phi, psi in limit.graph(degree=degree).kernels:
         v = kernel(phi, psi)
         lines = [f"V[{phi}, {psi}](p, q, c) = E {_applied(phi, 'u')} {_applied(psi, 'v')}"]
         if v.plain is not None:
@@ -55,36 +55,44 @@ def _applied(phi: sp.Expr, variable: str) -> str:
     return f"({text})" if phi.is_Add else text
 
 
-def _latex(limit: Limit) -> str:
+def _latex(limit: Limit, degree: int | None) -> str:
     from tpc.limits.latex import document
 
-    return document(limit.graph())
+    return document(limit.graph(degree=degree))
 
 
-def _numpy(limit: Limit) -> str:
+def _numpy(limit: Limit, degree: int | None) -> str:
     from tpc.lower.lowered import lower
     from tpc.lower.numpy_module import numpy_module
 
-    return numpy_module(lower(limit.graph()))
+    return numpy_module(lower(limit.graph(degree=degree)))
 
 
-def _drawn(kind: str) -> Callable[[Limit], str]:
-    def draw(limit: Limit) -> str:
+def _c(limit: Limit, degree: int | None) -> str:
+    from tpc.lower.lowered import lower
+    from tpc.lower.native_module import c_source
+
+    return c_source(lower(limit.graph(degree=degree, halves=True)))
+
+
+def _drawn(kind: str) -> Callable[[Limit, int | None], str]:
+    def draw(limit: Limit, degree: int | None) -> str:
         from tpc.report.graph import render
 
-        return render(limit.to_networkx(), kind, f"{limit.kind}-limit of {limit.program.name}")
+        return render(limit.to_networkx(degree), kind, f"{limit.kind}-limit of {limit.program.name}")
 
     return draw
 
 
-STAGES: dict[str, Callable[[Limit], str]] = {
-    "program": lambda limit: listing(limit.program),
-    "backward": lambda limit: listing(limit.trained()),
-    "limit": lambda limit: limit_listing(limit.graph()),
-    "update": lambda limit: update_listing(limit.graph()),
+STAGES: dict[str, Callable[[Limit, int | None], str]] = {
+    "program": lambda limit, _: listing(limit.program),
+    "backward": lambda limit, _: listing(limit.trained()),
+    "limit": lambda limit, degree: limit_listing(limit.graph(degree=degree)),
+    "update": lambda limit, degree: update_listing(limit.graph(degree=degree)),
     "kernels": _kernels,
     "latex": _latex,
     "numpy": _numpy,
+    "c": _c,
     "dot": _drawn("dot"),
     "json": _drawn("json"),
 }

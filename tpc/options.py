@@ -75,6 +75,47 @@ def program_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+MODE = click.option(
+    "--mode",
+    type=Available("mode", MODES),
+    default="exact",
+    show_default=True,
+    help="Keep every atom, or fold old ones into tensors of fixed size.",
+)
+FOLD = (
+    click.option(
+        "--fold-degree",
+        type=click.IntRange(min=1),
+        metavar="D",
+        help="Largest degree of folded tensors. Default: by --fold-tolerance.",
+    ),
+    click.option(
+        "--fold-tolerance",
+        type=FiniteRange(min=0, min_open=True),
+        metavar="E",
+        help="Largest relative error of the folded kernels' series.  [default: 0.1]",
+    ),
+    click.option(
+        "--window",
+        type=click.IntRange(min=0),
+        metavar="W",
+        help="Newest atoms that are never folded.  [default: 512]",
+    ),
+    click.option(
+        "--fold-coefficients",
+        type=click.Choice(COEFFICIENTS),
+        help="Read tensors by the Taylor series, or by weights fitted while training.  [default: fitted]",
+    ),
+)
+
+
+def fold_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--mode and how to fold."""
+    for option in reversed((MODE, *FOLD)):
+        command = option(command)
+    return command
+
+
 def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a TrainJob; defaults are the fields' own."""
     from_one = click.IntRange(min=1)
@@ -92,36 +133,8 @@ def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--rank", type=from_one, default=100, show_default=True, help="Dimension r of the latents."),
         click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True),
-        click.option(
-            "--mode",
-            type=Available("mode", MODES),
-            default="exact",
-            show_default=True,
-            help="Keep every atom, or fold old ones into tensors of fixed size.",
-        ),
-        click.option(
-            "--fold-degree",
-            type=from_one,
-            metavar="D",
-            help="Largest degree of folded tensors. Default: by --fold-tolerance.",
-        ),
-        click.option(
-            "--fold-tolerance",
-            type=positive,
-            metavar="E",
-            help="Largest relative error of the folded kernels' series.  [default: 0.1]",
-        ),
-        click.option(
-            "--window",
-            type=click.IntRange(min=0),
-            metavar="W",
-            help="Newest atoms that are never folded.  [default: 512]",
-        ),
-        click.option(
-            "--fold-coefficients",
-            type=click.Choice(COEFFICIENTS),
-            help="Read tensors by the Taylor series, or by weights fitted while training.  [default: fitted]",
-        ),
+        MODE,
+        *FOLD,
         click.option("--storage", type=click.Choice(STORAGE), help="Number type of stored atoms.  [default: --dtype]"),
         click.option("--init", metavar="NAME", help="Initialization: paper, zero_readout."),
         click.option("--epochs", type=from_one, default=10, show_default=True),

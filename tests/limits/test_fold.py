@@ -50,15 +50,8 @@ def folded(program, fold, **options):
     return model
 
 
-@pytest.fixture
-def small_segments(monkeypatch):
-    """Fold every atom at once."""
-    monkeypatch.setattr("tpc.runtime.model.FOLD_ROWS", 1)
-
-
 @pytest.mark.parametrize("text", [MLP, RESIDUAL])
 @pytest.mark.parametrize("halves", [False, True])
-@pytest.mark.usefixtures("small_segments")
 def test_a_series_that_ends_is_exact(program, monkeypatch, text, halves):
     monkeypatch.setattr(numpy_backend, "HALVES", halves)
     net = program(text, "x**2/2 + x")
@@ -75,7 +68,6 @@ def test_a_series_that_ends_is_exact(program, monkeypatch, text, halves):
     np.testing.assert_allclose(model.predict(x), exact.predict(x), rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.usefixtures("small_segments")
 def test_momentum_folds_atoms_once_they_have_settled(program):
     net = program(MLP, "x**2/2 + x")
     exact, model = make(net), folded(net, EVERYTHING)
@@ -93,7 +85,6 @@ def test_momentum_folds_atoms_once_they_have_settled(program):
     [("relu(x)", 2), ("relu(x)", 4), ("erf(x)", 3), ("gelu(x)", 2), ("abs(x)", 2), ("leaky_relu(x, 0.2)", 2),
      ("sin(x)", 3), ("tanh(x)", 1), ("exp(x/2)", 3), ("x**3", 3)],
 )  # fmt: skip
-@pytest.mark.usefixtures("small_segments")
 def test_the_forward_pass_is_the_mehler_partial_sum(program, phi, degree):
     model = folded(program(SHALLOW, phi), FoldOptions(degree=degree, window=0, coefficients="taylor"))
     exact = make(program(SHALLOW, phi))
@@ -110,7 +101,6 @@ def test_the_forward_pass_is_the_mehler_partial_sum(program, phi, degree):
 @pytest.mark.parametrize(
     ("phi", "degree"), [("relu(x)", 2), ("erf(x)", 3), ("gelu(x)", 2), ("abs(x)", 2), ("tanh(x)", 1), ("sin(x)", 3)]
 )
-@pytest.mark.usefixtures("small_segments")
 def test_the_backward_pass_is_the_gradient_of_the_folded_forward_pass(program, text, phi, degree):
     model = folded(program(text, phi), FoldOptions(degree=degree, window=0, coefficients="taylor"))
     for moments in (v for k, v in model._state.items() if k.endswith(".folded")):
@@ -143,7 +133,6 @@ def test_a_window_keeps_the_newest_atoms_exact(program):
     np.testing.assert_allclose(model.predict(x), exact.predict(x), rtol=1e-12)
 
 
-@pytest.mark.usefixtures("small_segments")
 def test_fitted_weights_lower_the_measured_remainder(program):
     net = program(MLP, "relu(x)")
     remainders = {}
@@ -159,8 +148,7 @@ def test_fitted_weights_lower_the_measured_remainder(program):
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
-def test_saving_keeps_everything(program, tmp_path, monkeypatch, momentum):
-    monkeypatch.setattr("tpc.runtime.model.FOLD_ROWS", 8)
+def test_saving_keeps_everything(program, tmp_path, momentum):
     model = folded(program(MLP, "relu(x)"), FoldOptions(window=5), dtype="float32")
     options = {"lr": 0.1, "momentum": momentum, "weight_decay": 0.1, "clip": 0.5}
     for k in range(40):
@@ -175,8 +163,7 @@ def test_saving_keeps_everything(program, tmp_path, monkeypatch, momentum):
     assert again.remainders == model.remainders
 
 
-def test_states_go_back_and_forth(program, monkeypatch):
-    monkeypatch.setattr("tpc.runtime.model.FOLD_ROWS", 8)
+def test_states_go_back_and_forth(program):
     net = program(MLP, "relu(x)")
     model = folded(net, FoldOptions(window=5))
     for k in range(10):

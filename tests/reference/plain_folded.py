@@ -6,7 +6,8 @@ With unit-norm ĝ and atoms B_m, the relu kernel of a pair is |g| κ(⟨B_m, ĝ�
     T₀ = Σ A_m / 2π,   T₁ = Σ A_m B_mᵀ / 4,   T₂ = Σ A_m ⊗ B_m B_mᵀ / 4π,
 
 and the newest as they are. T₂ is stored whole, without use of its symmetry, and read once per step: T₂ĝ serves the
-output and the gradient. Everything else is the exact step of `plain_step.py`.
+output and the gradient. The axis it is summed over comes first: BLAS then computes T₂ĝ of small batches fastest, and
+what comes out lies sample by sample. Everything else is the exact step of `plain_step.py`.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from reference.plain_step import Array, KernelLayer, PlainMLP
 class FoldedLayer(KernelLayer):
     """The window of the newest atoms, fewer than 2·window between steps, and the tensors of all older ones.
 
-    T0 (k,), T1 (k, r), T2 (k, r, r), all multiplied by `scale`. What `forward` keeps for `backward` is the pair
-    (q of the window, T₂ĝ of shape (k, r, b)).
+    T0 (k,), T1 (k, r), T2 (r, k, r), all multiplied by `scale`. What `forward` keeps for `backward` is the pair
+    (q of the window, T₂ĝ of shape (b, k, r)).
     """
 
     def __init__(self, A: Array, B: Array, bias: Array, window: int) -> None:
@@ -33,7 +34,7 @@ class FoldedLayer(KernelLayer):
         super().__init__(np.empty((room, k), np.float32), np.empty((room, r), np.float32), bias, 0)
         self.window = window
         self.scale = np.float32(1)
-        self.T0, self.T1, self.T2 = (np.zeros((k, *[r] * degree), np.float32) for degree in range(3))
+        self.T0, self.T1, self.T2 = (np.zeros(shape, np.float32) for shape in ((k,), (k, r), (r, k, r)))
         for start in range(0, len(A), window):
             self.append(A[start : start + window], B[start : start + window])
             self.fold()
@@ -41,10 +42,9 @@ class FoldedLayer(KernelLayer):
     def forward(self, g: Array) -> tuple[Array, Array, Array, Any]:
         """g (b, r) → output (b, k) without bias, ĝ (b, r), |g| (b, 1), (q, T₂ĝ)."""
         output, unit, norm, q = super().forward(g)
-        k, r, _ = self.T2.shape
-        flipped = np.ascontiguousarray(unit.T)
-        S = (self.T2.reshape(k * r, r) @ flipped).reshape(k, r, len(g))
-        old = self.T0 + unit @ self.T1.T + np.einsum("oib,ib->bo", S, flipped)
+        r, k, _ = self.T2.shape
+        S = (unit @ self.T2.reshape(r, k * r)).reshape(len(g), k, r)
+        old = self.T0 + unit @ self.T1.T + np.matmul(S, unit[:, :, None])[:, :, 0]
         return output + (self.scale * norm) * old, unit, norm, (q, S)
 
     def backward(self, delta: Array, unit: Array, kept: Any) -> Array:
@@ -52,22 +52,21 @@ class FoldedLayer(KernelLayer):
         q, S = kept
         into = super().backward(delta, unit, q)
         weights = self.scale * delta
-        pulled = np.einsum("oib,ob->ib", S, np.ascontiguousarray(weights.T)).T
+        pulled = np.matmul(weights[:, None, :], S)[:, 0]
         along = (weights @ self.T0)[:, None] - (pulled * unit).sum(axis=1, keepdims=True)
         return into + weights @ self.T1 + 2 * pulled + along * unit
 
     def fold(self) -> None:
         """Move the oldest atoms into the tensors, one window at a time, until fewer than two windows are left."""
         pi, window = np.pi, self.window
-        product = np.empty_like(self.T2[0])
+        product = np.empty_like(self.T1)
         while self.atoms >= 2 * window:
             A, B = self.A[:window] / self.scale, self.B[:window]
             self.T0 += A.sum(axis=0) / np.float32(2 * pi)
             self.T1 += A.T @ B / np.float32(4)
             A /= np.float32(4 * pi)
-            for o, coefficients in enumerate(A.T):
-                np.matmul((B * coefficients[:, None]).T, B, out=product)
-                self.T2[o] += product
+            for T, b in zip(self.T2, B.T):
+                T += np.matmul((A * b[:, None]).T, B, out=product)
             self.atoms -= window
             for rows in (self.A, self.B):
                 rows[: self.atoms] = rows[window : window + self.atoms].copy()

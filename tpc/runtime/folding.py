@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from tpc.limits.power import packed_size
 COEFFICIENTS = ("fitted", "taylor")
 TOLERANCE = 0.1
 LARGEST_DEGREE = 12
+LARGEST_BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,31 @@ class FoldOptions:
             raise UsageError(f"expected a positive fold tolerance, got {self.tolerance!r}")
 
     @property
+    def rows(self) -> int:
+        """Atoms wait for so many others, to be folded together."""
+        return min(max(1, int(self.window)), LARGEST_BLOCK)
+
+    @property
     def fitted(self) -> bool:
         return self.coefficients == "fitted"
 
     def degree_for(self, graph: LimitGraph) -> int:
         """The degree asked for, or the least one within the tolerance. Raises UserError where there is none."""
         return self.degree if self.degree is not None else least_degree(graph, self.tolerance)
+
+
+def fold_from(
+    mode: str, degree: int | None, tolerance: float | None, window: int | None, coefficients: str | None
+) -> FoldOptions | None:
+    """Options as given on the command line or in a configuration; None in mode "exact", which takes none of them."""
+    named = {"fold_degree": degree, "fold_tolerance": tolerance, "window": window, "fold_coefficients": coefficients}
+    given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    if mode == "folded":
+        return FoldOptions(**{name.removeprefix("fold_"): value for name, value in given.items()})
+    if given:
+        name = next(iter(given))
+        raise UsageError(f"{name} (--{name.replace('_', '-')}) needs mode folded (--mode folded), got {mode}.")
+    return None
 
 
 def least_degree(graph: LimitGraph, tolerance: float) -> int:

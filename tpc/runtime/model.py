@@ -43,7 +43,6 @@ DAMAGED = (  # what reading a file that `save` did not write, or not to its end,
 PREDICT_ROWS = 1024
 PREDICT_NUMBERS = 1 << 23
 LOAD_ROWS = 8192
-FOLD_ROWS = 512
 DTYPES = ("float32", "float64")
 MODES = ("exact", "folded")
 
@@ -359,7 +358,7 @@ class Model:
     @property
     def _segment_rows(self) -> int | None:
         """A folded store is cut into the segments it is folded by."""
-        return FOLD_ROWS if self._folds else None
+        return self.fold.rows if self._folds else None
 
     def _widths(self, s: Store) -> dict[str, tuple[int, ...]]:
         columns = (s.coefficients, *s.columns, *s.thetas)

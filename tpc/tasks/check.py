@@ -18,6 +18,7 @@ from tpc.program.nn import SAMPLE
 from tpc.program.program import Program
 from tpc.runtime.arguments import check_not_negative
 from tpc.runtime.finite import FiniteNetwork
+from tpc.runtime.folding import FoldOptions
 from tpc.runtime.model import Model, build
 
 F64 = NDArray[np.float64]
@@ -146,6 +147,7 @@ def run_check(
     seed: int = 0,
     loss: str = "cross_entropy",
     progress: Progress | None = None,
+    fold: FoldOptions | None = None,
     **step_options: Any,
 ) -> CheckResult:
     """Train the limit and `seeds` networks of every width on the same batches; compare the logits at every step.
@@ -154,8 +156,8 @@ def run_check(
     as in hidden matrices: logits and all gradients are then far from zero at the first step. `x` (N, d) and
     `y` (N,) hold the steps·batch training samples, then held-out ones; by default the digits of the program's
     classes. Without `lr` it is the largest of 2, 1, ½, … at which the limit's logits move by no more than half
-    their own size: enough to see learning, little enough for n^(-1/2) to show at these widths. `step_options` go
-    to `Model.step`: lr_mult, weight_decay, momentum, clip, …
+    their own size: enough to see learning, little enough for n^(-1/2) to show at these widths. With `fold` the limit
+    folds its old atoms. `step_options` go to `Model.step`: lr_mult, weight_decay, momentum, clip, …
     Raises UsageError for numbers out of range and where training diverges.
     """
     sizes = _checked_widths(widths, rank)
@@ -172,8 +174,10 @@ def run_check(
     inputs, labels = _samples(x, y, steps * batch, classes.size or 0)
     batches = [(inputs[i : i + batch], labels[i : i + batch]) for i in range(0, steps * batch, batch)]
     held_out = inputs[steps * batch :]
-    model = build(derived, inputs.shape[1], rank, dtype="float64", seed=seed, init="paper")
-    state = _with_readout(model, derived)
+    mode = "exact" if fold is None else "folded"
+    model = build(derived, inputs.shape[1], rank, dtype="float64", seed=seed, init="paper", mode=mode, fold=fold)
+    start = build(derived, inputs.shape[1], rank, dtype="float64", seed=seed, init="paper")
+    state = _with_readout(start, derived)
     options = {**step_options, "loss": loss}
     rate = _moderate_rate(model, state, batches, held_out, options) if lr is None else lr
     options["lr"] = rate

@@ -14,7 +14,7 @@ from tpc.errors import UsageError
 from tpc.passes.loss import LOSSES
 from tpc.runtime.arguments import CLIP_MODES
 from tpc.runtime.backend import BACKENDS
-from tpc.runtime.folding import FoldOptions
+from tpc.runtime.folding import FoldOptions, fold_from
 from tpc.runtime.model import MODES
 from tpc.runtime.trainer import Schedule, TrainSettings
 
@@ -73,15 +73,7 @@ class TrainJob:
     @property
     def fold(self) -> FoldOptions | None:
         """How mode "folded" folds; None in mode "exact"."""
-        names = {"degree": "fold_degree", "tolerance": "fold_tolerance", "window": "window",
-                 "coefficients": "fold_coefficients"}  # fmt: skip
-        given = {name: value for name, key in names.items() if (value := getattr(self, key)) is not None}
-        if self.mode == "folded":
-            return FoldOptions(**given)
-        if given:
-            key = names[next(iter(given))]
-            raise UsageError(f"{key} (--{key.replace('_', '-')}) needs mode folded (--mode folded), got {self.mode}.")
-        return None
+        return fold_from(self.mode, self.fold_degree, self.fold_tolerance, self.window, self.fold_coefficients)
 
     def check_drops(self) -> None:
         """Raise UsageError for a drop that the training ends before."""

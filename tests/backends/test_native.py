@@ -1,0 +1,293 @@
+"""Native loops against NumPy in float64: networks, losses, batches, ranks, segments, momentum, storage, threads."""
+
+import numpy as np
+import pytest
+from generators import networks, traced
+from hypothesis import given, settings
+
+import tpc
+from backends import native_backend, native_loops, numpy_backend
+from backends.blocks import threads
+from tpc.lower.lowered import lower
+from tpc.lower.native_module import c_source, native_module
+from tpc.runtime.initial import shape_of
+from tpc.runtime.model import Model
+
+DIM, CLASSES = 6, 3
+EXACT = 5e-6  # of an array's largest entry: what float32 leaves of it
+
+
+def network(phi, hidden=2):
+    def f(x):
+        h = tpc.dense(x, name="embed") + 0.5 * tpc.bias("embed")
+        for k in range(1, hidden):
+            h = tpc.dense(phi(h), name=f"hidden{k}") + 0.5 * tpc.bias(f"hidden{k}")
+        return tpc.readout(phi(h), CLASSES, name="readout")
+
+    f.__name__ = "network"
+    return tpc.trace(f)
+
+
+class Problem:
+    """One limit with random atoms, the same on every backend."""
+
+    def __init__(self, program, *, rank=7, count=300, batch=8, loss="cross_entropy", momentum=False, seed=0):
+        self.model = Model(tpc.compile(program), DIM, rank, dtype="float64")
+        self.lowered = lower(self.model.limit.graph(loss), momentum)
+        self.momentum = momentum
+        rng = np.random.default_rng(seed)
+        self.arrays = {
+            u.state.name: 0.5 * rng.standard_normal(shape_of(u.state.axes, self.model.sizes, rank))
+            for u in self.model._graph.accumulated
+        }
+        self.columns = {}
+        for s in self.model._graph.stores:
+            widths = self.model._widths(s)
+            drawn = {n: rng.standard_normal((count, *w)) for n, w in widths.items()}
+            for n in drawn:
+                if n == "A":
+                    drawn[n] /= np.sqrt(max(1, count))
+                elif n.startswith("B"):
+                    drawn[n] /= np.linalg.norm(drawn[n], axis=1, keepdims=True)
+            self.columns[s.name] = widths, drawn
+        self.x = rng.standard_normal((batch, DIM))
+        self.y = rng.uniform(0.1, 1, (batch, self.model.classes))
+        self.y /= self.y.sum(axis=1, keepdims=True)
+
+    def state(self, backend, dtype, storage=None, rows=64):
+        state = {n: backend.array(a, dtype) for n, a in self.arrays.items()}
+        for k, (name, (widths, drawn)) in enumerate(self.columns.items()):
+            atoms = backend.new_atoms(widths, dtype, self.momentum, storage, rows)
+            half = len(drawn["A"]) // 2
+            atoms.extend({n: v[:half] for n, v in drawn.items()}, 0.5, 0.1)
+            atoms.extend({n: v[half:] for n, v in drawn.items()}, -1.5 - k, 0.2)
+            state[name] = atoms
+        return state
+
+    def run(self, backend, dtype, storage=None, rows=64, function="gradients"):
+        state = self.state(backend, dtype, storage, rows)
+        module = backend.compile_module(self.lowered)
+        x, y = (backend.array(a, dtype) for a in (self.x, self.y))
+        if function == "predict":
+            return module.predict(state, x)
+        out = module.gradients(state, x, y)
+        arguments = [{"x": x, "y": y}.get(key, out.get(key)) for key in module.NORM_ARGUMENTS]
+        return {**out, **{f"norm:{n}": v for n, v in module.norms(state, *arguments).items()}}
+
+    def exact(self, **options):
+        return self.run(numpy_backend, "float64", **options)
+
+    def native(self, storage=None, **options):
+        return self.run(native_backend, "float32", storage, **options)
+
+
+def error(found, wanted):
+    """The largest difference, in units of the largest entry of each array or 1e-3."""
+    assert found.keys() == wanted.keys()
+    worst = 0.0
+    for name, value in wanted.items():
+        got, value = np.asarray(found[name]), np.asarray(value)
+        assert got.shape == value.shape, name
+        assert got.ndim == 0 or got.dtype == np.float32, name
+        worst = max(worst, float(np.abs(got - value).max(initial=0) / max(1e-3, np.abs(value).max(initial=0))))
+    return worst
+
+
+@pytest.fixture
+def thread_count():
+    workers = threads()
+    before = workers.count
+    yield workers.set
+    workers.set(before)
+
+
+@pytest.fixture(autouse=True)
+def compiled_natively(monkeypatch):
+    """No test here may pass because NumPy ran instead."""
+
+    def refuse(reason):
+        raise AssertionError(reason)
+
+    monkeypatch.setattr(native_backend, "_warn", refuse)
+
+
+# --- networks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+@pytest.mark.parametrize("momentum", [False, True])
+@pytest.mark.parametrize("name", ["mlp", "resmlp"])
+def test_programs(programs_dir, name, momentum, loss):
+    problem = Problem(tpc.load(programs_dir / f"{name}.py", classes=CLASSES), loss=loss, momentum=momentum)
+    loops = native_module(problem.lowered)
+    assert "over_blocks" not in loops.python
+    assert len(loops.loops) >= 6
+    assert error(problem.native(), problem.exact()) < EXACT
+
+
+NONLINEARITIES = {
+    "relu": tpc.relu, "erf": tpc.erf, "gelu": tpc.gelu, "abs": tpc.abs, "leaky_relu": tpc.leaky_relu, "sin": tpc.sin,
+    "cos": tpc.cos, "exp": lambda h: tpc.exp(0.3 * h), "identity": tpc.identity,
+    "square": lambda h: 0.3 * tpc.relu(h) ** 2, "cubic": lambda h: h - 0.1 * h**3,
+}  # fmt: skip
+
+
+RANK_BY_RANK = ("identity", "cubic")  # whose linear part is summed as Aᵀ B, a matrix without samples
+
+
+@pytest.mark.parametrize("momentum", [False, True])
+@pytest.mark.parametrize("name", NONLINEARITIES)
+def test_nonlinearities(name, momentum):
+    problem = Problem(network(NONLINEARITIES[name]), momentum=momentum)
+    source = native_module(problem.lowered).python
+    assert "native[" in source
+    assert ("over_blocks" in source) == (name in RANK_BY_RANK)
+    assert error(problem.native(), problem.exact()) < 5 * EXACT
+
+
+def test_tables_stay_with_numpy():
+    problem = Problem(network(tpc.tanh), batch=5)
+    source = native_module(problem.lowered).python
+    assert "over_blocks" in source
+    assert error(problem.native(), problem.exact()) < 1e-5
+
+
+def test_loops_of_both_kinds_keep_their_products_apart():
+    """A layer of relu beside one of tanh: products are kept natively, by blocks, or computed again."""
+
+    def f(x):
+        h = tpc.dense(x, name="embed")
+        h = tpc.dense(tpc.relu(h), name="hidden1")
+        return tpc.readout(tpc.tanh(h), CLASSES, name="readout")
+
+    problem = Problem(tpc.trace(f))
+    source = native_module(problem.lowered).python
+    assert "over_blocks" in source
+    assert "native[" in source
+    assert error(problem.native(), problem.exact()) < 1e-5
+
+
+@settings(max_examples=12)
+@given(networks())
+def test_random_networks(source):
+    problem = Problem(traced(source), count=70)
+    wanted = problem.exact()
+    single = problem.run(numpy_backend, "float32")
+    rounding = error(single, wanted)  # NumPy's own in float32
+    assert error(problem.native(), wanted) < 10 * rounding + EXACT
+
+
+# --- shapes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [1, 7, 8, 9, 32, 33, 128])
+@pytest.mark.parametrize("momentum", [False, True])
+def test_batches(programs_dir, batch, momentum):
+    problem = Problem(
+        tpc.load(programs_dir / "mlp.py", classes=CLASSES), batch=batch, count=200, rank=20, momentum=momentum
+    )
+    assert error(problem.native(), problem.exact()) < EXACT
+
+
+@pytest.mark.parametrize("batch", [8, 40])
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("rank", [1, 2, 7, 15, 16, 17, 31, 32, 33, 48, 50])
+def test_ranks(rank, storage, batch):
+    problem = Problem(network(tpc.erf), rank=rank, count=41, batch=batch)
+    stored = Rounded(problem, storage)
+    assert error(problem.native(storage), stored.exact()) < 5 * EXACT
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 63, 64, 65, 1000])
+@pytest.mark.parametrize("batch", [3, 40])
+def test_numbers_of_atoms(programs_dir, count, batch):
+    problem = Problem(tpc.load(programs_dir / "mlp.py", classes=CLASSES), count=count, batch=batch)
+    assert error(problem.native(), problem.exact()) < EXACT
+    assert error(problem.native(function="predict"), problem.exact(function="predict")) < EXACT
+
+
+def test_one_class_one_latent():
+    def f(x):
+        return tpc.readout(tpc.relu(tpc.dense(x, name="embed")), 1, name="readout")
+
+    problem = Problem(tpc.trace(f), rank=1, count=10, loss="mse")
+    assert error(problem.native(), problem.exact()) < EXACT
+
+
+@pytest.mark.parametrize("most", [0, 1000])
+def test_both_ways_of_running_a_loop_agree(programs_dir, monkeypatch, most):
+    """Fused, and around BLAS, whatever the batch."""
+    problem = Problem(tpc.load(programs_dir / "resmlp.py", classes=CLASSES), batch=20, momentum=True)
+    monkeypatch.setattr(native_loops, "FUSED_BATCH", most)
+    assert error(problem.native(), problem.exact()) < EXACT
+
+
+# --- 16-bit storage --------------------------------------------------------------------------------------------------
+
+
+class Rounded:
+    """A problem whose atoms are those that a 16-bit store holds."""
+
+    def __init__(self, problem, storage):
+        self.problem, self.storage = problem, storage
+
+    def exact(self):
+        problem, columns = self.problem, {}
+        for name, (widths, drawn) in problem.columns.items():
+            atoms = native_backend.new_atoms(widths, "float32", False, self.storage)
+            atoms.extend(drawn)
+            columns[name] = widths, {n: atoms.column(n).astype(np.float64) for n in drawn}
+        kept, problem.columns = problem.columns, columns
+        try:
+            return problem.exact()
+        finally:
+            problem.columns = kept
+
+
+@pytest.mark.parametrize("momentum", [False, True])
+@pytest.mark.parametrize(("storage", "unit"), [("bfloat16", 2**-8), ("float16", 2**-11)])
+@pytest.mark.parametrize("name", ["mlp", "resmlp"])
+def test_storage_of_16_bits_rounds_nothing_but_the_atoms(programs_dir, name, storage, unit, momentum):
+    problem = Problem(tpc.load(programs_dir / f"{name}.py", classes=CLASSES), rank=40, momentum=momentum)
+    found = problem.native(storage)
+    assert error(found, Rounded(problem, storage).exact()) < EXACT
+    assert 1e-5 < error(found, problem.exact()) < 4 * unit
+
+
+# --- threads ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [8, 40])
+def test_threads_change_nothing_but_rounding(programs_dir, monkeypatch, thread_count, batch):
+    monkeypatch.setattr(native_loops, "THREAD_WORK", 1)
+    problem = Problem(tpc.load(programs_dir / "mlp.py", classes=CLASSES), count=3000, batch=batch, rank=20)
+    wanted = problem.exact()
+    for count in (1, 2, 3):
+        thread_count(count)
+        first, again = problem.native(), problem.native()
+        assert error(first, wanted) < EXACT
+        for name, value in first.items():
+            np.testing.assert_array_equal(again[name], value)  # never on timing
+
+
+# --- the text --------------------------------------------------------------------------------------------------------
+
+
+def test_source_is_reproducible_and_complete(programs_dir):
+    limit = tpc.compile(tpc.load(programs_dir / "mlp.py"))
+    lowered = lower(limit.graph("cross_entropy"))
+    source = c_source(lowered)
+    assert source == c_source(lowered) == native_module(lower(limit.graph("cross_entropy"))).c
+    for loop in native_module(lowered).loops:
+        assert f"TPC_DEV void {loop.name}_element(" in source
+        assert f"TPC_API int {loop.name}(const tpc_call *call)" in source
+
+
+def test_not_a_number_is_passed_on(programs_dir):
+    problem = Problem(tpc.load(programs_dir / "mlp.py", classes=CLASSES))
+    problem.columns["hidden1"][1]["A"][7] = np.nan
+    assert np.isnan(problem.native()["loss"])
+    problem = Problem(tpc.load(programs_dir / "mlp.py", classes=CLASSES))
+    problem.x[1] = np.inf
+    with np.errstate(all="ignore"):
+        assert np.isnan(problem.native()["loss"])

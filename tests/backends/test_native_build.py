@@ -1,0 +1,199 @@
+"""The compiler's cache: reuse, tampering, permissions, races, no compiler; and what loading leaves alone."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import tpc
+from backends import native_backend, native_build
+
+SOURCE = '__attribute__((visibility("default"))) int answer(void) { return %d; }\n'
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "tpc" / "native"
+
+
+@pytest.fixture
+def builds(monkeypatch):
+    """Counts the libraries built."""
+    built = []
+    build = native_build._build
+
+    def counted(*args):
+        built.append(args[0])
+        return build(*args)
+
+    monkeypatch.setattr(native_build, "_build", counted)
+    return built
+
+
+def answer(number):
+    return native_build.load(SOURCE % number).answer()
+
+
+def test_a_text_is_compiled_once(folder, builds):
+    assert [answer(n) for n in (1, 2, 1, 2)] == [1, 2, 1, 2]
+    assert len(builds) == 2
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_the_cache_is_private(folder):
+    answer(3)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert all(not path.stat().st_mode & 0o077 for path in folder.iterdir())
+
+
+def half(data):
+    return data[: len(data) // 2]
+
+
+def flipped(data):
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+@pytest.mark.parametrize("damage", [half, flipped, lambda data: b""])
+def test_a_damaged_entry_is_rebuilt_and_not_loaded(folder, builds, damage):
+    native_build.load(SOURCE % 4)
+    (path,) = folder.iterdir()
+    whole = path.read_bytes()
+    path.unlink()
+    path.write_bytes(damage(whole))
+    assert answer(4) == 4
+    assert len(builds) == 2
+    (path,) = folder.iterdir()
+    assert path.read_bytes() == whole or len(path.read_bytes()) == len(whole)
+
+
+def test_another_library_in_its_place_is_not_loaded(folder, builds):
+    native_build.load(SOURCE % 5)
+    (path,) = folder.iterdir()
+    data = path.read_bytes()
+    path.unlink()
+    native_build.load(SOURCE % 66)
+    (other,) = folder.iterdir()
+    path.write_bytes(other.read_bytes())
+    assert answer(5) == 5
+    assert len(builds) == 3
+    assert path.read_bytes() == data
+
+
+def test_a_link_is_not_followed(folder, tmp_path, builds):
+    native_build.load(SOURCE % 7)
+    (path,) = folder.iterdir()
+    path.rename(tmp_path / "elsewhere.so")
+    path.symlink_to(tmp_path / "elsewhere.so")
+    assert answer(7) == 7
+    assert len(builds) == 2
+    assert not path.is_symlink()
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o777])
+def test_a_folder_that_others_can_write_to_is_not_used(folder, mode):
+    folder.mkdir(parents=True)
+    folder.chmod(mode)
+    assert answer(8) == 8
+    assert not list(folder.iterdir())
+    assert native_build.cache() == native_build.cache() != folder
+    assert native_build.cache().stat().st_mode & 0o077 == 0
+
+
+def test_a_folder_of_another_user_is_not_used(folder, monkeypatch):
+    folder.mkdir(parents=True, mode=0o700)
+    monkeypatch.setattr(os, "getuid", lambda: folder.stat().st_uid + 1)
+    assert answer(9) == 9
+    assert not list(folder.iterdir())
+
+
+def test_no_place_for_a_cache(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert answer(10) == 10
+
+
+def test_builds_at_the_same_time(folder):
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(answer(11))) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert found == [11] * 4
+    assert all(path.suffix == ".so" for path in folder.iterdir())
+
+
+def test_other_flags_are_another_entry(folder, monkeypatch):
+    answer(12)
+    monkeypatch.setattr(native_build, "FLAGS", (*native_build.FLAGS, "-DOTHER"))
+    answer(12)
+    assert len(list(folder.iterdir())) == 2
+
+
+# --- no compiler -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fresh_warning():
+    native_backend._warn.cache_clear()
+    yield
+    native_backend._warn.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("compiler", "reason"), [("no-such-compiler", "was not found"), ("false", "could not compile"), ("", "no C comp")]
+)
+@pytest.mark.parametrize("storage", ["float32", "bfloat16"])
+def test_without_a_compiler_numpy_runs(
+    folder, monkeypatch, capsys, fresh_warning, programs_dir, compiler, reason, storage
+):
+    if compiler:
+        monkeypatch.setenv("CC", compiler)
+    else:
+        monkeypatch.delenv("CC", raising=False)
+        monkeypatch.setenv("PATH", str(folder))
+    limit = tpc.compile(tpc.load(programs_dir / "mlp.py", classes=3))
+    models = [limit.build(5, 4, backend=b, storage=s) for b, s in (("native", storage), ("numpy", "float32"))]
+    x = np.random.default_rng(0).standard_normal((6, 5))
+    for _ in range(3):
+        for model in models:
+            model.step(x, np.arange(6) % 3, lr=0.1)
+    first, second = (model.predict(x) for model in models)
+    if storage == "float32":
+        np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(first, second, atol=0.02)
+    warning = capsys.readouterr().err
+    assert warning.count("\n") == 1
+    assert warning.startswith("warning: ")
+    assert reason in warning
+    assert "NumPy" in warning
+
+
+# --- what loading leaves alone ---------------------------------------------------------------------------------------
+
+SUBNORMAL = """
+import sys
+sys.path[:0] = [{root!r}, {tests!r}]
+import numpy as np, tpc
+small = np.float32(1e-40), np.float64(1e-310)
+model = tpc.compile(tpc.load({program!r}, classes=3)).build(5, 4, backend="native")
+x = np.random.default_rng(0).standard_normal((6, 5))
+model.step(x, np.arange(6) % 3, lr=0.1)
+assert "native" in vars(next(iter(model._modules.values()))), "NumPy ran"
+for tiny in small:
+    assert tiny * tiny.dtype.type(0.5) > 0
+    assert (np.full(100, tiny) * tiny.dtype.type(0.5)).all()
+assert sys.float_info.min / 2 > 0
+"""
+
+
+def test_subnormal_numbers_survive(programs_dir):
+    root = programs_dir.parent
+    code = SUBNORMAL.format(root=str(root), tests=str(root / "tests"), program=str(programs_dir / "mlp.py"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

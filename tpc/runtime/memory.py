@@ -1,0 +1,253 @@
+"""How much memory a training will take, told before it starts, and what to change where it does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import ceil, log, prod
+from typing import Any
+
+import numpy as np
+
+from tpc.compiler import Limit
+from tpc.errors import UsageError, UserError
+from tpc.limits.fold import Fold
+from tpc.limits.graph import Append, LimitGraph, Store
+from tpc.limits.power import packed_size
+from tpc.lower.lowered import Lowered, lower
+from tpc.program.nn import FEATURE, SAMPLE
+from tpc.runtime.available import Available, available
+from tpc.runtime.backend import load_backend
+from tpc.runtime.folding import FoldOptions, numbers_stored
+from tpc.runtime.initial import shape_of
+from tpc.runtime.model import FOLD_ROWS, PREDICT_NUMBERS, PREDICT_ROWS
+from tpc.runtime.working import Blocks, Lengths, function_bytes, step_bytes, table_bytes
+
+LIBRARIES = 175_000_000  # Python with the packages that training loads, measured
+PLOTS = 95_000_000  # what the plots and the report at the end load, measured
+SEGMENTS = 1 << 24  # the segment that the atoms of a store are written to next
+EVALUATED = 256  # rows that an evaluation predicts at a time
+SETTLED = 64.0  # as in backends/moments.py: atoms wait until their momentum is below 1/SETTLED of rounding
+WIDE = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Training:
+    """What decides the memory of a training.
+
+    `samples` is how many are stepped over from the start to the end, repetitions counted, `batch` how many at a time;
+    `done` of them lie behind a run that is resumed. `data_bytes` is the size of the data set in memory.
+    """
+
+    input_dim: int
+    rank: int
+    samples: int
+    batch: int
+    data_bytes: int = 0
+    backend: str = "numpy"
+    dtype: str = "float32"
+    mode: str = "exact"
+    storage: str | None = None
+    fold: FoldOptions | None = None
+    momentum: float = 0.0
+    clip: bool = False
+    loss: str = "cross_entropy"
+    done: int | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The peak of a training in bytes, by what takes them."""
+
+    parts: Mapping[str, int]
+
+    @property
+    def peak(self) -> int:
+        """All parts together."""
+        return sum(self.parts.values())
+
+    def describe(self) -> str:
+        """Every part of at least a hundredth, the largest first."""
+        found = sorted(self.parts.items(), key=lambda part: -part[1])
+        return ", ".join(f"{gigabytes(n)} {name}" for name, n in found if n >= self.peak / 100)
+
+
+def gigabytes(count: float) -> str:
+    """268_400_000 → '0.27 GB'."""
+    return f"{count / 1e9:,.{1 if count >= 1e10 else 2}f} GB"
+
+
+def predict_peak(limit: Limit, training: Training) -> Prediction:
+    """The most memory that a training takes; nothing large is allocated to tell.
+
+    Raises UserError where mode "folded" cannot fold the program, UsageError for an unknown backend or loss.
+    """
+    return _Predictor(limit, training.loss)(training)
+
+
+def require_memory(limit: Limit, training: Training, free: Callable[[], Available | None] = available) -> Prediction:
+    """The prediction of a training that fits. Raises UserError, with what would fit, for one that does not.
+
+    The data set is loaded by now: what is free does not hold it and the libraries any more.
+    """
+    predictor = _Predictor(limit, training.loss)
+    prediction, left = predictor(training), free()
+    if left is None:
+        return prediction
+    room = left.bytes + LIBRARIES + training.data_bytes
+    if prediction.peak <= room:
+        return prediction
+    fitting = list(_fitting(predictor, training, room))
+    advice = f"What would fit: {'; '.join(fitting)}." if fitting else _hopeless(training)
+    raise UserError(
+        f"this training needs about {gigabytes(prediction.peak)} of memory at its peak "
+        f"({prediction.describe()}), but it can have {gigabytes(room)} ({left.limit}). {advice}"
+    )
+
+
+class _Predictor:
+    """Predicts for one limit; remembers what it lowered."""
+
+    def __init__(self, limit: Limit, loss: str) -> None:
+        self._limit = limit
+        self._loss = loss
+        self._lowered = lru_cache(maxsize=32)(self._lower)
+
+    def _lower(self, degree: int | None, halves: bool, momentum: bool) -> Lowered:
+        return lower(self._limit.graph(self._loss, degree, halves), momentum)
+
+    def degree(self, t: Training) -> int | None:
+        """The degree that mode "folded" folds to."""
+        return (t.fold or FoldOptions()).degree_for(self._limit.graph()) if t.mode == "folded" else None
+
+    def __call__(self, t: Training) -> Prediction:
+        backend = load_backend(t.backend)
+        lowered = self._lowered(self.degree(t), backend.HALVES, t.momentum > 0)
+        graph, blocks, item = lowered.graph, Blocks.of(t.backend), np.dtype(t.dtype).itemsize
+        rows = {s.name: _row_bytes(s, t, item) for s in graph.stores}
+        atoms = {s.name: _stored(graph, s, t, t.samples) for s in graph.stores}
+        lengths = Lengths({FEATURE.name: t.input_dim}, t.rank, item, atoms, rows)
+        tensors = {f.store.name: item * numbers_stored(f, t.rank) for f in graph.folds}
+        parts = {"Python and libraries": LIBRARIES, "data set": t.data_bytes}
+        parts |= {f"atoms of {name}": n * rows[name] + min(n * rows[name], SEGMENTS) for name, n in atoms.items()}
+        parts |= {f"folded atoms of {name}": n for name, n in tensors.items()}
+        weights = item * sum(prod(shape_of(u.state.axes, lengths.sizes, t.rank)) for u in graph.accumulated)
+        parts["other weights"] = weights * (2 if t.momentum else 1)
+        parts["tables for folding"] = table_bytes({m.order for f in graph.folds for m in f.moments}, t.rank)
+        work = {
+            "a step": step_bytes(lowered, lengths, min(t.batch, t.samples), blocks, t.clip, FOLD_ROWS),
+            "evaluation": function_bytes(lowered.predict, lengths, _predicted_rows(graph.folds, t.rank), blocks),
+            "plots": PLOTS,
+        }
+        if t.done is not None:
+            work["reading the checkpoint"] = self._reading(graph, t, rows, tensors, atoms, item)
+        what = max(work, key=lambda name: work[name])
+        return Prediction({name: n for name, n in (parts | {what: work[what]}).items() if n})
+
+    @staticmethod
+    def _reading(
+        graph: LimitGraph, t: Training, rows: Mapping[str, int], tensors: Mapping[str, int],
+        atoms: Mapping[str, int], item: int,
+    ) -> int:  # fmt: skip
+        """A checkpoint is read array by array, each beside the state: less what is stored only later."""
+        now = {s.name: _stored(graph, s, t, t.done or 0) for s in graph.stores}
+        later = sum((atoms[name] - now[name]) * rows[name] for name in atoms)
+        arrays = [now[s.name] * _widest(s, t, item) for s in graph.stores]
+        return max(0, max([*arrays, *tensors.values()], default=0) - later)
+
+
+def _stored(graph: LimitGraph, s: Store, t: Training, samples: int) -> int:
+    """The most atoms that a store holds one by one until so many samples are stepped over."""
+    per_sample = 0
+    for _, updates in graph.updates:
+        for u in updates:
+            if isinstance(u, Append) and u.store.name == s.name:
+                per_sample += prod(a.size or 1 for a in u.batch if a.base != SAMPLE.name)
+    initial = t.rank if s.name == s.weight and not s.thetas else 0
+    count = initial + samples * per_sample
+    if t.mode != "folded":
+        return count
+    fold = t.fold or FoldOptions()
+    waiting = fold.window
+    if t.momentum > 0:
+        steps = ceil(log(np.finfo(t.dtype).eps / SETTLED) / log(t.momentum))
+        waiting = max(waiting, steps * t.batch * per_sample)
+    return min(count, max(initial, waiting + 2 * FOLD_ROWS + t.batch * per_sample))
+
+
+def _columns(s: Store, t: Training, item: int) -> list[int]:
+    """Bytes of one atom in each column: single numbers keep the dtype."""
+    narrow = item if t.storage in (None, *WIDE) else 2
+    widths = [prod(shape_of(c.axes[1:], {FEATURE.name: t.input_dim}, t.rank))
+              for c in (s.coefficients, *s.columns, *s.thetas)]  # fmt: skip
+    return [w * (narrow if w > 1 else item) for w in widths]
+
+
+def _row_bytes(s: Store, t: Training, item: int) -> int:
+    return sum(_columns(s, t, item)) + (16 if t.momentum > 0 else 0)
+
+
+def _widest(s: Store, t: Training, item: int) -> int:
+    return max(_columns(s, t, item))
+
+
+def _predicted_rows(folds: tuple[Fold, ...], rank: int) -> int:
+    """Rows of one prediction, as a model cuts them."""
+    widest = max((packed_size(rank, m.order) for f in folds for m in f.moments), default=1)
+    return min(EVALUATED, max(16, min(PREDICT_ROWS, PREDICT_NUMBERS // widest)))
+
+
+# --- advice ------------------------------------------------------------------------------------------------------------
+
+
+def _fitting(predictor: _Predictor, t: Training, room: int) -> Iterator[str]:
+    """Changes of one option each that make a training fit, the most useful first."""
+
+    def told(option: str, **changes: Any) -> Iterator[str]:
+        try:
+            peak = predictor(replace(t, **changes)).peak
+        except UserError:  # mode folded does not know every program
+            return
+        if peak <= room:
+            yield f"{option} (about {gigabytes(peak)})"
+
+    def least_that_fits(name: str, top: int, made: Callable[[int], dict[str, Any]]) -> Iterator[str]:
+        """The largest value below `top` that fits, of two leading digits."""
+        values = sorted({_round(top * k // 100) for k in range(1, 100)} - {0, top})
+        fitting = [v for v in values if predictor(replace(t, **made(v))).peak <= room]
+        if fitting:
+            yield from told(f"{name} {fitting[-1]}", **made(fitting[-1]))
+
+    if t.done is not None:  # the state is what it is
+        return
+    if t.mode == "exact":
+        yield from told("--mode folded", mode="folded", fold=None)
+        if t.storage in (None, *WIDE):
+            yield from told("--backend native --storage bfloat16", backend="native", dtype="float32", storage="bfloat16")
+    else:
+        for degree in range((predictor.degree(t) or 1) - 1, 0, -1):
+            fold = replace(t.fold or FoldOptions(), degree=degree)
+            found = list(told(f"--fold-degree {degree}", fold=fold))
+            if found:
+                yield found[0]
+                break
+    if t.dtype == "float64":
+        yield from told("--dtype float32", dtype="float32", storage=None)
+    yield from least_that_fits("--rank", t.rank, lambda rank: {"rank": rank})
+    if t.mode == "exact":
+        yield from least_that_fits("--epochs", 1, lambda epochs: {})
+    yield from least_that_fits("--batch-size", t.batch, lambda batch: {"batch": batch})
+
+
+def _round(n: int) -> int:
+    """Two leading digits."""
+    step = 10 ** max(0, len(str(n)) - 2)
+    return n // step * step
+
+
+def _hopeless(t: Training) -> str:
+    return ""
+
+
+__all__ = ["Prediction", "Training", "UsageError", "gigabytes", "predict_peak", "require_memory"]

@@ -1,0 +1,182 @@
+"""Bytes that generated code needs while it runs, read off the scheduled functions.
+
+Every tensor outside a loop is a variable of its function and lives until the function returns; a tensor over atoms
+lives for one block of them, unless a later loop takes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+from tpc.limits.graph import State, Store
+from tpc.limits.power import ROLE, Half, Power, Slope, order_of, packed_size
+from tpc.lower.lowered import Lowered
+from tpc.lower.schedule import Function, Loop
+from tpc.program import tensor
+from tpc.program.axes import Axes, Axis, without
+from tpc.program.nn import SAMPLE
+from tpc.program.tensor import Contract, Tensor
+
+BLOCK_ARRAYS = 8  # of batch × rows, alive at once in a block; exact products take twice the bytes of float32
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How a backend walks through atoms: `fused` is the largest batch it keeps every shared product for."""
+
+    threads: int
+    fused: int
+
+    @classmethod
+    def of(cls, backend: str) -> Blocks:
+        """Those of a backend of this machine."""
+        from backends.blocks import threads
+        from backends.native_loops import FUSED_BATCH
+
+        return cls(threads().count, FUSED_BATCH if backend == "native" else 0)
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """The length of every axis."""
+
+    sizes: Mapping[str, int]
+    rank: int
+    itemsize: int
+    atoms: Mapping[str, int]
+    row_bytes: Mapping[str, int]
+
+    def numbers(self, axes: Axes, batch: int) -> int:
+        """How many numbers a tensor has."""
+        return prod(self.length(a, batch) for a in axes)
+
+    def length(self, axis: Axis, batch: int) -> int:
+        """Of one axis; `batch` is that of the samples."""
+        if axis.role == "rank":
+            return self.rank
+        if axis.role == ROLE:
+            return packed_size(self.rank, order_of(axis))
+        if axis.role == "atom":
+            return self.atoms[axis.base]
+        if axis.base == SAMPLE.name:
+            return batch
+        return axis.size if axis.size is not None else self.sizes[axis.base]
+
+
+def step_bytes(lowered: Lowered, lengths: Lengths, batch: int, blocks: Blocks, norms: bool, fold_rows: int) -> int:
+    """The most that one step takes besides the state: gradients, then their norms, the update, and folding."""
+    graph, item = lowered.graph, lengths.itemsize
+    outputs = item * sum(lengths.numbers(t.axes, batch) for _, t in lowered.gradients.outputs)
+    largest = max((lengths.numbers(u.state.axes, batch) for u in graph.accumulated), default=0)
+    appended = batch * sum(item * _width(s, lengths) for s in graph.stores)
+    later = [3 * item * largest + 2 * appended]
+    if norms:
+        later.append(function_bytes(lowered.norms, lengths, batch, blocks))
+    if graph.folds:
+        later.append(max(_folding(f.store, [m.order for m in f.moments], lengths, fold_rows, blocks)
+                         for f in graph.folds))  # fmt: skip
+    return max(function_bytes(lowered.gradients, lengths, batch, blocks), outputs + max(later))
+
+
+def function_bytes(function: Function, lengths: Lengths, batch: int, blocks: Blocks) -> int:
+    """The most that one call takes, its results included."""
+    item = lengths.itemsize
+    kept = 0
+    inside = [0]
+    numbers = sum(lengths.numbers(x.axes, batch) for x in function.inputs if not _stored(x))
+    shared = _shared(function)
+    for step in function.steps:
+        if isinstance(step, Loop):
+            sums = sum(lengths.numbers(s.axes, batch) for s in step.sums)
+            numbers += sums
+            kept += _kept([n for n in step.body if shared.get(n) is step], step.atom.base, lengths, batch, blocks)
+            inside.append(blocks.threads * (item * sums + _block(step, lengths, batch)))
+        else:
+            numbers += 0 if isinstance(step, tensor.Rename) else lengths.numbers(step.axes, batch)
+            inside.append(item * _inside(step, lengths, batch))
+    return item * numbers + kept + max(inside)
+
+
+def table_bytes(orders: set[int], rank: int) -> int:
+    """Weights and multiplicities of packed powers, which are made once and stay: two numbers of 64 bits each."""
+    return sum(16 * packed_size(rank, n) for n in orders if n > 1)
+
+
+def _stored(x: Tensor) -> bool:
+    return isinstance(x, State)
+
+
+def _width(s: Store, lengths: Lengths) -> int:
+    """Numbers of one atom."""
+    return sum(lengths.numbers(c.axes[1:], 1) for c in (s.coefficients, *s.columns, *s.thetas))
+
+
+def _shared(function: Function) -> dict[Tensor, Loop]:
+    """Products with atoms that more than one loop needs, and the loop that computes them."""
+    first: dict[Tensor, Loop] = {}
+    shared: dict[Tensor, Loop] = {}
+    for loop in (s for s in function.steps if isinstance(s, Loop)):
+        for n in loop.body:
+            if isinstance(n, Contract) and n.over:
+                if n in first:
+                    shared[n] = first[n]
+                first.setdefault(n, loop)
+    return shared
+
+
+def _kept(products: list[Tensor], store: str, lengths: Lengths, batch: int, blocks: Blocks) -> int:
+    """What a loop keeps for later ones: everything in fused loops, a share of the atoms' memory elsewhere."""
+    from backends.blocks import KEEP_SHARE
+
+    if batch <= blocks.fused:
+        lanes = -(-batch // 8) * 8
+        return lengths.itemsize * sum(lengths.numbers(n.axes, lanes) for n in products)
+    size = lengths.itemsize * len(products) * batch * lengths.atoms[store]
+    return size if size <= KEEP_SHARE * lengths.atoms[store] * lengths.row_bytes[store] else 0
+
+
+def _block(loop: Loop, lengths: Lengths, batch: int) -> int:
+    """One block of atoms in one thread: elementwise work, and rows that are converted from 16 bits."""
+    from backends.blocks import BLOCK_ELEMENTS, BLOCK_ROWS
+
+    rows = min(BLOCK_ROWS, max(256, BLOCK_ELEMENTS // max(1, batch)), max(1, lengths.atoms[loop.atom.base]))
+    width = sum(lengths.numbers(without(s.axes, (loop.atom,)), batch) for s in loop.states)
+    widest = max((lengths.numbers(without(n.axes, (loop.atom,)), batch) for n in loop.body), default=1)
+    return rows * (BLOCK_ARRAYS * 8 * widest + 2 * lengths.itemsize * width)
+
+
+def _inside(x: Tensor, lengths: Lengths, batch: int) -> int:
+    """Numbers that computing one tensor takes besides its own."""
+    if isinstance(x, Power):
+        n, rows = order_of(x.slot), lengths.numbers(without(x.arg.axes, (x.rank,)), batch)
+        return rows * _lower(lengths.rank, n) + packed_size(lengths.rank, n)
+    if isinstance(x, Slope):
+        n, rows = order_of(x.slot), lengths.numbers(without(x.axes, (x.rank,)), batch)
+        packed = packed_size(lengths.rank, n)
+        return rows * (packed + 2 * _lower(lengths.rank, n) + lengths.rank) + packed
+    if isinstance(x, Half):
+        return 2 * lengths.rank**2 + 2 * lengths.numbers(x.arg.axes, batch)
+    return lengths.numbers(x.axes, batch)
+
+
+def _lower(rank: int, order: int) -> int:
+    """Monomials of the degrees from 1 to `order` - 1."""
+    return sum(packed_size(rank, k) for k in range(1, order))
+
+
+def _folding(s: Store, orders: list[int], lengths: Lengths, rows: int, blocks: Blocks) -> int:
+    """Folding one segment: its rows as numbers, the comparison, and the powers of a chunk per thread."""
+    from backends.moments import PROBES
+    from backends.powers import CHUNK
+
+    outer = lengths.numbers(s.coefficients.axes[1:], 1)
+    columns = 4 * rows * _width(s, lengths)
+    compared = rows * PROBES * 2 * (3 * len(orders) + BLOCK_ARRAYS)  # in 64 bits
+    most = 0
+    for n in (n for n in orders if n > 1):
+        chunk = max(CHUNK, packed_size(lengths.rank, n - 1))
+        powers = rows * _lower(lengths.rank, n) + blocks.threads * (rows + outer) * chunk
+        most = max(most, powers + packed_size(lengths.rank, n))
+    return lengths.itemsize * (columns + max(compared, most))
