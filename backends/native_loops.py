@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -23,6 +24,7 @@ BLOCK_BYTES = 1 << 17  # of one column in a block: two such columns and their pr
 THREAD_WORK = 1 << 21  # products of numbers that are worth waking a thread
 LANES = 8
 KINDS = {np.dtype(np.float32): 0, np.dtype(np.uint16): 1, np.dtype(np.float16): 2, np.dtype(np.float64): 3}
+SIZES = (4, 2, 2, 8)  # bytes, by kind
 
 
 class Call(ctypes.Structure):
@@ -44,6 +46,7 @@ class Loop:
         self._fused.argtypes, self._fused.restype = [ctypes.c_void_p], ctypes.c_int
         self._elements = library[f"{loop.name}_elements"]
         self._elements.argtypes, self._elements.restype = [ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p], None
+        self._rooms = threading.local()
         self._latents = {p.captured for p in loop.products}
 
     def __call__(self, atoms: Atoms, captured: tuple[Any, ...], *given: Any) -> tuple[Any, ...]:
@@ -83,8 +86,18 @@ class Loop:
         found = dict(zip(sorted(self._loop.given), given))
         for i in self._loop.kept:
             by_lane = self._loop.by_lane(self._loop.products[i])
-            found[i] = np.empty((count, lanes) if by_lane else count, np.float32)
+            room = self._room(i, count * lanes if by_lane else count)
+            found[i] = room.reshape(count, lanes) if by_lane else room
         return found
+
+    def _room(self, product: int, numbers: int) -> Array:
+        """Memory for a kept product; a thread's next call writes to the same, which spares it the page faults."""
+        rooms = self._rooms.__dict__
+        name = str(product)
+        if name not in rooms or len(rooms[name]) < numbers:
+            rooms[name] = np.empty(numbers + numbers // 4, np.float32)
+        room: Array = rooms[name][:numbers]
+        return room
 
     def _bounds(self, atoms: Atoms, widths: list[int], lanes: int) -> list[int]:
         """Where the threads' ranges of atoms begin and end."""
@@ -105,8 +118,8 @@ class Loop:
         loop = self._loop
         segments = [np.array(atoms.addresses(c), np.uintp) for c in loop.columns]
         kinds = [_kind(atoms, c) for c in loop.columns]
-        rows = [b for b, wide in zip(_row_bytes(widths, kinds), loop.wide) if wide]
-        block = max(16, min(128, BLOCK_BYTES // max(rows, default=1))) // 8 * 8
+        longest = max(w * SIZES[k] for w, k in zip(widths, kinds))
+        block = max(16, min(128, BLOCK_BYTES // longest)) // 8 * 8
         tables = [
             _table([_address(s) for s in segments]),
             np.array(kinds, np.int64),
@@ -185,10 +198,6 @@ def _lanes_of(x: Array, s: Sum) -> Array:
 
 def _kind(atoms: Atoms, column: str) -> int:
     return KINDS[np.dtype(np.float64) if column == "scale" else atoms.stored(column)]
-
-
-def _row_bytes(widths: list[int], kinds: list[int]) -> list[int]:
-    return [w * (4, 2, 2, 8)[k] for w, k in zip(widths, kinds)]
 
 
 def _address(x: Array) -> int:

@@ -118,11 +118,9 @@ def _used_rows(loop: NativeLoop) -> list[int]:
 
 
 def _block(loop: NativeLoop) -> Iterator[str]:
-    used = _used_rows(loop)
-    for i in used:
+    for i in _used_rows(loop):
         yield f"tpc_rows x{i + 1} = tpc_rows_of(call, {i}, b, narrow{i + 1});"
-    read = _read_first(loop)
-    later = [s.column for s in loop.sums if s.column is not None and s.column not in read]
+    fetches = _fetches(loop)
     for i, p in enumerate(loop.products):
         each = " * lanes" if loop.by_lane(p) else ""
         yield f"float *q{i + 1} = call->kept[{i}] ? call->kept[{i}] + b.first{each} : room{i + 1};"
@@ -131,9 +129,7 @@ def _block(loop: NativeLoop) -> Iterator[str]:
         if p.captured is None:
             yield f"tpc_row_products(x{p.column + 1}, x{(p.other or 0) + 1}, q{i + 1});"
             continue
-        if later:
-            yield f"tpc_fetch(&x{p.column + 1}, call, {later[0]}, b);"
-        yield f"tpc_products(x{p.column + 1}, latent{p.captured + 1}, lanes, q{i + 1});"
+        yield f"tpc_products({fetches.pop(0)}, latent{p.captured + 1}, lanes, q{i + 1});"
     for name, argument in loop.arguments.items():
         array = _array(name, argument, loop)
         if argument.kind == "number":
@@ -147,7 +143,21 @@ def _block(loop: NativeLoop) -> Iterator[str]:
     for i, s in enumerate(loop.sums):
         if s.column is None:
             yield f"tpc_sum_weights(w{i + 1}, b.rows, lanes, sum{i + 1});"
-            continue
-        if read and i == 0:
-            yield f"tpc_fetch(&x{s.column + 1}, call, {read[0]}, next);"
-        yield f"tpc_sum(x{s.column + 1}, w{i + 1}, lanes, sum{i + 1});"
+        else:
+            yield f"tpc_sum({fetches.pop(0)}, w{i + 1}, lanes, sum{i + 1});"
+
+
+def _fetches(loop: NativeLoop) -> list[str]:
+    """The rows that each product and sum reads, with those that the next one needs from memory, if any."""
+    columns = [p.column for i, p in enumerate(loop.products) if p.captured is not None and i not in loop.given]
+    columns += [s.column for s in loop.sums if s.column is not None]
+    found = []
+    for position, column in enumerate(columns):
+        text = f"x{column + 1}"
+        if column in loop.long:
+            seen = {*columns[: position + 1]}
+            later = [c for c in columns[position + 1 :] if c in loop.long and c not in seen]
+            first = next(c for c in columns if c in loop.long)
+            text = f"tpc_fetch({text}, call, {later[0]}, b)" if later else f"tpc_fetch({text}, call, {first}, next)"
+        found.append(text)
+    return found

@@ -53,8 +53,11 @@ class Lowered:
     multipliers: bool
 
 
-def lower(graph: LimitGraph, multipliers: bool = False) -> Lowered:
-    """Schedule a limit graph that has a loss. `multipliers` stores a factor per atom, which momentum needs."""
+def lower(graph: LimitGraph, multipliers: bool = False, predicted: LimitGraph | None = None) -> Lowered:
+    """Schedule a limit graph that has a loss. `multipliers` stores a factor per atom, which momentum needs.
+
+    Predictions come from `predicted` where another form of the graph suits large batches better.
+    """
     concrete, plan = Concretiser(graph.stores, multipliers), Planner()
 
     def final(t: Tensor) -> Tensor:
@@ -82,7 +85,7 @@ def lower(graph: LimitGraph, multipliers: bool = False) -> Lowered:
     gradients = schedule("gradients", outputs)
     return Lowered(
         graph,
-        schedule("predict", {"logits": logits}),
+        schedule("predict", {"logits": logits if predicted is None else final(predicted["logits"])}),
         gradients,
         schedule("norms", norms, saved),
         tuple(updates),

@@ -185,24 +185,35 @@ TPC_INLINE tpc_rows tpc_rows_of(const tpc_call *call, int column, tpc_block b, f
     tpc_rows rows = {at, NULL, width * tpc_size(kind), b.rows, 0, 0, kind, tpc_cut_of(width)};
     if (width >= W)
         return rows;
+    tpc_bits keep;
+    for (int k = 0; k < W; k++)
+        keep[k] = k < width ? ~0u : 0u;
+    int64_t room = (call->segment_rows - b.offset) * width; /* numbers of the segment from here on */
     for (int64_t i = 0; i < b.rows; i++)
-        for (int64_t k = 0; k < width; k++)
-            narrow[i * W + k] = tpc_number(at, i * width + k, kind);
+        if (i * width + W <= room && kind == TPC_FLOAT)
+            ((tpc_vec *)narrow)[i] = (tpc_vec)((tpc_bits)tpc_load(at, i * width, TPC_FLOAT) & keep);
+        else if (i * width + W <= room && kind == TPC_BFLOAT16)
+            ((tpc_vec *)narrow)[i] = (tpc_vec)((tpc_bits)tpc_load(at, i * width, TPC_BFLOAT16) & keep);
+        else if (i * width + W <= room && kind == TPC_FLOAT16)
+            ((tpc_vec *)narrow)[i] = (tpc_vec)((tpc_bits)tpc_load(at, i * width, TPC_FLOAT16) & keep);
+        else
+            for (int64_t k = 0; k < width; k++)
+                narrow[i * W + k] = tpc_number(at, i * width + k, kind);
     rows.at = (const char *)narrow;
     rows.stride = 4 * W;
     rows.kind = TPC_FLOAT;
     return rows;
 }
 
-/* Memory streams better when it is asked for while the registers are busy with other rows. */
-TPC_INLINE void tpc_fetch(tpc_rows *rows, const tpc_call *call, int column, tpc_block b)
+/* The same rows, and those to fetch while the registers are busy with these: memory never waits for arithmetic. */
+TPC_INLINE tpc_rows tpc_fetch(tpc_rows rows, const tpc_call *call, int column, tpc_block b)
 {
-    int64_t stride = call->widths[column] * tpc_size((int)call->kinds[column]);
-    if (b.rows > 0 && stride >= 128 && stride <= 2 * rows->stride) {
-        rows->ahead = tpc_row(call, column, b);
-        rows->ahead_stride = stride;
-        rows->ahead_step = stride / rows->cut.count;
+    if (b.rows > 0) {
+        rows.ahead = tpc_row(call, column, b);
+        rows.ahead_stride = call->widths[column] * tpc_size((int)call->kinds[column]);
+        rows.ahead_step = rows.ahead_stride / rows.cut.count;
     }
+    return rows;
 }
 
 /* --- products with latents: out[row][lane] = ⟨row, latent of the lane⟩ ------------------------------------------ */

@@ -52,7 +52,7 @@ class NativeLoop:
     name: str
     store: str
     columns: list[str] = field(default_factory=list)
-    wide: list[bool] = field(default_factory=list)  # columns of rows, not of numbers
+    long: set[int] = field(default_factory=set)  # columns of rows that memory takes time to deliver
     captured: list[Tensor] = field(default_factory=list)
     products: list[Product] = field(default_factory=list)
     arguments: dict[str, Argument] = field(default_factory=dict)
@@ -81,6 +81,7 @@ class _Rows:
 
 
 _ONE = Value("", (), 1.0)
+LONG = 64  # numbers in a row; shorter ones come with their neighbours
 
 
 def native_loop(loop: Loop, name: str) -> NativeLoop | None:
@@ -138,8 +139,9 @@ class _Analysis:
         if len(rest) > 1 or self._loop.atom not in s.axes:
             raise _Unsupported("rows have one axis")
         self._made.columns.append(column_of(s, self._loop.atom))
-        self._made.wide.append(bool(rest))
         index = len(self._made.columns) - 1
+        if rest and (rest[0].size is None or rest[0].size >= LONG):
+            self._made.long.add(index)
         return _Rows(index, rest[0], _ONE) if rest else self._argument("number", index, (self._loop.atom,))
 
     def _argument(self, kind: str, index: int, axes: Axes) -> Value:

@@ -21,12 +21,12 @@ from tpc.runtime.available import Available, available
 from tpc.runtime.backend import load_backend
 from tpc.runtime.folding import FoldOptions, numbers_stored
 from tpc.runtime.initial import shape_of
-from tpc.runtime.model import FOLD_ROWS, PREDICT_NUMBERS, PREDICT_ROWS
+from tpc.runtime.model import PREDICT_NUMBERS, PREDICT_ROWS
 from tpc.runtime.working import Blocks, Lengths, function_bytes, step_bytes, table_bytes
 
 LIBRARIES = 175_000_000  # Python with the packages that training loads, measured
 PLOTS = 95_000_000  # what the plots and the report at the end load, measured
-SEGMENTS = 1 << 24  # the segment that the atoms of a store are written to next
+HUGE_PAGE = 1 << 21  # what the kernel may hand out for the first byte of a column
 EVALUATED = 256  # rows that an evaluation predicts at a time
 SETTLED = 64.0  # as in backends/moments.py: atoms wait until their momentum is below 1/SETTLED of rounding
 WIDE = ("float32", "float64")
@@ -119,7 +119,7 @@ class _Predictor:
 
     def degree(self, t: Training) -> int | None:
         """The degree that mode "folded" folds to."""
-        return (t.fold or FoldOptions()).degree_for(self._limit.graph()) if t.mode == "folded" else None
+        return _options(t).degree_for(self._limit.graph()) if t.mode == "folded" else None
 
     def __call__(self, t: Training) -> Prediction:
         backend = load_backend(t.backend)
@@ -130,13 +130,15 @@ class _Predictor:
         lengths = Lengths({FEATURE.name: t.input_dim}, t.rank, item, atoms, rows)
         tensors = {f.store.name: item * numbers_stored(f, t.rank) for f in graph.folds}
         parts = {"Python and libraries": LIBRARIES, "data set": t.data_bytes}
-        parts |= {f"atoms of {name}": n * rows[name] + min(n * rows[name], SEGMENTS) for name, n in atoms.items()}
+        parts |= {f"atoms of {name}": n * rows[name] + min(n * rows[name], 2 * HUGE_PAGE) for name, n in atoms.items()}
         parts |= {f"folded atoms of {name}": n for name, n in tensors.items()}
         weights = item * sum(prod(shape_of(u.state.axes, lengths.sizes, t.rank)) for u in graph.accumulated)
         parts["other weights"] = weights * (2 if t.momentum else 1)
         parts["tables for folding"] = table_bytes({m.order for f in graph.folds for m in f.moments}, t.rank)
+        batch = max(1, min(t.batch, t.samples))
+        folded = max([t.rank, *(batch * _per_sample(graph, s) + _options(t).rows for s in graph.stores)])
         work = {
-            "a step": step_bytes(lowered, lengths, min(t.batch, t.samples), blocks, t.clip, FOLD_ROWS),
+            "a step": step_bytes(lowered, lengths, batch, blocks, t.clip, folded),
             "evaluation": function_bytes(lowered.predict, lengths, _predicted_rows(graph.folds, t.rank), blocks),
             "plots": PLOTS,
         }
@@ -157,23 +159,27 @@ class _Predictor:
         return max(0, max([*arrays, *tensors.values()], default=0) - later)
 
 
+def _options(t: Training) -> FoldOptions:
+    return t.fold or FoldOptions()
+
+
+def _per_sample(graph: LimitGraph, s: Store) -> int:
+    """Atoms that a store gains for every sample of a step."""
+    updates = [u for _, changes in graph.updates for u in changes if isinstance(u, Append) and u.store.name == s.name]
+    return sum(prod(a.size or 1 for a in u.batch if a.base != SAMPLE.name) for u in updates)
+
+
 def _stored(graph: LimitGraph, s: Store, t: Training, samples: int) -> int:
     """The most atoms that a store holds one by one until so many samples are stepped over."""
-    per_sample = 0
-    for _, updates in graph.updates:
-        for u in updates:
-            if isinstance(u, Append) and u.store.name == s.name:
-                per_sample += prod(a.size or 1 for a in u.batch if a.base != SAMPLE.name)
     initial = t.rank if s.name == s.weight and not s.thetas else 0
-    count = initial + samples * per_sample
+    count = initial + samples * _per_sample(graph, s)
     if t.mode != "folded":
         return count
-    fold = t.fold or FoldOptions()
-    waiting = fold.window
+    options, step = _options(t), t.batch * _per_sample(graph, s)
+    waiting = options.window
     if t.momentum > 0:
-        steps = ceil(log(np.finfo(t.dtype).eps / SETTLED) / log(t.momentum))
-        waiting = max(waiting, steps * t.batch * per_sample)
-    return min(count, max(initial, waiting + 2 * FOLD_ROWS + t.batch * per_sample))
+        waiting = max(waiting, step * ceil(log(np.finfo(t.dtype).eps / SETTLED) / log(t.momentum)))
+    return min(count, max(initial, waiting + 2 * options.rows + step))
 
 
 def _columns(s: Store, t: Training, item: int) -> list[int]:
@@ -227,7 +233,7 @@ def _fitting(predictor: _Predictor, t: Training, room: int) -> Iterator[str]:
             yield from told("--backend native --storage bfloat16", backend="native", dtype="float32", storage="bfloat16")
     else:
         for degree in range((predictor.degree(t) or 1) - 1, 0, -1):
-            fold = replace(t.fold or FoldOptions(), degree=degree)
+            fold = replace(_options(t), degree=degree)
             found = list(told(f"--fold-degree {degree}", fold=fold))
             if found:
                 yield found[0]

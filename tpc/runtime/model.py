@@ -146,9 +146,9 @@ class Model:
         _check_loss(loss)
         key = (loss, self._momentum)
         if key not in self._modules:
-            self._modules[key] = self.backend.compile_module(
-                lower(self.limit.graph(loss, self._degree, self.backend.HALVES), self._momentum)
-            )
+            graph = self.limit.graph(loss, self._degree, self.backend.HALVES)
+            lowered = lower(graph, self._momentum, self.limit.graph(loss, self._degree))
+            self._modules[key] = self.backend.compile_module(lowered)
         return self._modules[key]
 
     # --- running -----------------------------------------------------------------------------------------------
