@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable
+from ctypes import addressof
 from functools import partial
-from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -24,7 +23,6 @@ BLOCK_BYTES = 1 << 17  # of one column in a block: two such columns and their pr
 THREAD_WORK = 1 << 21  # products of numbers that are worth waking a thread
 LANES = 8
 KINDS = {np.dtype(np.float32): 0, np.dtype(np.uint16): 1, np.dtype(np.float16): 2, np.dtype(np.float64): 3}
-SIZES = (4, 2, 2, 8)  # bytes, by kind
 
 
 class Call(ctypes.Structure):
@@ -47,6 +45,7 @@ class Loop:
         self._elements = library[f"{loop.name}_elements"]
         self._elements.argtypes, self._elements.restype = [ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p], None
         self._rooms = threading.local()
+        self._plans: dict[Any, _Plan] = {}
         self._latents = {p.captured for p in loop.products}
 
     def __call__(self, atoms: Atoms, captured: tuple[Any, ...], *given: Any) -> tuple[Any, ...]:
@@ -63,24 +62,21 @@ class Loop:
     # --- fused -------------------------------------------------------------------------------------------------
 
     def _whole(self, atoms: Atoms, arrays: list[Array], batch: int, given: tuple[Any, ...]) -> tuple[Any, ...]:
-        loop = self._loop
-        count, lanes = len(atoms), -(-batch // LANES) * LANES
-        kept = self._kept(count, lanes, given)
-        widths = [prod(atoms.widths[c]) if c != "scale" else 1 for c in loop.columns]
-        numbers = [batch * (widths[s.column] if s.column is not None else 1) for s in loop.sums]
-        bounds = self._bounds(atoms, widths, lanes)
-        sums = np.zeros((len(bounds) - 1, sum(numbers)), np.float32)
+        key = (atoms.storage, tuple(atoms.widths.items()), batch, tuple(a.shape for a in arrays))
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = _Plan(self._loop, atoms, arrays, batch)
+        count = len(atoms)
+        kept = self._kept(count, plan.lanes, given)
+        workers = min(threads().count, max(1, count * plan.work // THREAD_WORK))
+        sums = np.zeros((workers, plan.size), np.float32)
         if count and batch:
-            self._run(atoms, arrays, batch, kept, widths, numbers, bounds, sums)
+            self._run(plan, atoms, arrays, kept, sums)
         total = sums[0]
         for share in sums[1:]:  # always in this order
             total += share
-        parts = np.split(total, np.cumsum(numbers)[:-1])
-        shaped = [
-            _lanes_of(part.reshape(batch, *(atoms.widths[loop.columns[s.column]] if s.column is not None else ())), s)
-            for part, s in zip(parts, loop.sums)
-        ]
-        return (*shaped, *(kept[i] for i in loop.kept))
+        parts = [_lanes_of(total[a:b].reshape(shape), s) for (a, b, shape), s in zip(plan.parts, self._loop.sums)]
+        return (*parts, *(kept[i] for i in self._loop.kept))
 
     def _kept(self, count: int, lanes: int, given: tuple[Any, ...]) -> dict[int, Array]:
         found = dict(zip(sorted(self._loop.given), given))
@@ -99,45 +95,21 @@ class Loop:
         room: Array = rooms[name][:numbers]
         return room
 
-    def _bounds(self, atoms: Atoms, widths: list[int], lanes: int) -> list[int]:
-        """Where the threads' ranges of atoms begin and end."""
-        count = min(threads().count, max(1, len(atoms) * sum(widths) * lanes // THREAD_WORK))
-        return [len(atoms) * i // count for i in range(count + 1)]
-
-    def _run(
-        self,
-        atoms: Atoms,
-        arrays: list[Array],
-        batch: int,
-        kept: dict[int, Array],
-        widths: list[int],
-        numbers: list[int],
-        bounds: list[int],
-        sums: Array,
-    ) -> None:
-        loop = self._loop
-        segments = [np.array(atoms.addresses(c), np.uintp) for c in loop.columns]
-        kinds = [_kind(atoms, c) for c in loop.columns]
-        longest = max(w * SIZES[k] for w, k in zip(widths, kinds))
-        block = max(16, min(128, BLOCK_BYTES // longest)) // 8 * 8
-        tables = [
-            _table([_address(s) for s in segments]),
-            np.array(kinds, np.int64),
-            np.array(widths, np.int64),
-            _table([_address(a) for a in arrays]),
-            np.array([a.shape[-1] if a.ndim else 0 for a in arrays] or [0], np.int64),
-            _table([_address(kept[i]) if i in kept else 0 for i in range(len(loop.products))]),
-        ]
-        offsets = np.cumsum([0, *numbers[:-1]]) * sums.itemsize
-        jobs: list[Callable[[], int]] = []
-        alive = []  # what the calls point to
-        for share, (begin, end) in zip(sums, pairwise(bounds)):
-            out = (_address(share) + offsets).astype(np.uintp)
-            call = Call(begin, end, atoms.rows, block, batch, *(_address(t) for t in tables), _address(out))
-            alive.append((out, call))
-            jobs.append(partial(self._fused, ctypes.addressof(call)))
-        if any(threads().run(jobs)):
-            raise MemoryError(f"no memory for {loop.name}")
+    def _run(self, plan: _Plan, atoms: Atoms, arrays: list[Array], kept: dict[int, Array], sums: Array) -> None:
+        """Threads take contiguous ranges of atoms; every one has sums of its own."""
+        segments = [_table(atoms.addresses(c)) for c in self._loop.columns]
+        columns = _table([addressof(s) for s in segments])
+        captured = _table([_address(a) for a in arrays])
+        products = _table([_address(kept[i]) if i in kept else 0 for i in range(len(self._loop.products))])
+        start = _address(sums)
+        calls, outs = [], []  # which have to live as long as the jobs
+        for k in range(len(sums)):
+            begin, end = (len(atoms) * i // len(sums) for i in (k, k + 1))
+            outs.append(_table([start + (k * plan.size + a) * sums.itemsize for a, _, _ in plan.parts]))
+            tables = (columns, plan.kinds, plan.widths, captured, plan.captured_widths, products, outs[-1])
+            calls.append(Call(begin, end, atoms.rows, plan.block, plan.batch, *map(addressof, tables)))
+        if any(threads().run([partial(self._fused, addressof(call)) for call in calls])):
+            raise MemoryError(f"no memory for a loop over {len(atoms)} atoms")
 
     # --- around BLAS -------------------------------------------------------------------------------------------
 
@@ -170,7 +142,7 @@ class Loop:
             values.append(np.ascontiguousarray(np.broadcast_to(x, (rows, batch)), dtype=np.float32))
         weights = [np.empty((rows, batch), np.float32) for _ in self._loop.results]
         inputs, outputs = _table([_address(v) for v in values]), _table([_address(w) for w in weights])
-        self._elements(rows * batch, _address(inputs), _address(outputs))
+        self._elements(rows * batch, addressof(inputs), addressof(outputs))
         return weights
 
 
@@ -196,16 +168,35 @@ def _lanes_of(x: Array, s: Sum) -> Array:
     return np.asarray(x.sum(axis=0) if s.lanes == "summed" else x[0])
 
 
-def _kind(atoms: Atoms, column: str) -> int:
-    return KINDS[np.dtype(np.float64) if column == "scale" else atoms.stored(column)]
+class _Plan:
+    """What a fused call needs to know about shapes."""
+
+    def __init__(self, loop: NativeLoop, atoms: Atoms, arrays: list[Array], batch: int) -> None:
+        widths = [prod(atoms.widths[c]) if c != "scale" else 1 for c in loop.columns]
+        types = [np.dtype(np.float64) if c == "scale" else atoms.stored(c) for c in loop.columns]
+        row_bytes = [w * t.itemsize for w, t in zip(widths, types)]
+        self.batch = batch
+        self.lanes = -(-batch // LANES) * LANES
+        self.work = sum(widths) * self.lanes
+        self.block = max(16, min(128, BLOCK_BYTES // max(row_bytes))) // 8 * 8
+        self.kinds = _table([KINDS[t] for t in types])
+        self.widths = _table(widths)
+        self.captured_widths = _table([a.shape[-1] if a.ndim else 0 for a in arrays])
+        self.parts: list[tuple[int, int, tuple[int, ...]]] = []  # of all sums, one after the other
+        self.size = 0
+        for s in loop.sums:
+            shape = (batch, *(atoms.widths[loop.columns[s.column]] if s.column is not None else ()))
+            self.parts.append((self.size, self.size + prod(shape), shape))
+            self.size += prod(shape)
 
 
 def _address(x: Array) -> int:
     return int(x.__array_interface__["data"][0])
 
 
-def _table(addresses: list[int]) -> Array:
-    return np.array(addresses or [0], np.uintp)
+def _table(numbers: list[int]) -> ctypes.Array[ctypes.c_int64]:
+    """Addresses or other numbers of 64 bits, for C."""
+    return (ctypes.c_int64 * max(1, len(numbers)))(*numbers)
 
 
 __all__ = ["FUSED_BATCH", "Call", "Loop"]
