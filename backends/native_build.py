@@ -31,7 +31,7 @@ class NoCompilerError(Exception):
 def load(source: str) -> ctypes.CDLL:
     """The library of a C source text. Raises NoCompilerError."""
     command = compiler()
-    key = _digest("\0".join([source, *command, *FLAGS, _version(command), _cpu()]).encode())[:32]
+    key = _digest("\0".join([source, *command, *FLAGS, repr(MACHINE), _version(command), _cpu()]).encode())[:32]
     folder = cache()
     found = _verified(folder, key)
     if found is None:

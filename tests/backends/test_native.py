@@ -6,7 +6,7 @@ from generators import networks, traced
 from hypothesis import given, settings
 
 import tpc
-from backends import native_backend, native_loops, numpy_backend
+from backends import native_backend, native_build, native_loops, numpy_backend
 from backends.blocks import threads
 from tpc.lower.lowered import lower
 from tpc.lower.native_module import c_source, native_module
@@ -291,3 +291,23 @@ def test_not_a_number_is_passed_on(programs_dir):
     problem.x[1] = np.inf
     with np.errstate(all="ignore"):
         assert np.isnan(problem.native()["loss"])
+
+
+# --- machines --------------------------------------------------------------------------------------------------------
+
+MACHINES = {"least": (), "avx2": ("-mavx2", "-mfma", "-mf16c"), "avx2 without halves": ("-mavx2", "-mfma", "-mno-f16c")}
+
+
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("machine", MACHINES)
+def test_other_lengths_of_a_vector(programs_dir, monkeypatch, machine, storage):
+    if machine != "least" and "avx2" not in cpu_flags():
+        return  # nothing to run it on
+    monkeypatch.setattr(native_build, "MACHINE", (MACHINES[machine],))
+    for rank in (3, 8, 19):
+        problem = Problem(tpc.load(programs_dir / "mlp.py", classes=CLASSES), rank=rank, batch=12, count=150)
+        assert error(problem.native(storage), Rounded(problem, storage).exact()) < EXACT
+
+
+def cpu_flags():
+    return native_build._cpu().split()

@@ -14,6 +14,7 @@
 
 #define TPC_API __attribute__((visibility("default")))
 #define TPC_INLINE static inline __attribute__((always_inline, unused))
+#define TPC_CALL static __attribute__((noinline, unused))
 #define TPC_LANES 8 /* samples that share one pass over a row's numbers */
 
 /* W numbers to a vector; of a row product a tile of TALL rows, of a sum a tile of WIDE vectors stays in registers */
@@ -56,7 +57,7 @@ typedef struct {
     int count, failed;
 } tpc_arena;
 
-TPC_INLINE float *tpc_take(tpc_arena *arena, int64_t numbers)
+TPC_CALL float *tpc_take(tpc_arena *arena, int64_t numbers)
 {
     size_t bytes = ((size_t)numbers * sizeof(float) + 63) / 64 * 64;
     void *p = arena->count < 64 ? aligned_alloc(64, bytes ? bytes : 64) : NULL;
@@ -68,7 +69,7 @@ TPC_INLINE float *tpc_take(tpc_arena *arena, int64_t numbers)
     return p;
 }
 
-TPC_INLINE int tpc_close(tpc_arena *arena)
+TPC_CALL int tpc_close(tpc_arena *arena)
 {
     while (arena->count)
         free(arena->taken[--arena->count]);
@@ -155,7 +156,7 @@ typedef struct {
     int64_t first, rows, segment, offset;
 } tpc_block;
 
-TPC_INLINE tpc_block tpc_block_at(const tpc_call *call, int64_t first)
+TPC_CALL tpc_block tpc_block_at(const tpc_call *call, int64_t first)
 {
     tpc_block b = {first, 0, first / call->segment_rows, first % call->segment_rows};
     int64_t left = call->end - first, room = call->segment_rows - b.offset;
@@ -177,7 +178,7 @@ TPC_INLINE const char *tpc_row(const tpc_call *call, int column, tpc_block b)
     return call->columns[column][b.segment] + b.offset * call->widths[column] * tpc_size((int)call->kinds[column]);
 }
 
-TPC_INLINE tpc_rows tpc_rows_of(const tpc_call *call, int column, tpc_block b, float *narrow)
+TPC_CALL tpc_rows tpc_rows_of(const tpc_call *call, int column, tpc_block b, float *narrow)
 {
     int64_t width = call->widths[column];
     int kind = (int)call->kinds[column];
@@ -219,7 +220,7 @@ TPC_INLINE tpc_rows tpc_fetch(tpc_rows rows, const tpc_call *call, int column, t
 /* --- products with latents: out[row][lane] = ⟨row, latent of the lane⟩ ------------------------------------------ */
 
 /* latents [sample][width] → [group of lanes][vector][lane], zeros in padding lanes and where the last vector overlaps */
-TPC_INLINE tpc_vec *tpc_pack(tpc_arena *arena, const float *x, int64_t batch, int64_t lanes, int64_t width)
+TPC_CALL tpc_vec *tpc_pack(tpc_arena *arena, const float *x, int64_t batch, int64_t lanes, int64_t width)
 {
     tpc_cut cut = tpc_cut_of(width);
     float *packed = tpc_take(arena, lanes * cut.count * W);
@@ -310,7 +311,7 @@ TPC_INLINE void tpc_products_of(const tpc_rows *x, int kind, const tpc_vec *pack
         tpc_product_tile(x, row, 1, kind, packed, lanes, out);
 }
 
-static __attribute__((noinline, unused)) void tpc_products(tpc_rows x, const tpc_vec *packed, int64_t lanes, float *out)
+TPC_CALL void tpc_products(tpc_rows x, const tpc_vec *packed, int64_t lanes, float *out)
 {
     switch (x.kind) {
     case TPC_FLOAT:
@@ -325,7 +326,7 @@ static __attribute__((noinline, unused)) void tpc_products(tpc_rows x, const tpc
 }
 
 /* out[row] = ⟨row of x, row of y⟩ */
-static __attribute__((noinline, unused)) void tpc_row_products(tpc_rows x, tpc_rows y, float *out)
+TPC_CALL void tpc_row_products(tpc_rows x, tpc_rows y, float *out)
 {
     for (int64_t row = 0; row < x.rows; row++) {
         const char *a = x.at + row * x.stride, *b = y.at + row * y.stride;
@@ -352,7 +353,7 @@ static __attribute__((noinline, unused)) void tpc_row_products(tpc_rows x, tpc_r
 /* --- numbers along a block --------------------------------------------------------------------------------------- */
 
 /* out[row][lane] = number of the row */
-TPC_INLINE void tpc_spread_rows(const void *numbers, int64_t offset, int kind, int64_t rows, int64_t lanes, float *out)
+TPC_CALL void tpc_spread_rows(const void *numbers, int64_t offset, int kind, int64_t rows, int64_t lanes, float *out)
 {
     for (int64_t row = 0; row < rows; row++) {
         float x = tpc_number(numbers, offset + row, kind);
@@ -362,7 +363,7 @@ TPC_INLINE void tpc_spread_rows(const void *numbers, int64_t offset, int kind, i
 }
 
 /* out[row][lane] = number of the lane, one number for all where the width is 0 */
-TPC_INLINE float *tpc_spread_lanes(tpc_arena *arena, const float *x, int64_t width, int64_t batch, int64_t rows,
+TPC_CALL float *tpc_spread_lanes(tpc_arena *arena, const float *x, int64_t width, int64_t batch, int64_t rows,
                                    int64_t lanes)
 {
     float *out = tpc_take(arena, rows * lanes);
@@ -415,7 +416,7 @@ TPC_INLINE void tpc_sum_of(const tpc_rows *x, int kind, const float *weights, in
 }
 
 /* sums[lane] += Σ over rows of weight·row, as vectors */
-static __attribute__((noinline, unused)) void tpc_sum(tpc_rows x, const float *weights, int64_t lanes, float *sums)
+TPC_CALL void tpc_sum(tpc_rows x, const float *weights, int64_t lanes, float *sums)
 {
     switch (x.kind) {
     case TPC_FLOAT:
@@ -430,7 +431,7 @@ static __attribute__((noinline, unused)) void tpc_sum(tpc_rows x, const float *w
 }
 
 /* sums[lane] += Σ over rows of weight */
-TPC_INLINE void tpc_sum_weights(const float *weights, int64_t rows, int64_t lanes, float *sums)
+TPC_CALL void tpc_sum_weights(const float *weights, int64_t rows, int64_t lanes, float *sums)
 {
     for (int64_t group = 0; group < lanes; group += TPC_LANES) {
         float total[TPC_LANES] = {0};
@@ -442,13 +443,13 @@ TPC_INLINE void tpc_sum_weights(const float *weights, int64_t rows, int64_t lane
     }
 }
 
-TPC_INLINE float *tpc_sum_open(tpc_arena *arena, int64_t width, int64_t lanes)
+TPC_CALL float *tpc_sum_open(tpc_arena *arena, int64_t width, int64_t lanes)
 {
     return tpc_take(arena, width ? lanes * tpc_cut_of(width).count * W : lanes);
 }
 
 /* sums as vectors → [sample][width], or [sample] for width 0 */
-TPC_INLINE void tpc_sum_close(const float *sums, int64_t width, int64_t batch, float *out)
+TPC_CALL void tpc_sum_close(const float *sums, int64_t width, int64_t batch, float *out)
 {
     tpc_cut cut = tpc_cut_of(width);
     for (int64_t s = 0; s < batch; s++)

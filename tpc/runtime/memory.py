@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tpc.compiler import Limit
-from tpc.errors import UsageError, UserError
+from tpc.errors import UserError
 from tpc.limits.fold import Fold
 from tpc.limits.graph import Append, LimitGraph, Store
 from tpc.limits.power import packed_size
@@ -27,6 +27,7 @@ from tpc.runtime.working import Blocks, Lengths, function_bytes, step_bytes, tab
 LIBRARIES = 175_000_000  # Python with the packages that training loads, measured
 PLOTS = 95_000_000  # what the plots and the report at the end load, measured
 HUGE_PAGE = 1 << 21  # what the kernel may hand out for the first byte of a column
+ALLOCATOR = 1.05
 EVALUATED = 256  # rows that an evaluation predicts at a time
 SETTLED = 64.0  # as in backends/moments.py: atoms wait until their momentum is below 1/SETTLED of rounding
 WIDE = ("float32", "float64")
@@ -36,14 +37,16 @@ WIDE = ("float32", "float64")
 class Training:
     """What decides the memory of a training.
 
-    `samples` is how many are stepped over from the start to the end, repetitions counted, `batch` how many at a time;
-    `done` of them lie behind a run that is resumed. `data_bytes` is the size of the data set in memory.
+    Every one of `epochs` steps over `samples` samples, `batch` at a time; `data_bytes` is the size of the data set in
+    memory. `done` samples, repetitions counted, lie behind a run that is resumed. The other fields are the options of
+    `Limit.build` and `Model.step`.
     """
 
     input_dim: int
     rank: int
     samples: int
     batch: int
+    epochs: int = 1
     data_bytes: int = 0
     backend: str = "numpy"
     dtype: str = "float32"
@@ -64,13 +67,13 @@ class Prediction:
 
     @property
     def peak(self) -> int:
-        """All parts together."""
-        return sum(self.parts.values())
+        """All parts together, and a little more for what the allocator cannot use again."""
+        return ceil(ALLOCATOR * sum(self.parts.values()))
 
     def describe(self) -> str:
-        """Every part of at least a hundredth, the largest first."""
+        """Every part of at least a fiftieth, the largest first."""
         found = sorted(self.parts.items(), key=lambda part: -part[1])
-        return ", ".join(f"{gigabytes(n)} {name}" for name, n in found if n >= self.peak / 100)
+        return ", ".join(f"{gigabytes(n)} {name}" for name, n in found if n >= self.peak / 50)
 
 
 def gigabytes(count: float) -> str:
@@ -99,10 +102,10 @@ def require_memory(limit: Limit, training: Training, free: Callable[[], Availabl
     if prediction.peak <= room:
         return prediction
     fitting = list(_fitting(predictor, training, room))
-    advice = f"What would fit: {'; '.join(fitting)}." if fitting else _hopeless(training)
     raise UserError(
-        f"this training needs about {gigabytes(prediction.peak)} of memory at its peak "
-        f"({prediction.describe()}), but it can have {gigabytes(room)} ({left.limit}). {advice}"
+        f"this training needs about {gigabytes(prediction.peak)} of memory at its peak: {prediction.describe()}. "
+        f"It can have {gigabytes(max(0, room))} ({left.limit}). "
+        + (f"What would fit: {'; '.join(fitting)}." if fitting else "No change of one option makes it fit.")
     )
 
 
@@ -126,7 +129,7 @@ class _Predictor:
         lowered = self._lowered(self.degree(t), backend.HALVES, t.momentum > 0)
         graph, blocks, item = lowered.graph, Blocks.of(t.backend), np.dtype(t.dtype).itemsize
         rows = {s.name: _row_bytes(s, t, item) for s in graph.stores}
-        atoms = {s.name: _stored(graph, s, t, t.samples) for s in graph.stores}
+        atoms = {s.name: _stored(graph, s, t, max(t.epochs * t.samples, t.done or 0)) for s in graph.stores}
         lengths = Lengths({FEATURE.name: t.input_dim}, t.rank, item, atoms, rows)
         tensors = {f.store.name: item * numbers_stored(f, t.rank) for f in graph.folds}
         parts = {"Python and libraries": LIBRARIES, "data set": t.data_bytes}
@@ -204,56 +207,55 @@ def _predicted_rows(folds: tuple[Fold, ...], rank: int) -> int:
     return min(EVALUATED, max(16, min(PREDICT_ROWS, PREDICT_NUMBERS // widest)))
 
 
-# --- advice ------------------------------------------------------------------------------------------------------------
+# --- advice ----------------------------------------------------------------------------------------------------------
 
 
 def _fitting(predictor: _Predictor, t: Training, room: int) -> Iterator[str]:
-    """Changes of one option each that make a training fit, the most useful first."""
+    """Changes that make a training fit, the most useful first."""
 
-    def told(option: str, **changes: Any) -> Iterator[str]:
+    def peak(**changes: Any) -> int | None:
         try:
-            peak = predictor(replace(t, **changes)).peak
-        except UserError:  # mode folded does not know every program
-            return
-        if peak <= room:
-            yield f"{option} (about {gigabytes(peak)})"
+            return predictor(replace(t, **changes)).peak
+        except UserError:  # not every program folds, not every backend has every type
+            return None
 
-    def least_that_fits(name: str, top: int, made: Callable[[int], dict[str, Any]]) -> Iterator[str]:
-        """The largest value below `top` that fits, of two leading digits."""
-        values = sorted({_round(top * k // 100) for k in range(1, 100)} - {0, top})
-        fitting = [v for v in values if predictor(replace(t, **made(v))).peak <= room]
-        if fitting:
-            yield from told(f"{name} {fitting[-1]}", **made(fitting[-1]))
+    def told(options: str, **changes: Any) -> list[str]:
+        found = peak(**changes)
+        return [f"{options} (about {gigabytes(found)})"] if found is not None and found <= room else []
 
-    if t.done is not None:  # the state is what it is
-        return
-    if t.mode == "exact":
-        yield from told("--mode folded", mode="folded", fold=None)
+    def largest(option: str, field: str, **changes: Any) -> list[str]:
+        """The largest smaller value of a field that fits, cut to two digits."""
+        low, high = 0, getattr(t, field)
+        while high - low > 1:
+            middle = (low + high) // 2
+            found = peak(**changes, **{field: middle})
+            low, high = (middle, high) if found is not None and found <= room else (low, middle)
+        value = _two_digits(low)
+        return told(f"{option} {value}", **changes, **{field: value}) if value else []
+
+    if t.done is None and t.mode == "exact":
+        folded: dict[str, Any] = {"mode": "folded", "fold": None, "storage": None}
+        yield from told("--mode folded", **folded) or largest("--mode folded --rank", "rank", **folded)
         if t.storage in (None, *WIDE):
-            yield from told("--backend native --storage bfloat16", backend="native", dtype="float32", storage="bfloat16")
-    else:
-        for degree in range((predictor.degree(t) or 1) - 1, 0, -1):
-            fold = replace(_options(t), degree=degree)
-            found = list(told(f"--fold-degree {degree}", fold=fold))
-            if found:
-                yield found[0]
-                break
-    if t.dtype == "float64":
+            narrow = {"backend": "native", "dtype": "float32", "storage": "bfloat16"}
+            yield from told("--backend native --storage bfloat16", **narrow)
+    if t.done is None and t.mode == "folded":
+        lower_degrees = range((predictor.degree(t) or 1) - 1, 0, -1)
+        options = (told(f"--fold-degree {d}", fold=replace(_options(t), degree=d)) for d in lower_degrees)
+        yield from next(filter(None, options), [])
+    if t.done is None and t.dtype == "float64":
         yield from told("--dtype float32", dtype="float32", storage=None)
-    yield from least_that_fits("--rank", t.rank, lambda rank: {"rank": rank})
+    if t.done is None:
+        yield from largest("--rank", "rank")
     if t.mode == "exact":
-        yield from least_that_fits("--epochs", 1, lambda epochs: {})
-    yield from least_that_fits("--batch-size", t.batch, lambda batch: {"batch": batch})
+        yield from largest("--epochs", "epochs")
+    if t.done is None and t.mode == "folded":
+        yield from largest("--batch-size", "batch")
 
 
-def _round(n: int) -> int:
-    """Two leading digits."""
-    step = 10 ** max(0, len(str(n)) - 2)
+def _two_digits(n: int) -> int:
+    step: int = 10 ** max(0, len(str(n)) - 2)
     return n // step * step
 
 
-def _hopeless(t: Training) -> str:
-    return ""
-
-
-__all__ = ["Prediction", "Training", "UsageError", "gigabytes", "predict_peak", "require_memory"]
+__all__ = ["Prediction", "Training", "gigabytes", "predict_peak", "require_memory"]

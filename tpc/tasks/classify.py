@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Mapping
@@ -12,13 +13,16 @@ from typing import Any, TextIO
 import numpy as np
 
 import tpc
+from tpc.compiler import Limit
 from tpc.data import Dataset
 from tpc.data import load as load_data
 from tpc.errors import UsageError
+from tpc.program.text import parse
 from tpc.runtime import rundir
 from tpc.runtime.arguments import unknown_name
 from tpc.runtime.evaluate import Evaluation, evaluate
-from tpc.runtime.model import Model
+from tpc.runtime.memory import Prediction, Training, gigabytes, require_memory
+from tpc.runtime.model import DAMAGED, Model
 from tpc.runtime.position import Position
 from tpc.runtime.progress import Display, warn
 from tpc.runtime.rundir import MetricsLog, RunDir
@@ -47,6 +51,7 @@ def train(job: TrainJob, out: Path | None = None, overwrite: bool = False, strea
     program = tpc.load(job.program, function=job.function, **job.settings)
     limit = tpc.compile(program, limit=job.limit)
     dataset = _load(job)
+    prediction = require_memory(limit, _training(job, dataset))
     options = {name: value for name in ("storage", "init") if (value := getattr(job, name)) is not None}
     model = limit.build(
         input_dim=dataset.input_dim,
@@ -62,7 +67,7 @@ def train(job: TrainJob, out: Path | None = None, overwrite: bool = False, strea
     run = rundir.create(out, f"{Path(job.program).stem}-{job.data}", overwrite)
     shutil.copyfile(job.program, run.program_path)
     run.write_config(job.to_config())
-    return _run(job, run, model, dataset, Position(), 0, stream)
+    return _run(job, run, model, dataset, Position(), 0, prediction, stream)
 
 
 def resume(run: RunDir, changes: Mapping[str, Any], stream: TextIO | None = None) -> RunResult:
@@ -78,13 +83,15 @@ def resume(run: RunDir, changes: Mapping[str, Any], stream: TextIO | None = None
     metrics_bytes = checkpoint.state["metrics_bytes"]
     run.read_metrics(metrics_bytes)  # a damaged record is told before hours of training, not by the report after them
     dataset = _load(job)
-    model = Model.load(checkpoint.model_path, backend=job.backend)
     position = Position(**checkpoint.state["position"])
+    limit = _saved_limit(checkpoint.model_path)
+    prediction = require_memory(limit, _training(job, dataset, position))
+    model = Model.load(checkpoint.model_path, backend=job.backend)
     _check_same(job, run, model, dataset, position)
     _check_fit(job, model, dataset)
     if changes:
         run.write_config(job.to_config())
-    return _run(job, run, model, dataset, position, metrics_bytes, stream)
+    return _run(job, run, model, dataset, position, metrics_bytes, prediction, stream)
 
 
 @dataclass(frozen=True)
@@ -118,6 +125,7 @@ def _run(
     dataset: Dataset,
     position: Position,
     metrics_bytes: int,
+    prediction: Prediction,
     stream: TextIO | None,
 ) -> RunResult:
     warn(model.limit.warnings)
@@ -128,7 +136,8 @@ def _run(
         with Display(steps, job.data, stream or sys.stdout) as display:
             sizes = f"{len(dataset.train_x)} training and {len(dataset.test_x)} test samples"
             what = f"{job.limit}-limit of {Path(job.program).stem} on {dataset.name}"
-            display.say(f"{what}: {sizes}, rank {job.rank}, {job.backend} {job.dtype}")
+            memory = f"memory at most about {gigabytes(prediction.peak)}"
+            display.say(f"{what}: {sizes}, rank {job.rank}, {job.backend} {job.dtype}, {memory}")
             settings = job.train_settings(steps)
             trainer = Trainer(model, train_set, test, settings, log, run.checkpoints, position, display)
             result = trainer.run()
@@ -142,6 +151,39 @@ def _run(
 def _load(job: TrainJob) -> Dataset:
     folder = None if job.data_dir is None else Path(job.data_dir)
     return load_data(job.data, folder, job.limit_train_size, np.dtype(job.dtype))
+
+
+def _training(job: TrainJob, dataset: Dataset, position: Position | None = None) -> Training:
+    """What is left of a training, as far as its memory goes."""
+    samples = len(dataset.train_x)
+    arrays = (dataset.train_x, dataset.train_y, dataset.test_x, dataset.test_y)
+    return Training(
+        input_dim=dataset.input_dim,
+        rank=job.rank,
+        samples=samples,
+        batch=job.batch_size,
+        epochs=job.epochs,
+        data_bytes=sum(a.nbytes for a in arrays),
+        backend=job.backend,
+        dtype=job.dtype,
+        mode=job.mode,
+        storage=job.storage,
+        fold=job.fold,
+        momentum=job.momentum,
+        clip=job.clip is not None,
+        loss=job.loss,
+        done=None if position is None else position.epoch * samples + position.samples,
+    )
+
+
+def _saved_limit(path: Path) -> Limit:
+    """The limit of a saved model, whose arrays are not read yet."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            meta = json.loads(file["meta"].tobytes())
+        return tpc.compile(parse(meta["program"], str(path)), limit=meta["limit"])
+    except DAMAGED:
+        return Model.load(path).limit  # which tells what is wrong with it
 
 
 def _batches(job: TrainJob, dataset: Dataset) -> int:
