@@ -1,4 +1,8 @@
-"""Runs one loop over stored atoms natively: fused for small batches, around BLAS for large ones."""
+"""Runs one loop over stored atoms natively.
+
+The fused products and sums run at the speed of the multipliers from their caches, for one sample as for a thousand, so
+BLAS with the elementwise function in between is not faster for any batch.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.atoms import Atoms
-from backends.blocks import over_blocks, threads
-from tpc.lower.native_loop import NativeLoop, Product, Sum
+from backends.blocks import KEEP_SHARE, threads
+from tpc.lower.native_loop import NativeLoop, Sum
 
 Array = NDArray[Any]
 
-FUSED_BATCH = 32  # above, BLAS is faster than the fused products: it keeps a tile of both operands in registers
 BLOCK_BYTES = 1 << 17  # of one column in a block: two such columns and their products stay in a core's own cache
+BLOCK_ELEMENTS = 1 << 15  # rows × samples of a block
+KEEP_BYTES = 1 << 26  # what a loop may always keep for a later one; beyond, KEEP_SHARE of the atoms' memory
 THREAD_WORK = 1 << 21  # products of numbers that are worth waking a thread
 LANES = 8
 KINDS = {np.dtype(np.float32): 0, np.dtype(np.uint16): 1, np.dtype(np.float16): 2, np.dtype(np.float64): 3}
@@ -42,8 +47,6 @@ class Loop:
         self._loop = loop
         self._fused = library[loop.name]
         self._fused.argtypes, self._fused.restype = [ctypes.c_void_p], ctypes.c_int
-        self._elements = library[f"{loop.name}_elements"]
-        self._elements.argtypes, self._elements.restype = [ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p], None
         self._rooms = threading.local()
         self._plans: dict[Any, _Plan] = {}
         self._latents = {p.captured for p in loop.products}
@@ -55,19 +58,12 @@ class Loop:
         for i in self._latents:
             if i is not None and arrays[i].ndim == 1:  # one latent for all samples
                 arrays[i] = np.ascontiguousarray(np.broadcast_to(arrays[i], (batch, len(arrays[i]))))
-        if batch > FUSED_BATCH:
-            return self._around_blas(atoms, arrays, batch, given)
-        return self._whole(atoms, arrays, batch, given)
-
-    # --- fused -------------------------------------------------------------------------------------------------
-
-    def _whole(self, atoms: Atoms, arrays: list[Array], batch: int, given: tuple[Any, ...]) -> tuple[Any, ...]:
         key = (atoms.storage, tuple(atoms.widths.items()), batch, tuple(a.shape for a in arrays))
         plan = self._plans.get(key)
         if plan is None:
             plan = self._plans[key] = _Plan(self._loop, atoms, arrays, batch)
         count = len(atoms)
-        kept = self._kept(count, plan.lanes, given)
+        kept = self._kept(atoms, plan.lanes, given)
         workers = min(threads().count, max(1, count * plan.work // THREAD_WORK))
         sums = np.zeros((workers, plan.size), np.float32)
         if count and batch:
@@ -78,13 +74,12 @@ class Loop:
         parts = [_lanes_of(total[a:b].reshape(shape), s) for (a, b, shape), s in zip(plan.parts, self._loop.sums)]
         return (*parts, *(kept[i] for i in self._loop.kept))
 
-    def _kept(self, count: int, lanes: int, given: tuple[Any, ...]) -> dict[int, Array]:
+    def _kept(self, atoms: Atoms, lanes: int, given: tuple[Array | None, ...]) -> dict[int, Array | None]:
+        """Products of earlier loops and for later ones; None for those that would take too much memory."""
         found = dict(zip(sorted(self._loop.given), given))
-        for i in self._loop.kept:
-            by_lane = self._loop.by_lane(self._loop.products[i])
-            room = self._room(i, count * lanes if by_lane else count)
-            found[i] = room.reshape(count, lanes) if by_lane else room
-        return found
+        sizes = {i: len(atoms) * (lanes if self._loop.by_lane(self._loop.products[i]) else 1) for i in self._loop.kept}
+        hold = 4 * sum(sizes.values()) <= max(KEEP_BYTES, KEEP_SHARE * atoms.nbytes)
+        return found | {i: self._room(i, size) if hold else None for i, size in sizes.items()}
 
     def _room(self, product: int, numbers: int) -> Array:
         """Memory for a kept product; a thread's next call writes to the same, which spares it the page faults."""
@@ -95,12 +90,12 @@ class Loop:
         room: Array = rooms[name][:numbers]
         return room
 
-    def _run(self, plan: _Plan, atoms: Atoms, arrays: list[Array], kept: dict[int, Array], sums: Array) -> None:
+    def _run(self, plan: _Plan, atoms: Atoms, arrays: list[Array], kept: dict[int, Array | None], sums: Array) -> None:
         """Threads take contiguous ranges of atoms; every one has sums of its own."""
         segments = [_table(atoms.addresses(c)) for c in self._loop.columns]
         columns = _table([addressof(s) for s in segments])
         captured = _table([_address(a) for a in arrays])
-        products = _table([_address(kept[i]) if i in kept else 0 for i in range(len(self._loop.products))])
+        products = _table([_address(kept.get(i)) for i in range(len(self._loop.products))])
         start = _address(sums)
         calls, outs = [], []  # which have to live as long as the jobs
         for k in range(len(sums)):
@@ -111,58 +106,9 @@ class Loop:
         if any(threads().run([partial(self._fused, addressof(call)) for call in calls])):
             raise MemoryError(f"no memory for a loop over {len(atoms)} atoms")
 
-    # --- around BLAS -------------------------------------------------------------------------------------------
-
-    def _around_blas(self, atoms: Atoms, arrays: list[Array], batch: int, given: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Products and sums by BLAS, the elementwise function natively, on blocks of rows."""
-        loop = self._loop
-        taken = dict(zip(sorted(loop.given), range(len(given))))
-
-        def block(*parts: Array) -> tuple[Array, ...]:
-            columns, old = parts[: len(loop.columns)], parts[len(loop.columns) :]
-            products = [
-                _product(p, columns, arrays, old[taken[i]] if i in taken else None) for i, p in enumerate(loop.products)
-            ]
-            weights = self._weights(columns, arrays, products, batch)
-            sums = [_summed(w, s, columns) for w, s in zip(weights, loop.sums)]
-            return (*sums, *(products[i] for i in loop.kept))
-
-        columns = tuple(loop.columns)
-        return over_blocks(block, atoms, columns, batch, len(loop.kept), tuple(given))
-
-    def _weights(
-        self, columns: tuple[Array, ...], arrays: list[Array], products: list[Array], batch: int
-    ) -> list[Array]:
-        sources = {"product": products, "number": columns, "captured": arrays}
-        rows = len(columns[0])
-        values = []
-        for a in self._loop.arguments.values():
-            x = sources[a.kind][a.index]
-            x = x[:, None] if a.kind != "captured" and x.ndim == 1 else x
-            values.append(np.ascontiguousarray(np.broadcast_to(x, (rows, batch)), dtype=np.float32))
-        weights = [np.empty((rows, batch), np.float32) for _ in self._loop.results]
-        inputs, outputs = _table([_address(v) for v in values]), _table([_address(w) for w in weights])
-        self._elements(rows * batch, addressof(inputs), addressof(outputs))
-        return weights
-
-
-def _product(p: Product, columns: tuple[Array, ...], arrays: list[Array], old: Array | None) -> Array:
-    if old is not None:
-        return old
-    if p.captured is not None:
-        found: Array = columns[p.column] @ arrays[p.captured].T
-        return found
-    assert p.other is not None
-    squares: Array = np.einsum("ab,ab->a", columns[p.column], columns[p.other])
-    return squares
-
-
-def _summed(weight: Array, s: Sum, columns: tuple[Array, ...]) -> Array:
-    """One block's share of a sum."""
-    return _lanes_of(weight.sum(axis=0) if s.column is None else weight.T @ columns[s.column], s)
-
 
 def _lanes_of(x: Array, s: Sum) -> Array:
+    """A sum with the lanes that the result has."""
     if s.lanes == "kept":
         return x
     return np.asarray(x.sum(axis=0) if s.lanes == "summed" else x[0])
@@ -178,7 +124,7 @@ class _Plan:
         self.batch = batch
         self.lanes = -(-batch // LANES) * LANES
         self.work = sum(widths) * self.lanes
-        self.block = max(16, min(128, BLOCK_BYTES // max(row_bytes))) // 8 * 8
+        self.block = max(16, min(128, BLOCK_BYTES // max(row_bytes), BLOCK_ELEMENTS // self.lanes)) // 8 * 8
         self.kinds = _table([KINDS[t] for t in types])
         self.widths = _table(widths)
         self.captured_widths = _table([a.shape[-1] if a.ndim else 0 for a in arrays])
@@ -190,8 +136,8 @@ class _Plan:
             self.size += prod(shape)
 
 
-def _address(x: Array) -> int:
-    return int(x.__array_interface__["data"][0])
+def _address(x: Array | None) -> int:
+    return 0 if x is None else int(x.__array_interface__["data"][0])
 
 
 def _table(numbers: list[int]) -> ctypes.Array[ctypes.c_int64]:
@@ -199,4 +145,4 @@ def _table(numbers: list[int]) -> ctypes.Array[ctypes.c_int64]:
     return (ctypes.c_int64 * max(1, len(numbers)))(*numbers)
 
 
-__all__ = ["FUSED_BATCH", "Call", "Loop"]
+__all__ = ["Call", "Loop"]

@@ -19,7 +19,7 @@ from tpc.lower.numpy_module import numpy_module
 NAME = "numpy"
 DTYPES = ("float32", "float64")
 HALVES = False  # BLAS is faster on packed powers
-STORAGE = ("float32", "float64")  # the same as the dtype
+STORAGE = ("float32", "float64", "bfloat16", "float16")  # 16 bits are converted block by block
 
 
 def compile_module(lowered: Lowered) -> ModuleType:
@@ -65,7 +65,7 @@ def new_atoms(
     storage: str | None = None,
     rows: int | None = None,
 ) -> Atoms:
-    """Empty atoms; `storage` must be the dtype, `rows` fixes the rows of a segment."""
+    """Empty atoms, their rows stored as `storage`, `rows` of them to a segment."""
     return Atoms(widths, dtype, momentum, storage, rows)
 
 

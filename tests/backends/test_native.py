@@ -180,7 +180,7 @@ def test_random_networks(source):
 # --- shapes ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch", [1, 7, 8, 9, 32, 33, 128])
+@pytest.mark.parametrize("batch", [1, 7, 8, 9, 33, 128, 300])
 @pytest.mark.parametrize("momentum", [False, True])
 def test_batches(programs_dir, batch, momentum):
     problem = Problem(
@@ -214,12 +214,17 @@ def test_one_class_one_latent():
     assert error(problem.native(), problem.exact()) < EXACT
 
 
-@pytest.mark.parametrize("most", [0, 1000])
-def test_both_ways_of_running_a_loop_agree(programs_dir, monkeypatch, most):
-    """Fused, and around BLAS, whatever the batch."""
-    problem = Problem(tpc.load(programs_dir / "resmlp.py", classes=CLASSES), batch=20, momentum=True)
-    monkeypatch.setattr(native_loops, "FUSED_BATCH", most)
-    assert error(problem.native(), problem.exact()) < EXACT
+@pytest.mark.parametrize("batch", [8, 40])
+@pytest.mark.parametrize("name", ["mlp", "resmlp", "erf"])
+def test_products_that_are_not_kept_are_computed_again(programs_dir, monkeypatch, name, batch):
+    program = network(tpc.erf) if name == "erf" else tpc.load(programs_dir / f"{name}.py", classes=CLASSES)
+    problem = Problem(program, batch=batch, momentum=True)
+    kept = problem.native()
+    monkeypatch.setattr(native_loops, "KEEP_BYTES", 0)
+    monkeypatch.setattr(native_loops, "KEEP_SHARE", 0)
+    again = problem.native()
+    for key, value in kept.items():
+        np.testing.assert_array_equal(again[key], value)
 
 
 # --- 16-bit storage --------------------------------------------------------------------------------------------------

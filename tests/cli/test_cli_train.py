@@ -134,6 +134,9 @@ def test_resume_refuses_what_would_make_it_another_run(finished):
         ("dtype", "float64", "dtype = 'float64' but the checkpoint was trained with 'float32'"),
         ("dtype", "float16", "the float16 dtype is not in this version"),
         ("rank", 13, "rank = 13 but the checkpoint was trained with 12"),
+        ("mode", "folded", "mode = 'folded' but the checkpoint was trained with 'exact'"),
+        ("storage", "bfloat16", "storage = 'bfloat16' but the checkpoint was trained with 'float32'"),
+        ("window", 8, "window (--window) needs mode folded"),
     ],
 )
 def test_a_config_edited_into_another_training_is_refused(finished, tmp_path, entry, value, told):
@@ -147,6 +150,23 @@ def test_a_config_edited_into_another_training_is_refused(finished, tmp_path, en
     assert told in result.output
     assert "internal error" not in result.output
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "told"),
+    [("window", 9, "fold window = 9 but the checkpoint was trained with 8"),
+     ("fold_coefficients", "taylor", "fold coefficients = 'taylor'"), ("fold_degree", 3, "fold degree = 3")],
+)  # fmt: skip
+def test_a_folded_run_keeps_its_folding(tmp_path, entry, value, told):
+    run = tmp_path / "r"
+    settings = ("--mode", "folded", "--window", "8", "--epochs", 1, "--out", run, "--no-report")
+    assert invoke("train", MLP, *QUICK, *settings).exit_code == 0
+    assert {"hidden1", "readout"} >= records(run)[-1]["fold_remainder"].keys() >= {"readout"}
+    config = tomllib.loads((run / "config.toml").read_text())
+    (run / "config.toml").write_text(tomli_w.dumps(config | {entry: value}))
+    result = invoke("train", "--resume", run, "--epochs", 2, "--no-report")
+    assert result.exit_code == 2
+    assert told in result.output
 
 
 def test_damaged_metrics_are_told_before_training_goes_on(finished, tmp_path):
@@ -198,10 +218,23 @@ def test_warnings_of_the_compiler_are_printed_once(tmp_path, monkeypatch):
     assert "singular where a latent meets a stored one" in " ".join(result.output.split())
 
 
-def test_kill_9_and_resume_equals_an_uninterrupted_run(finished, tmp_path):
+WAYS = {
+    "exact": (),
+    "folded": ("--mode", "folded", "--window", "32"),
+    "native": ("--backend", "native"),
+    "native-folded-16-bit": ("--backend", "native", "--mode", "folded", "--window", "32", "--storage", "bfloat16"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_kill_9_and_resume_equals_an_uninterrupted_run(finished, tmp_path, way):
     path, _ = finished
+    quick = (*QUICK, "--epochs", 2, *WAYS[way])
+    if WAYS[way]:
+        path = tmp_path / "whole"
+        assert invoke("train", MLP, *quick, "--out", path, "--no-report").exit_code == 0
     run = tmp_path / "killed"
-    process = tpc_process("train", MLP, *QUICK, "--epochs", 2, "--out", run, "--no-report", "--checkpoint-steps", 1)
+    process = tpc_process("train", MLP, *quick, "--out", run, "--no-report", "--checkpoint-steps", 1)
     while process.poll() is None and len(_steps(run)) < 15:
         time.sleep(0.001)
     process.kill()

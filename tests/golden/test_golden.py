@@ -13,6 +13,7 @@ from tpc.errors import UsageError
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+FOLDED = ("limit", "numpy")
 PROGRAMS = sorted(p.stem for p in (ROOT / "programs").glob("*.py") if not p.stem.startswith("_"))
 
 
@@ -36,6 +37,11 @@ def test_stage(limits, name, stage, update_golden):
     compare(limits[name].emit(stage), name, stage, update_golden)
 
 
+@pytest.mark.parametrize("stage", FOLDED)
+def test_folded_stage(limits, stage, update_golden):
+    compare(limits["mlp"].emit(stage, 2), "mlp", f"folded-{stage}", update_golden)
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_summary(limits, name, update_golden):
     compare(limits[name].summary(), name, "summary", update_golden)
@@ -43,7 +49,8 @@ def test_summary(limits, name, update_golden):
 
 def test_no_golden_text_is_left_over():
     kept = {str(f.relative_to(HERE)) for f in HERE.rglob("*.txt")}
-    assert kept == {f"{name}/{what}.txt" for name in PROGRAMS for what in (*STAGES, "summary")}
+    wanted = {f"{name}/{what}.txt" for name in PROGRAMS for what in (*STAGES, "summary")}
+    assert kept == wanted | {f"mlp/folded-{stage}.txt" for stage in FOLDED}
 
 
 def test_texts_hold_no_path_of_this_machine(limits):

@@ -33,7 +33,7 @@ def _elements(loop: NativeLoop) -> str:
     pointers += [f"    float *{r} = out[{i}];" for i, r in enumerate(results)]
     call = ", ".join([*(f"{a}[i]" for a in loop.arguments), *(f"&{r}[i]" for r in results)])
     lines = [
-        f"TPC_API void {loop.name}_elements(int64_t count, const float *const *in, float *const *out)",
+        f"TPC_CALL void {loop.name}_elements(int64_t count, const float *const *in, float *const *out)",
         "{",
         *pointers,
         "#pragma omp simd",
@@ -86,8 +86,7 @@ def _openings(loop: NativeLoop) -> Iterator[str]:
     for i, p in enumerate(loop.products):
         room = "most" if loop.by_lane(p) else "call->block_rows"
         yield f"    float *const room{i + 1} = tpc_take(&arena, call->kept[{i}] ? 0 : {room});"
-    computed = [p for i, p in enumerate(loop.products) if i not in loop.given]
-    for c in sorted({p.captured for p in computed if p.captured is not None}):
+    for c in sorted({p.captured for p in loop.products if p.captured is not None}):
         yield (
             f"    const tpc_vec *latent{c + 1} = "
             f"tpc_pack(&arena, call->captured[{c}], batch, lanes, call->captured_widths[{c}]);"
@@ -107,14 +106,9 @@ def _openings(loop: NativeLoop) -> Iterator[str]:
         yield f"    float *sum{i + 1} = tpc_sum_open(&arena, {_width(s.column)}, lanes);"
 
 
-def _read_first(loop: NativeLoop) -> list[int]:
-    """Columns that products read."""
-    computed = [p for i, p in enumerate(loop.products) if i not in loop.given]
-    return sorted({c for p in computed for c in (p.column, p.other) if c is not None})
-
-
 def _used_rows(loop: NativeLoop) -> list[int]:
-    return sorted({*_read_first(loop), *(s.column for s in loop.sums if s.column is not None)})
+    columns = [c for p in loop.products for c in (p.column, p.other)] + [s.column for s in loop.sums]
+    return sorted({c for c in columns if c is not None})
 
 
 def _block(loop: NativeLoop) -> Iterator[str]:
@@ -124,12 +118,14 @@ def _block(loop: NativeLoop) -> Iterator[str]:
     for i, p in enumerate(loop.products):
         each = " * lanes" if loop.by_lane(p) else ""
         yield f"float *q{i + 1} = call->kept[{i}] ? call->kept[{i}] + b.first{each} : room{i + 1};"
-        if i in loop.given:
-            continue
+        rows = f"x{p.column + 1}" if p.captured is None or i in loop.given else fetches.pop(0)
+        call = f"tpc_products({rows}, latent{(p.captured or 0) + 1}, lanes, q{i + 1});"
         if p.captured is None:
-            yield f"tpc_row_products(x{p.column + 1}, x{(p.other or 0) + 1}, q{i + 1});"
-            continue
-        yield f"tpc_products({fetches.pop(0)}, latent{p.captured + 1}, lanes, q{i + 1});"
+            call = f"tpc_row_products({rows}, x{(p.other or 0) + 1}, q{i + 1});"
+        if i in loop.given:
+            yield f"if (!call->kept[{i}]) /* too large to keep */"
+            call = f"    {call}"
+        yield call
     for name, argument in loop.arguments.items():
         array = _array(name, argument, loop)
         if argument.kind == "number":

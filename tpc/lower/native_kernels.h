@@ -275,40 +275,41 @@ TPC_INLINE void tpc_totals(const tpc_vec *x, float *out)
 #endif
 }
 
-TPC_INLINE void tpc_product_tile(const tpc_rows *x, int64_t row, int tall, int kind, const tpc_vec *packed,
+TPC_INLINE void tpc_product_tile(const tpc_rows *x, int64_t row, int tall, int kind, const tpc_vec *latents,
                                  int64_t lanes, float *out)
 {
     tpc_vec total[TALL][TPC_LANES];
+    for (int t = 0; t < tall; t++)
+        for (int s = 0; s < TPC_LANES; s++)
+            total[t][s] = (tpc_vec){0};
     const int64_t step = x->ahead_step;
-    for (int64_t group = 0; group < lanes / TPC_LANES; group++) {
-        for (int t = 0; t < tall; t++)
-            for (int s = 0; s < TPC_LANES; s++)
-                total[t][s] = (tpc_vec){0};
-        for (int64_t c = 0; c < x->cut.count; c++) {
-            const tpc_vec *latents = packed + (group * x->cut.count + c) * TPC_LANES;
-            int64_t start = tpc_start(x->cut, c);
-            tpc_vec v[TALL];
-            for (int t = 0; t < tall; t++) {
-                v[t] = tpc_load(x->at + (row + t) * x->stride, start, kind);
-                if (x->ahead)
-                    __builtin_prefetch(x->ahead + (row + t) * x->ahead_stride + c * step, 0, 2);
-            }
-            for (int s = 0; s < TPC_LANES; s++)
-                for (int t = 0; t < tall; t++)
-                    total[t][s] += v[t] * latents[s];
+    for (int64_t c = 0; c < x->cut.count; c++) {
+        int64_t start = tpc_start(x->cut, c);
+        tpc_vec v[TALL];
+        for (int t = 0; t < tall; t++) {
+            v[t] = tpc_load(x->at + (row + t) * x->stride, start, kind);
+            if (x->ahead)
+                __builtin_prefetch(x->ahead + (row + t) * x->ahead_stride + c * step, 0, 2);
         }
-        for (int t = 0; t < tall; t++)
-            tpc_totals(total[t], out + (row + t) * lanes + group * TPC_LANES);
+        for (int s = 0; s < TPC_LANES; s++)
+            for (int t = 0; t < tall; t++)
+                total[t][s] += v[t] * latents[c * TPC_LANES + s];
     }
+    for (int t = 0; t < tall; t++)
+        tpc_totals(total[t], out + (row + t) * lanes);
 }
 
-TPC_INLINE void tpc_products_of(const tpc_rows *x, int kind, const tpc_vec *packed, int64_t lanes, float *out)
+TPC_INLINE void tpc_products_of(tpc_rows *x, int kind, const tpc_vec *packed, int64_t lanes, float *out)
 {
-    int64_t row = 0;
-    for (; row + TALL <= x->rows; row += TALL)
-        tpc_product_tile(x, row, TALL, kind, packed, lanes, out);
-    for (; row < x->rows; row++)
-        tpc_product_tile(x, row, 1, kind, packed, lanes, out);
+    for (int64_t group = 0; group < lanes / TPC_LANES; group++) {
+        const tpc_vec *latents = packed + group * x->cut.count * TPC_LANES;
+        int64_t row = 0;
+        for (; row + TALL <= x->rows; row += TALL)
+            tpc_product_tile(x, row, TALL, kind, latents, lanes, out + group * TPC_LANES);
+        for (; row < x->rows; row++)
+            tpc_product_tile(x, row, 1, kind, latents, lanes, out + group * TPC_LANES);
+        x->ahead = NULL; /* once is enough */
+    }
 }
 
 TPC_CALL void tpc_products(tpc_rows x, const tpc_vec *packed, int64_t lanes, float *out)
@@ -403,7 +404,7 @@ TPC_INLINE void tpc_sum_tile(const tpc_rows *x, int64_t c, int wide, int kind, c
             ((tpc_vec *)sums)[s * x->cut.count + c + v] += total[s][v];
 }
 
-TPC_INLINE void tpc_sum_of(const tpc_rows *x, int kind, const float *weights, int64_t lanes, float *sums)
+TPC_INLINE void tpc_sum_of(tpc_rows *x, int kind, const float *weights, int64_t lanes, float *sums)
 {
     for (int64_t group = 0; group < lanes / TPC_LANES; group++) {
         float *into = sums + group * TPC_LANES * x->cut.count * W;
@@ -412,6 +413,7 @@ TPC_INLINE void tpc_sum_of(const tpc_rows *x, int kind, const float *weights, in
             tpc_sum_tile(x, c, WIDE, kind, weights + group * TPC_LANES, lanes, into);
         for (; c < x->cut.count; c++)
             tpc_sum_tile(x, c, 1, kind, weights + group * TPC_LANES, lanes, into);
+        x->ahead = NULL;
     }
 }
 
@@ -463,20 +465,3 @@ TPC_CALL void tpc_sum_close(const float *sums, int64_t width, int64_t batch, flo
 }
 
 TPC_INLINE int64_t tpc_lanes_of(int64_t batch) { return (batch + TPC_LANES - 1) / TPC_LANES * TPC_LANES; }
-
-/* --- conversion -------------------------------------------------------------------------------------------------- */
-
-/* stored numbers of 16 bits → float */
-TPC_API void tpc_widen(const void *stored, int64_t count, int64_t kind, float *out)
-{
-    if (kind == TPC_BFLOAT16)
-        for (int64_t i = 0; i < count; i++)
-            out[i] = tpc_number(stored, i, TPC_BFLOAT16);
-    else {
-        int64_t i = 0;
-        for (; i + W <= count; i += W)
-            *(tpc_loose *)(out + i) = tpc_load(stored, i, TPC_FLOAT16);
-        for (; i < count; i++)
-            out[i] = tpc_number(stored, i, TPC_FLOAT16);
-    }
-}

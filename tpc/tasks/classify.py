@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -30,7 +30,6 @@ from tpc.runtime.trainer import Trainer
 from tpc.tasks.job import TrainJob
 
 CHANGEABLE_ON_RESUME = ("epochs", "data_dir", "backend", "checkpoint_steps", "checkpoint_seconds")
-FIXED_BY_CHECKPOINT = ("limit", "rank", "dtype", "mode", "storage")
 
 
 @dataclass(frozen=True)
@@ -213,11 +212,20 @@ def _check_fit(job: TrainJob, model: Model, dataset: Dataset) -> None:
 
 def _check_same(job: TrainJob, run: RunDir, model: Model, dataset: Dataset, position: Position) -> None:
     """Raise UsageError where config.toml was changed into that of another training."""
-    saved = {"limit": model.limit.kind, "rank": model.rank, "dtype": model.dtype, "mode": model.mode}
-    saved["storage"] = model.storage
-    wanted = {name: getattr(job, name) for name in FIXED_BY_CHECKPOINT}
+    saved: dict[str, Any] = {
+        "limit": model.limit.kind,
+        "rank": model.rank,
+        "dtype": model.dtype,
+        "mode": model.mode,
+        "storage": model.storage,
+    }
+    wanted = {name: getattr(job, name) for name in saved}
     wanted["storage"] = wanted["storage"] or job.dtype
-    for name in FIXED_BY_CHECKPOINT:
+    if job.fold is not None and model.mode == "folded":
+        saved |= {f"fold {name}": value for name, value in asdict(model.fold).items() if name != "tolerance"}
+        wanted |= {f"fold {name}": value for name, value in asdict(job.fold).items()}
+        wanted["fold degree"] = wanted["fold degree"] or model.fold.degree
+    for name in saved:
         if wanted[name] != saved[name]:
             raise UsageError(
                 f"{run.config_path} has {name} = {wanted[name]!r} but the checkpoint was trained with "
