@@ -24,7 +24,7 @@ Array = NDArray[Any]
 
 BLOCK_BYTES = 1 << 17  # of one column in a block: two such columns and their products stay in a core's own cache
 BLOCK_ELEMENTS = 1 << 15  # rows × samples of a block
-KEEP_BYTES = 1 << 26  # what a loop may always keep for a later one; beyond, KEEP_SHARE of the atoms' memory
+FUSED_BATCH = 32  # up to which a loop keeps every product for later ones; beyond, KEEP_SHARE of the atoms' memory
 THREAD_WORK = 1 << 21  # products of numbers that are worth waking a thread
 LANES = 8
 KINDS = {np.dtype(np.float32): 0, np.dtype(np.uint16): 1, np.dtype(np.float16): 2, np.dtype(np.float64): 3}
@@ -63,7 +63,7 @@ class Loop:
         if plan is None:
             plan = self._plans[key] = _Plan(self._loop, atoms, arrays, batch)
         count = len(atoms)
-        kept = self._kept(atoms, plan.lanes, given)
+        kept = self._kept(atoms, batch, plan.lanes, given)
         workers = min(threads().count, max(1, count * plan.work // THREAD_WORK))
         sums = np.zeros((workers, plan.size), np.float32)
         if count and batch:
@@ -74,11 +74,11 @@ class Loop:
         parts = [_lanes_of(total[a:b].reshape(shape), s) for (a, b, shape), s in zip(plan.parts, self._loop.sums)]
         return (*parts, *(kept[i] for i in self._loop.kept))
 
-    def _kept(self, atoms: Atoms, lanes: int, given: tuple[Array | None, ...]) -> dict[int, Array | None]:
+    def _kept(self, atoms: Atoms, batch: int, lanes: int, given: tuple[Array | None, ...]) -> dict[int, Array | None]:
         """Products of earlier loops and for later ones; None for those that would take too much memory."""
         found = dict(zip(sorted(self._loop.given), given))
         sizes = {i: len(atoms) * (lanes if self._loop.by_lane(self._loop.products[i]) else 1) for i in self._loop.kept}
-        hold = 4 * sum(sizes.values()) <= max(KEEP_BYTES, KEEP_SHARE * atoms.nbytes)
+        hold = batch <= FUSED_BATCH or 4 * sum(sizes.values()) <= KEEP_SHARE * atoms.nbytes
         return found | {i: self._room(i, size) if hold else None for i, size in sizes.items()}
 
     def _room(self, product: int, numbers: int) -> Array:
@@ -145,4 +145,4 @@ def _table(numbers: list[int]) -> ctypes.Array[ctypes.c_int64]:
     return (ctypes.c_int64 * max(1, len(numbers)))(*numbers)
 
 
-__all__ = ["Call", "Loop"]
+__all__ = ["FUSED_BATCH", "Call", "Loop"]

@@ -219,8 +219,9 @@ def test_one_class_one_latent():
 def test_products_that_are_not_kept_are_computed_again(programs_dir, monkeypatch, name, batch):
     program = network(tpc.erf) if name == "erf" else tpc.load(programs_dir / f"{name}.py", classes=CLASSES)
     problem = Problem(program, batch=batch, momentum=True)
+    monkeypatch.setattr(native_loops, "FUSED_BATCH", batch)
     kept = problem.native()
-    monkeypatch.setattr(native_loops, "KEEP_BYTES", 0)
+    monkeypatch.setattr(native_loops, "FUSED_BATCH", 0)
     monkeypatch.setattr(native_loops, "KEEP_SHARE", 0)
     again = problem.native()
     for key, value in kept.items():
@@ -273,6 +274,46 @@ def test_threads_change_nothing_but_rounding(programs_dir, monkeypatch, thread_c
         assert error(first, wanted) < EXACT
         for name, value in first.items():
             np.testing.assert_array_equal(again[name], value)  # never on timing
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+STEPS = {
+    "plain": {},
+    "momentum and decay": {"momentum": 0.9, "weight_decay": 0.05},
+    "clipped": {"clip": 0.1, "clip_mode": "param"},
+    "clipped globally": {"clip": 0.2, "clip_mode": "global", "loss": "mse"},
+}
+
+
+@pytest.mark.parametrize("options", STEPS)
+@pytest.mark.parametrize("name", ["mlp", "resmlp"])
+def test_trajectories_follow_numpy(programs_dir, name, options):
+    limit = tpc.compile(tpc.load(programs_dir / f"{name}.py", classes=CLASSES))
+    exact, single, native = (
+        limit.build(DIM, 9, backend=b, dtype=d)
+        for b, d in (("numpy", "float64"), ("numpy", "float32"), ("native", "float32"))
+    )
+    rng = np.random.default_rng(3)
+    for _ in range(25):
+        x, y = rng.standard_normal((10, DIM)), rng.integers(0, CLASSES, 10)
+        for model in (exact, single, native):
+            model.step(x, y, lr=0.2, **STEPS[options])
+    x = rng.standard_normal((500, DIM))
+    rounding = np.abs(single.predict(x) - exact.predict(x)).max()
+    assert np.abs(native.predict(x) - exact.predict(x)).max() < 10 * rounding + 1e-6
+
+
+def test_the_same_steps_give_the_same_bits(programs_dir):
+    limit = tpc.compile(tpc.load(programs_dir / "mlp.py", classes=CLASSES))
+    models = [limit.build(DIM, 9, backend="native") for _ in range(2)]
+    rng = np.random.default_rng(3)
+    for _ in range(5):
+        x, y = rng.standard_normal((10, DIM)), rng.integers(0, CLASSES, 10)
+        for model in models:
+            model.step(x, y, lr=0.2)
+    for name, value in models[0].state().items():
+        np.testing.assert_array_equal(models[1].state()[name], value)
 
 
 # --- the text --------------------------------------------------------------------------------------------------------

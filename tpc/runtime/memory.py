@@ -140,9 +140,12 @@ class _Predictor:
         parts["tables for folding"] = table_bytes({m.order for f in graph.folds for m in f.moments}, t.rank)
         batch = max(1, min(t.batch, t.samples))
         folded = max([t.rank, *(batch * _per_sample(graph, s) + _options(t).rows for s in graph.stores)])
+        step = step_bytes(lowered, lengths, batch, blocks, t.clip, folded)
+        evaluation = function_bytes(lowered.predict, lengths, _predicted_rows(graph.folds, t.rank), blocks)
+        parts["products kept within a step"] = step.lasting + evaluation.lasting
         work = {
-            "a step": step_bytes(lowered, lengths, batch, blocks, t.clip, folded),
-            "evaluation": function_bytes(lowered.predict, lengths, _predicted_rows(graph.folds, t.rank), blocks),
+            "a step": step.passing,
+            "evaluation": evaluation.passing,
             "plots": PLOTS,
         }
         if t.done is not None:

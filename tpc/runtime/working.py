@@ -13,6 +13,7 @@ from math import prod
 from tpc.limits.graph import State, Store
 from tpc.limits.power import ROLE, Half, Power, Slope, order_of, packed_size
 from tpc.lower.lowered import Lowered
+from tpc.lower.native_loop import native_loop
 from tpc.lower.schedule import Function, Loop
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, without
@@ -24,18 +25,25 @@ BLOCK_ARRAYS = 8  # of batch × rows, alive at once in a block; exact products t
 
 @dataclass(frozen=True)
 class Blocks:
-    """How a backend walks through atoms: `fused` is the largest batch it keeps every shared product for."""
+    """How a backend walks through atoms: with how many threads, and whether by native loops where there are rules."""
 
     threads: int
-    fused: int
+    native: bool
 
     @classmethod
     def of(cls, backend: str) -> Blocks:
-        """Those of a backend of this machine."""
+        """Those of a backend on this machine."""
         from backends.blocks import threads
-        from backends.native_loops import FUSED_BATCH
 
-        return cls(threads().count, FUSED_BATCH if backend == "native" else 0)
+        return cls(threads().count, backend == "native")
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that are free again after a call, and those of native loops that later calls write to again."""
+
+    passing: int
+    lasting: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,47 +73,47 @@ class Lengths:
         return axis.size if axis.size is not None else self.sizes[axis.base]
 
 
-def step_bytes(lowered: Lowered, lengths: Lengths, batch: int, blocks: Blocks, norms: bool, fold_rows: int) -> int:
+def step_bytes(lowered: Lowered, lengths: Lengths, batch: int, blocks: Blocks, norms: bool, fold_rows: int) -> Need:
     """The most that one step takes besides the state: gradients, then their norms, the update, and folding."""
     graph, item = lowered.graph, lengths.itemsize
+    gradients = function_bytes(lowered.gradients, lengths, batch, blocks)
     outputs = item * sum(lengths.numbers(t.axes, batch) for _, t in lowered.gradients.outputs)
     largest = max((lengths.numbers(u.state.axes, batch) for u in graph.accumulated), default=0)
     appended = batch * sum(item * _width(s, lengths) for s in graph.stores)
-    later = [3 * item * largest + 2 * appended]
+    later, lasting = [3 * item * largest + 2 * appended], gradients.lasting
     if norms:
-        later.append(function_bytes(lowered.norms, lengths, batch, blocks))
-    if graph.folds:
-        later.append(max(_folding(f.store, [m.order for m in f.moments], lengths, fold_rows, blocks)
-                         for f in graph.folds))  # fmt: skip
-    return max(function_bytes(lowered.gradients, lengths, batch, blocks), outputs + max(later))
+        measured = function_bytes(lowered.norms, lengths, batch, blocks)
+        later.append(measured.passing)
+        lasting += measured.lasting
+    for f in graph.folds:
+        later.append(_folding(f.store, [m.order for m in f.moments], lengths, fold_rows, blocks))
+    return Need(max(gradients.passing, outputs + max(later)), lasting)
 
 
-def function_bytes(function: Function, lengths: Lengths, batch: int, blocks: Blocks) -> int:
+def function_bytes(function: Function, lengths: Lengths, batch: int, blocks: Blocks) -> Need:
     """The most that one call takes, its results included."""
     item = lengths.itemsize
-    kept = 0
+    passing = lasting = 0
     inside = [0]
-    numbers = sum(lengths.numbers(x.axes, batch) for x in function.inputs if not _stored(x))
+    numbers = sum(lengths.numbers(x.axes, batch) for x in function.inputs if not isinstance(x, State))
     shared = _shared(function)
     for step in function.steps:
         if isinstance(step, Loop):
             sums = sum(lengths.numbers(s.axes, batch) for s in step.sums)
             numbers += sums
-            kept += _kept([n for n in step.body if shared.get(n) is step], step.atom.base, lengths, batch, blocks)
-            inside.append(blocks.threads * (item * sums + _block(step, lengths, batch)))
+            native = blocks.native and native_loop(step, function.name) is not None
+            kept = _kept([n for n in step.body if shared.get(n) is step], step.atom.base, lengths, batch, native)
+            passing, lasting = (passing, lasting + kept) if native else (passing + kept, lasting)
+            inside.append(_blocks(step, item * sums, lengths, batch, blocks))
         else:
             numbers += 0 if isinstance(step, tensor.Rename) else lengths.numbers(step.axes, batch)
             inside.append(item * _inside(step, lengths, batch))
-    return item * numbers + kept + max(inside)
+    return Need(item * numbers + passing + max(inside), lasting)
 
 
 def table_bytes(orders: set[int], rank: int) -> int:
     """Weights and multiplicities of packed powers, which are made once and stay: two numbers of 64 bits each."""
     return sum(16 * packed_size(rank, n) for n in orders if n > 1)
-
-
-def _stored(x: Tensor) -> bool:
-    return isinstance(x, State)
 
 
 def _width(s: Store, lengths: Lengths) -> int:
@@ -126,25 +134,27 @@ def _shared(function: Function) -> dict[Tensor, Loop]:
     return shared
 
 
-def _kept(products: list[Tensor], store: str, lengths: Lengths, batch: int, blocks: Blocks) -> int:
-    """What a loop keeps for later ones: everything in fused loops, a share of the atoms' memory elsewhere."""
+def _kept(products: list[Tensor], store: str, lengths: Lengths, batch: int, native: bool) -> int:
+    """What a loop keeps for later ones: a share of the atoms' memory, or anything in native loops for few samples."""
     from backends.blocks import KEEP_SHARE
+    from backends.native_loops import FUSED_BATCH, LANES
 
-    if batch <= blocks.fused:
-        lanes = -(-batch // 8) * 8
-        return lengths.itemsize * sum(lengths.numbers(n.axes, lanes) for n in products)
-    size = lengths.itemsize * len(products) * batch * lengths.atoms[store]
-    return size if size <= KEEP_SHARE * lengths.atoms[store] * lengths.row_bytes[store] else 0
+    lanes = -(-batch // LANES) * LANES if native else batch
+    size = lengths.itemsize * sum(lengths.numbers(n.axes, lanes) for n in products)
+    share = KEEP_SHARE * lengths.atoms[store] * lengths.row_bytes[store]
+    return size if (native and batch <= FUSED_BATCH) or size <= 1.001 * share else 0
 
 
-def _block(loop: Loop, lengths: Lengths, batch: int) -> int:
-    """One block of atoms in one thread: elementwise work, and rows that are converted from 16 bits."""
+def _blocks(loop: Loop, sums: int, lengths: Lengths, batch: int, blocks: Blocks) -> int:
+    """A block of atoms per thread: its sums, elementwise work, and rows that are converted from 16 bits."""
     from backends.blocks import BLOCK_ELEMENTS, BLOCK_ROWS
 
-    rows = min(BLOCK_ROWS, max(256, BLOCK_ELEMENTS // max(1, batch)), max(1, lengths.atoms[loop.atom.base]))
-    width = sum(lengths.numbers(without(s.axes, (loop.atom,)), batch) for s in loop.states)
+    atoms = max(1, lengths.atoms[loop.atom.base])
+    rows = min(BLOCK_ROWS, max(256, BLOCK_ELEMENTS // max(1, batch)), atoms)
+    row = lengths.itemsize * sum(lengths.numbers(without(s.axes, (loop.atom,)), batch) for s in loop.states)
+    converted = 2 * row if lengths.row_bytes[loop.atom.base] < row else 0
     widest = max((lengths.numbers(without(n.axes, (loop.atom,)), batch) for n in loop.body), default=1)
-    return rows * (BLOCK_ARRAYS * 8 * widest + 2 * lengths.itemsize * width)
+    return min(blocks.threads, -(-atoms // rows)) * (sums + rows * (BLOCK_ARRAYS * 8 * widest + converted))
 
 
 def _inside(x: Tensor, lengths: Lengths, batch: int) -> int:
