@@ -29,7 +29,7 @@ LANGUAGES = ("console", "python", "sh", "text")
 IMAGES = Path("docs") / "images"
 MEASURED = ("train", "eval", "check")  # commands whose figures depend on the machine in the last digits
 _NUMBER = re.compile(r"(\d+\.\d+)")
-_TIME = re.compile(r"\b(\d+ h )?(\d+ min )?\d+(\.\d+)? s\b")
+_TIME = re.compile(r"\b(\d+ h )?(\d+ min )?\d+(\.\d+)? s\b|at most about [\d.]+ GB")  # and memory: of the machine
 
 
 @dataclass(frozen=True)
