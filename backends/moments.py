@@ -134,9 +134,15 @@ class Moments:
         scale, count, window, fitted = (float(x) for x in read("numbers"))
         made = cls(outer, rank, orders, dtype, int(window), bool(fitted))
         made.scale, made.count = scale, int(count)
-        for n, t in made._tensors.items():
-            t[...] = read(f"M{n}")
-        made.weights, made._sums = np.array(read("weights")), np.array(read("sums"))
+        for name, target in (
+            *((f"M{n}", t) for n, t in made._tensors.items()),
+            ("weights", made.weights),
+            ("sums", made._sums),
+        ):
+            value = read(name)
+            if value.shape != target.shape:
+                raise ValueError(f"expected {name} of shape {target.shape}, got {value.shape}")
+            target[...] = value
         return made
 
 

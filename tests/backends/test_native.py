@@ -38,11 +38,11 @@ class Problem:
         rng = np.random.default_rng(seed)
         self.arrays = {
             u.state.name: 0.5 * rng.standard_normal(shape_of(u.state.axes, self.model.sizes, rank))
-            for u in self.model._graph.accumulated
+            for u in self.model.graph.accumulated
         }
         self.columns = {}
-        for s in self.model._graph.stores:
-            widths = self.model._widths(s)
+        for s in self.model.graph.stores:
+            widths = self.model.widths(s)
             drawn = {n: rng.standard_normal((count, *w)) for n, w in widths.items()}
             for n in drawn:
                 if n == "A":

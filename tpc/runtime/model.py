@@ -1,13 +1,10 @@
-"""A limit with numbers in it: predict, step, save, load."""
+"""A limit with numbers in it: predict, step, state."""
 
 from __future__ import annotations
 
-import json
 import math
-import zipfile
-import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -15,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tpc.errors import DataError, ProgramError, UsageError
+from tpc.errors import UsageError
 from tpc.limits.fold import Fold
 from tpc.limits.graph import LimitGraph, Store
 from tpc.limits.power import packed_size
@@ -24,8 +21,6 @@ from tpc.lower.numpy_printer import layout
 from tpc.passes.loss import LOSSES
 from tpc.program.axes import without
 from tpc.program.nn import FEATURE, SAMPLE
-from tpc.program.text import listing, parse
-from tpc.runtime.archive import write_npz
 from tpc.runtime.arguments import check_clip, check_not_negative, check_shape, clip_factors, real_array, unknown_name
 from tpc.runtime.backend import load_backend
 from tpc.runtime.folding import FoldOptions
@@ -35,11 +30,6 @@ if TYPE_CHECKING:
     from tpc.compiler import Limit
 
 Array = NDArray[Any]
-FORMAT = 2
-DAMAGED = (  # what reading a file that `save` did not write, or not to its end, may raise
-    *(ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, RuntimeError),
-    *(zipfile.BadZipFile, zlib.error, UsageError, ProgramError),
-)
 PREDICT_ROWS = 1024
 PREDICT_NUMBERS = 1 << 23
 LOAD_ROWS = 8192
@@ -107,13 +97,16 @@ class Model:
         if fold is not None and mode != "folded":
             raise UsageError(f"fold options need mode 'folded', got mode {mode!r}")
         self.fold = fold or FoldOptions()
-        self._degree = self.fold.degree_for(limit.graph()) if mode == "folded" else None
+        self._degree: int | None = None
+        if mode == "folded":
+            self._degree = self.fold.degree_for(limit.graph())
+            self.fold = replace(self.fold, degree=self._degree)
         self.sizes = {FEATURE.name: self.input_dim}
-        self._graph: LimitGraph = limit.graph(degree=self._degree)
-        self._folds = {f.store.name: f for f in self._graph.folds}
-        (classes,) = without(self._graph["logits"].axes, (SAMPLE,))
+        self.graph: LimitGraph = limit.graph(degree=self._degree)
+        self.folds = {f.store.name: f for f in self.graph.folds}
+        (classes,) = without(self.graph["logits"].axes, (SAMPLE,))
         self.classes = int(classes.size or 0)
-        self._stores = {s.name: s for s in self._graph.stores}
+        self._stores = {s.name: s for s in self.graph.stores}
         self._state: dict[str, Any] = {}
         self._momentum = False
         self._modules: dict[tuple[str, bool], ModuleType] = {}
@@ -123,18 +116,18 @@ class Model:
     @property
     def weights(self) -> tuple[str, ...]:
         """The names that `lr_mult` takes."""
-        return tuple(name for name, _ in self._graph.updates)
+        return tuple(name for name, _ in self.graph.updates)
 
     @property
     def atoms(self) -> dict[str, int]:
         """The atoms of every kernel matrix, folded ones included."""
-        folded = {name: self._state[f"{name}.folded"].count for name in self._folds}
+        folded = {name: self._state[f"{name}.folded"].count for name in self.folds}
         return {name: len(self._state[name]) + folded.get(name, 0) for name in self._stores}
 
     @property
     def remainders(self) -> dict[str, float]:
         """Relative root-mean-square error of the folded kernels over the atoms folded lately."""
-        found = {name: self._state[f"{name}.folded"].remainder for name in self._folds}
+        found = {name: self._state[f"{name}.folded"].remainder for name in self.folds}
         return {name: value for name, value in found.items() if value is not None}
 
     @property
@@ -168,7 +161,7 @@ class Model:
 
     def _predict_rows(self) -> int:
         """Rows at a time: their packed powers must not take more memory than what they are multiplied with."""
-        widest = max((packed_size(self.rank, m.order) for f in self._folds.values() for m in f.moments), default=1)
+        widest = max((packed_size(self.rank, m.order) for f in self.folds.values() for m in f.moments), default=1)
         return max(16, min(PREDICT_ROWS, PREDICT_NUMBERS // widest))
 
     def step(
@@ -217,7 +210,7 @@ class Model:
             keep = {w: 1 - lr * weight_decay * (mult[w] if decay_follows_lr_mult else 1) for w in self.weights}
             if math.isfinite(metrics["loss"]) and _atoms_are_finite(out):  # a diverged step leaves the state as it was
                 module.update(self._state, out, rate, scales, keep, momentum)
-                if self._folds:
+                if self.folds:
                     module.fold(self._state)
         return metrics
 
@@ -275,12 +268,12 @@ class Model:
         (packed, backends/powers.py), which are read with the weights `<layer>.w`.
         """
         found: dict[str, Array] = {}
-        for u in self._graph.accumulated:
+        for u in self.graph.accumulated:
             found[u.state.name] = self.backend.to_numpy(self._state[u.state.name]).copy()
         for s in self._stores.values():
             for column in (s.coefficients, *s.columns, *s.thetas):
                 found[column.name] = self._state[s.name].column(_short(s, column.name))
-        for name, f in self._folds.items():
+        for name, f in self.folds.items():
             moments = self._state[f"{name}.folded"]
             found[f"{name}.w"] = moments.weights.copy()
             for m in f.moments:
@@ -293,9 +286,9 @@ class Model:
         Raises UsageError for missing or unknown names and wrong shapes, and leaves the state as it was.
         """
         given = {name: real_array(value, name) for name, value in arrays.items()}
-        expected = [u.state.name for u in self._graph.accumulated]
+        expected = [u.state.name for u in self.graph.accumulated]
         expected += [c.name for s in self._stores.values() for c in (s.coefficients, *s.columns, *s.thetas)]
-        folded = [n for f in self._folds.values() for n in (f"{f.store.name}.w", *(m.state.name for m in f.moments))]
+        folded = [n for f in self.folds.values() for n in (f"{f.store.name}.w", *(m.state.name for m in f.moments))]
         for name in given:
             if name not in expected and name not in folded:
                 raise UsageError(unknown_name(name, expected + folded, "array in the state"))
@@ -303,21 +296,21 @@ class Model:
         if missing:
             raise UsageError(f"expected the arrays {', '.join(expected)} in the state; missing: {', '.join(missing)}")
         new: dict[str, Any] = {}
-        for u in self._graph.accumulated:
+        for u in self.graph.accumulated:
             shape = shape_of(u.state.axes, self.sizes, self.rank)
             check_shape(u.state.name, given[u.state.name], shape)
             new[u.state.name] = self.backend.array(given[u.state.name].copy(), self.dtype)
         for s in self._stores.values():
             new[s.name] = self._loaded_store(s, given)
-        for f in self._folds.values():
+        for f in self.folds.values():
             new[f"{f.store.name}.folded"] = self._loaded_moments(f, given)
         self._state = new
         self._momentum = False
-        if self._folds:
+        if self.folds:
             self._module("cross_entropy").fold(new)
 
     def _loaded_moments(self, f: Fold, given: Mapping[str, Array]) -> Any:
-        moments = self.backend.new_moments(*self._moment_shapes(f), self.dtype, self.fold.window, self.fold.fitted)
+        moments = self.backend.new_moments(*self.moment_shapes(f), self.dtype, self.fold.window, self.fold.fitted)
         for m in f.moments:
             if m.state.name in given:
                 target = moments.moment(m.order)
@@ -329,7 +322,7 @@ class Model:
             moments.weights = given[weights].astype(np.float64)
         return moments
 
-    def _moment_shapes(self, f: Fold) -> tuple[tuple[int, ...], int, tuple[int, ...]]:
+    def moment_shapes(self, f: Fold) -> tuple[tuple[int, ...], int, tuple[int, ...]]:
         """Lengths of the outer axes, rank, degrees."""
         outer = shape_of(layout(f.store.coefficients.axes[1:]), self.sizes, self.rank)
         return outer, self.rank, tuple(m.order for m in f.moments)
@@ -339,7 +332,7 @@ class Model:
         count = next(iter(given[s.coefficients.name].shape), 0)
         for c in columns:
             check_shape(c.name, given[c.name], (count, *shape_of(c.axes[1:], self.sizes, self.rank)))
-        atoms = self.backend.new_atoms(self._widths(s), self.dtype, False, self.storage, self._segment_rows)
+        atoms = self.backend.new_atoms(self.widths(s), self.dtype, False, self.storage, self.segment_rows)
         for start in range(0, count, LOAD_ROWS):
             values = {_short(s, c.name): given[c.name][start : start + LOAD_ROWS].astype(np.float64) for c in columns}
             if s.degree is not None:
@@ -356,105 +349,41 @@ class Model:
         values["A"] = values["A"] * (factor**degree).reshape(-1, *[1] * (values["A"].ndim - 1))
 
     @property
-    def _segment_rows(self) -> int | None:
+    def segment_rows(self) -> int | None:
         """A folded store is cut into the segments it is folded by."""
-        return self.fold.rows if self._folds else None
+        return self.fold.rows if self.folds else None
 
-    def _widths(self, s: Store) -> dict[str, tuple[int, ...]]:
+    @property
+    def raw_state(self) -> Mapping[str, Any]:
+        """What the backend works on: arrays, stored atoms, folded tensors."""
+        return self._state
+
+    @property
+    def has_momentum(self) -> bool:
+        """Whether a step with momentum was taken."""
+        return self._momentum
+
+    def restore(self, state: dict[str, Any], momentum: bool) -> None:
+        """Take over a whole state of the backend."""
+        self._state, self._momentum = state, momentum
+
+    def widths(self, s: Store) -> dict[str, tuple[int, ...]]:
+        """Shapes of the rows of a store's columns."""
         columns = (s.coefficients, *s.columns, *s.thetas)
         return {_short(s, c.name): shape_of(c.axes[1:], self.sizes, self.rank) for c in columns}
 
     def save(self, path: str | Path) -> None:
         """Write everything to one .npz file: the program's listing, dimensions and the exact state."""
-        meta = {
-            "format": FORMAT,
-            "program": listing(self.limit.program),
-            "limit": self.limit.kind,
-            "input_dim": self.input_dim,
-            "rank": self.rank,
-            "dtype": self.dtype,
-            "mode": self.mode,
-            "backend": self.backend.NAME,
-            "momentum": self._momentum,
-            "storage": self.storage,
-            "fold": {**asdict(self.fold), "degree": self._degree} if self._folds else None,
-        }
-        columns: dict[str, list[Array]] = {"meta": [np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)]}
-        for name, value in self._state.items():
-            if name in self._stores or name.removesuffix(".folded") in self._folds:
-                columns.update({f"{name}/{column}": pieces for column, pieces in value.dump().items()})
-            else:
-                columns[f"array/{name}"] = [self.backend.to_numpy(value)]
-        with open(path, "wb") as f:
-            write_npz(f, columns)
+        from tpc.runtime.saving import save
+
+        save(self, path)
 
     @classmethod
     def load(cls, path: str | Path, backend: str | None = None) -> Model:
         """A model from a file written by `save`, on any backend. Raises DataError for a damaged file."""
-        from tpc.compiler import compile_program
+        from tpc.runtime.saving import load
 
-        try:
-            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-                meta = json.loads(file["meta"].tobytes())
-                if meta["format"] != FORMAT:
-                    raise DataError(f"{path} has format {meta['format']}; this version of tpc reads format {FORMAT}")
-                limit = compile_program(parse(meta["program"], str(path)), meta["limit"])
-                model = cls(
-                    limit,
-                    meta["input_dim"],
-                    meta["rank"],
-                    backend=backend or meta["backend"],
-                    dtype=meta["dtype"],
-                    mode=meta["mode"],
-                    storage=meta["storage"],
-                    fold=FoldOptions(**meta["fold"]) if meta["fold"] else None,
-                )
-                model._restore(file, bool(meta["momentum"]))
-        except FileNotFoundError:
-            raise DataError(f"expected a saved model at {path}, found none") from None
-        except DAMAGED as e:
-            raise DataError(f"{path} is not a complete saved model ({e})") from e
-        return model
-
-    def _restore(self, arrays: Mapping[str, Array], momentum: bool) -> None:
-        state: dict[str, Any] = {}
-        for u in self._graph.accumulated:
-            name = u.state.name
-            for key in (name, f"{name}.velocity"):
-                if key == name or f"array/{key}" in arrays:
-                    value = arrays[f"array/{key}"]
-                    check_shape(key, value, shape_of(u.state.axes, self.sizes, self.rank))
-                    state[key] = self.backend.array(value, self.dtype)
-        for s in self._stores.values():
-            state[s.name] = self.backend.restore_atoms(
-                self._reader(s, arrays), self._widths(s), self.dtype, self.storage, self._segment_rows
-            )
-        for name, f in self._folds.items():
-            state[f"{name}.folded"] = self.backend.restore_moments(
-                _checked(arrays, f"{name}.folded"), *self._moment_shapes(f), self.dtype
-            )
-        self._state = state
-        self._momentum = momentum
-
-    def _reader(self, s: Store, arrays: Mapping[str, Array]) -> Callable[[str], Array | None]:
-        """Reads one column of a store at a time, and checks its shape."""
-        widths = self._widths(s)
-        counts: list[int] = []
-
-        def read(column: str) -> Array | None:
-            if f"{s.name}/{column}" not in arrays:
-                return None
-            value = arrays[f"{s.name}/{column}"]
-            if column != "scale":
-                counts.append(len(value))
-                check_shape(f"{s.name}.{column}", value, (counts[0], *widths.get(column, ())))
-            return value
-
-        return read
-
-
-def _checked(arrays: Mapping[str, Array], name: str) -> Callable[[str], Array]:
-    return lambda column: arrays[f"{name}/{column}"]
+        return load(cls, path, backend)
 
 
 def _check_loss(loss: str) -> None:

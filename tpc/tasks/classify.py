@@ -22,10 +22,11 @@ from tpc.runtime import rundir
 from tpc.runtime.arguments import unknown_name
 from tpc.runtime.evaluate import Evaluation, evaluate
 from tpc.runtime.memory import Prediction, Training, gigabytes, require_memory
-from tpc.runtime.model import DAMAGED, Model
+from tpc.runtime.model import Model
 from tpc.runtime.position import Position
 from tpc.runtime.progress import Display, warn
 from tpc.runtime.rundir import MetricsLog, RunDir
+from tpc.runtime.saving import DAMAGED
 from tpc.runtime.trainer import Trainer
 from tpc.tasks.job import TrainJob
 
