@@ -44,10 +44,13 @@ def _update(lowered: Lowered) -> str:
         "def update(state, gradients, rate, clip, keep, momentum):",
         '    """Change the state by one step. Per weight: rate = η·mult, clip = clipping factor, keep = 1 - ηλ."""',
     ]
-    aged: set[str] = set()
     folded = {f.store.name for f in lowered.graph.folds}
-    for u in lowered.updates:
-        lines += [f"    {line}" for line in _change(u, aged, folded)]
+    for store in lowered.graph.stores:
+        w = store.weight
+        lines.append(f'    state["{store.name}"].age(rate["{w}"], keep["{w}"], momentum)')
+        if store.name in folded:
+            lines.append(f'    state["{store.name}.folded"].age(keep["{w}"])')
+    lines += [f"    {_change(u)}" for u in lowered.updates]
     return "\n".join(lines)
 
 
@@ -60,20 +63,12 @@ def _fold(lowered: Lowered) -> str:
     return "\n".join(lines)
 
 
-def _change(u: UpdatePlan, aged: set[str], folded: set[str]) -> list[str]:
+def _change(u: UpdatePlan) -> str:
     w = u.weight
     if isinstance(u.update, Accumulate):
         name = u.update.state.name
-        return [
+        return (
             f'rt.accumulate(state, "{name}", gradients["{u.keys[0]}"], rate["{w}"], clip["{w}"], keep["{w}"], momentum)'
-        ]
-    store = u.update.store
-    lines = []
-    if store.name not in aged:
-        aged.add(store.name)
-        lines.append(f'state["{store.name}"].age(rate["{w}"], keep["{w}"], momentum)')
-        if store.name in folded:
-            lines.append(f'state["{store.name}.folded"].age(keep["{w}"])')
+        )
     columns = ", ".join(f'{target}=gradients["{key}"]' for target, key in zip(u.targets, u.keys))
-    lines.append(f'state["{store.name}"].append(rate["{w}"], clip["{w}"], {columns})')
-    return lines
+    return f'state["{u.update.store.name}"].append(rate["{w}"], clip["{w}"], {columns})'
