@@ -19,7 +19,7 @@ from backends.blocks import threads
 
 Array = NDArray[Any]
 THREAD_WORK = 1 << 20  # products of numbers that are worth waking threads for
-CHUNK = 4096  # monomials of one product when atoms are added: a chunk of all atoms stays in the cache
+CHUNK = 512  # monomials of one product when atoms are added: a chunk of all atoms stays in the cache
 
 
 def count(variables: int, order: int) -> int:
