@@ -31,7 +31,7 @@ static void half_of_one(const float *restrict m, const lanes *restrict g, lanes 
             sum[k] = (lanes){0};
         }
         for (int64_t start = 0; start < i; start += LINE) {
-            EACH_ROW __builtin_prefetch(t[k] + ROWS * (i + k) + ROWS * (ROWS + 1) / 2 + start); /* the next rows */
+            EACH_ROW __builtin_prefetch(t[k] + ROWS * (i + k) + ROWS * (ROWS + 1) / 2 + start, 0, 2); /* the next rows */
             const int64_t stop = start + LINE < i ? start + LINE : i;
             for (int64_t j = start; j < stop; j++) {
                 const lanes x = g[j];
