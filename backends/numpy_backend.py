@@ -35,7 +35,7 @@ def run_source(source: str, limit: str, **names: Any) -> ModuleType:
     file = f"<{name} {id(module)}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)  # tracebacks show the source
     exec(compile(source, file, "exec"), module.__dict__)  # our own generated text
-    for function in ("predict", "gradients", "norms"):
+    for function in {"predict", "gradients", "norms", "fold"} & module.__dict__.keys():
         setattr(module, function, _on_one_blas_thread(getattr(module, function)))
     return module
 
