@@ -316,7 +316,7 @@ def check(
     Examples:
       tpc check programs/mlp.py
       tpc check programs/resmlp.py --widths 128:1024 --seeds 3 --plot check.svg
-      tpc check programs/mlp.py --mode folded --window 16
+      tpc check programs/mlp.py --mode folded --window 0
     """
     from tpc.runtime.folding import fold_from
     from tpc.runtime.progress import Display

@@ -20,12 +20,12 @@ from backends.atoms import Atoms
 
 Array = NDArray[Any]
 PROBES = 64  # the newest atoms that stand for what reads the folded ones
-MEMORY = 0.98  # of the running sums, per fold
+DECAY = 0.98  # of the running sums, per fold
 SETTLED = 64.0  # atoms whose velocity is below 1/SETTLED of rounding have their final coefficient
 
 
 class Moments:
-    """The folded atoms of one store. `shapes` gives the outer axes of every degree's tensor."""
+    """The folded atoms of one store; every tensor has the axes `outer` and, from degree 1 on, a packed one."""
 
     def __init__(
         self, outer: tuple[int, ...], rank: int, orders: Iterable[int], dtype: Any, window: int, fitted: bool
@@ -112,8 +112,10 @@ class Moments:
         size = np.square(a.reshape(len(a), -1), dtype=np.float64).sum(axis=1)
         values = [dot**n * _rows(found[n]) * read[n].reshape(1, -1) / factorial(n) for n in self.orders]
         values.append(np.asarray(exact(None, b, c)["V"], np.float64))
+        if not all(np.isfinite(v).all() for v in values):  # a diverging run is told by its loss
+            return
         stacked = np.stack([v * np.sqrt(size)[:, None] for v in values]).reshape(len(values), -1)
-        self._sums *= MEMORY
+        self._sums *= DECAY
         self._sums += stacked @ stacked.T
         if self.fitted:
             self.weights = fit(self._sums)
@@ -123,7 +125,7 @@ class Moments:
     def dump(self) -> dict[str, list[Array]]:
         """Everything, by name."""
         stored: dict[str, list[Array]] = {f"M{n}": [t] for n, t in self._tensors.items()}
-        numbers = np.array([self.scale, self.count, self.window, float(self.fitted)])
+        numbers = np.array([self.scale, self.count, self.window, self.fitted], dtype=np.float64)
         return stored | {"numbers": [numbers], "weights": [self.weights], "sums": [self._sums]}
 
     @classmethod

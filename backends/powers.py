@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from math import comb, factorial, sqrt
+from math import comb, factorial
 from typing import Any
 
 import numpy as np
@@ -30,9 +30,7 @@ def count(variables: int, order: int) -> int:
 @lru_cache(maxsize=16)
 def weights(rank: int, order: int) -> Array:
     """The square root of how often each monomial occurs in g^⊗order, (count,)."""
-    repeats = _repeats(rank, order)
-    runs = np.array([sqrt(factorial(order) / p) for p in range(factorial(order) + 1) if p], dtype=np.float64)
-    made: Array = runs[repeats - 1]
+    made: Array = np.sqrt(factorial(order) / _repeats(rank, order))
     made.flags.writeable = False
     return made
 
@@ -100,7 +98,10 @@ def slope(dual: Array, g: Array, order: int) -> Array:
 
 
 def half(matrix: Array, g: Array) -> Array:
-    """⟨M, g ⊗ ·⟩ for packed symmetric M, (k, count) and (b, r) → (b, k, r)."""
+    """⟨M, g ⊗ ·⟩ for packed symmetric M, (k, count) and (b, r) or (r,) → (b, k, r) or (k, r)."""
+    if g.ndim == 1:
+        found: Array = half(matrix, g[None])[0]
+        return found
     rank = g.shape[1]
     place = _places(rank)
     scale = np.where(np.eye(rank, dtype=bool), 1, np.sqrt(0.5)).astype(g.dtype)
@@ -129,15 +130,17 @@ def add_powers(target: Array, a: Array, b: Array, order: int) -> None:
         return
     low, a = _monomials(b, order - 1), np.ascontiguousarray(a.T)
     scale = weights(b.shape[1], order).astype(b.dtype)
+    errors = np.geterr()  # which a worker thread would not inherit
 
     def job(chunks: list[tuple[int, int]]) -> Callable[[], None]:
         def run() -> None:
-            for start, stop in chunks:
-                columns = slice(count(start, order), count(stop, order))
-                part = np.empty((len(b), columns.stop - columns.start), b.dtype)
-                _fill(part, b, low, order, start, stop)
-                part *= scale[columns]
-                target[:, columns] += a @ part
+            with np.errstate(**errors):
+                for start, stop in chunks:
+                    columns = slice(count(start, order), count(stop, order))
+                    part = np.empty((len(b), columns.stop - columns.start), b.dtype)
+                    _fill(part, b, low, order, start, stop)
+                    part *= scale[columns]
+                    target[:, columns] += a @ part
 
         return run
 

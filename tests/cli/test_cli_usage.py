@@ -79,7 +79,7 @@ MISTAKES = {
         "the ntk limit is not in this version; available: pi",
         2,
     ),
-    "mode of another version": (["train", MLP, "--mode", "folded"], "available: exact", 2),
+    "mode of another version": (["train", MLP, "--mode", "sparse"], "available: exact, folded", 2),
     "backend of another version": (["train", MLP, "--backend", "cupy"], "available: numpy", 2),
     "stage of another version": (["compile", MLP, "--emit", "cuda"], "the cuda stage is not in this version", 2),
     "rate of a check that is no number": (["check", MLP, "--lr", "nan"], "expected a finite number", 2),

@@ -133,6 +133,63 @@ def test_a_window_keeps_the_newest_atoms_exact(program):
     np.testing.assert_allclose(model.predict(x), exact.predict(x), rtol=1e-12)
 
 
+@pytest.mark.parametrize(("phi", "degree"), [("erf(x)", 3), ("abs(x)", 2), ("exp(x/2)", 3), ("gelu(x)", 2)])
+def test_fitted_weights_come_closer_to_the_exact_model(program, phi, degree):
+    net = program(SHALLOW, phi)
+    exact, x = make(net), batch()[0]
+    rng = np.random.default_rng(3)
+    b = rng.standard_normal((300, RANK))
+    state = exact.state() | {"readout.B": b / np.linalg.norm(b, axis=1, keepdims=True)}
+    state["readout.A"] = rng.standard_normal((300, 3))
+    exact.load_state(state)
+    errors = {}
+    for coefficients in ("taylor", "fitted"):
+        model = folded(net, FoldOptions(degree=degree, window=64, coefficients=coefficients))
+        model.load_state(state)
+        errors[coefficients] = np.abs(model.predict(x) - exact.predict(x)).max()
+        assert model.remainders["readout"] < 0.05
+    assert errors["fitted"] < errors["taylor"]
+
+
+@pytest.mark.parametrize("coefficients", ["taylor", "fitted"])
+def test_a_series_that_ends_has_no_remainder(program, coefficients):
+    model = folded(program(MLP, "x**3/3 + x"), FoldOptions(degree=3, window=0, coefficients=coefficients))
+    for k in range(5):
+        model.step(*batch(k), lr=0.01)
+    assert model.remainders["hidden1"] < 1e-6
+    np.testing.assert_allclose(model._state["hidden1.folded"].weights, 1, atol=1e-3)
+
+
+def test_a_diverged_step_changes_nothing(program):
+    model = folded(program(MLP, "gelu(x)"), FoldOptions(degree=2, window=0))
+    x, y = batch()
+    for _ in range(30):
+        before = {name: value.copy() for name, value in model.state().items()}
+        if not np.isfinite(model.step(x, y, lr=300.0)["loss"]):
+            break
+    assert all(np.isfinite(value).all() for value in model.state().values())
+    assert before.keys() == model.state().keys()
+
+
+def test_stores_whose_names_are_alike_stay_apart(tmp_path):
+    path = tmp_path / "alike.py"
+    path.write_text(
+        '"""Two forms of one weight, and a layer of nearly the same name."""\nimport tpc\n'
+        "def net(x, *, classes=3):\n"
+        "    phi, psi = tpc.nonlin('x**2/20 + x/2'), tpc.nonlin('x**2/30 - x/2')\n"
+        "    a = tpc.dense(x, name='embed')\n"
+        "    h = tpc.dense(phi(a), name='w', space='s') + tpc.dense(psi(a), name='w', space='s')\n"
+        "    h = tpc.dense(psi(h), name='w_2')\n"
+        "    return tpc.readout(phi(h), classes, name='readout')\n"
+    )
+    net = tpc.load(path)
+    exact, model = make(net), folded(net, EVERYTHING)
+    for k in range(3):
+        wanted, found = (m.step(*batch(k), lr=0.01) for m in (exact, model))
+        assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-9)
+    np.testing.assert_allclose(model.predict(batch(9)[0]), exact.predict(batch(9)[0]), rtol=1e-8, atol=1e-10)
+
+
 def test_fitted_weights_lower_the_measured_remainder(program):
     net = program(MLP, "relu(x)")
     remainders = {}
@@ -205,7 +262,7 @@ def test_what_cannot_fold_is_told(program, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"degree": 0}, "degree"), ({"degree": 1.5}, "degree"), ({"window": -1}, "window"), ({"window": True}, "window"),
+    [({"degree": 0}, "degree"), ({"degree": 1.5}, "degree"), ({"degree": 13}, "from 1 to 12"), ({"window": -1}, "window"), ({"window": True}, "window"),
      ({"coefficients": "best"}, "fitted, taylor"), ({"tolerance": 0}, "tolerance")],
 )  # fmt: skip
 def test_wrong_options_are_told(options, words):

@@ -56,7 +56,7 @@ def test_a_job_survives_its_config():
         ({"clip_drop": ["3:0.1"]}, "needs clip"),
         ({"decay_follows_lr_mult": "yes"}, "to be true or false"),
         ({"limit": "ntk"}, "the ntk limit is not in this version; available: pi"),
-        ({"mode": "folded"}, "the folded mode is not in this version; available: exact"),
+        ({"mode": "sparse"}, "the sparse mode is not in this version; available: exact, folded"),
         ({"backend": 3}, "the 3 backend is not in this version; available: numpy"),
         ({"dtype": ["float32"]}, "available: float32, float64"),
         ({"loss": "hinge"}, "available: cross_entropy, mse"),

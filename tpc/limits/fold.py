@@ -19,6 +19,8 @@ import sympy as sp
 from sympy import Expr
 
 from tpc.errors import InternalError, UserError
+from tpc.gaussian.kernel import kernel as mean_of
+from tpc.gaussian.symbols import C, P, Q
 from tpc.limits.graph import (
     Accumulate,
     Expectation,
@@ -73,10 +75,9 @@ class Fold:
 
 
 @lru_cache(maxsize=256)
-def derivative(fn: Expr, order: int) -> tuple[Expr, Expr]:
-    """fn^(order) as (number, function of X)."""
-    number, rest = sp.diff(fn, X, order).as_independent(X, as_Add=False)
-    return number, rest
+def derivative(fn: Expr, order: int) -> Expr:
+    """fn^(order), a function of X."""
+    return sp.diff(fn, X, order)
 
 
 def fold_store(store: Store, degree: int) -> Fold:
@@ -87,10 +88,9 @@ def fold_store(store: Store, degree: int) -> Fold:
             f"{len(store.thetas)} parameters; folding knows functions of one latent. Train it with mode exact."
         )
     moments = []
-    fn = store.fn.xreplace({argument(0): X})
     for k in range(degree + 1):
-        number, profile = derivative(fn, k)
-        if number == 0 or kernel(profile, sp.Integer(1), ONE, ZERO, ZERO) is ZERO:
+        profile = derivative(store.fn.xreplace({argument(0): X}), k)
+        if _vanishes(profile):
             continue
         shape = (*store.coefficients.axes[1:], *((slot_axis(store.name, k),) if k else ()))
         name = f"{store.name}.M{k}"
@@ -140,7 +140,7 @@ class _Folder:
             if all(m.order == 0 for m in f.moments):
                 raise UserError(
                     f"folding {f.store.fn} to degree {degree} would keep nothing of it but a constant; "
-                    f"give a degree from {_least_degree(f.store)} on"
+                    f"give a degree from {least_useful_degree(f.store)} on"
                 )
         self._known: dict[Tensor, Tensor] = {}
 
@@ -206,10 +206,8 @@ class _Folder:
             powers = Counter(vectors)
             if kernels:
                 g, phi, psi, q = _sides(kernels[0], b, store)
-                a, profile = derivative(phi, k)
-                c, reader = derivative(psi, k)
-                number = number * a * c
-                read = ZERO if number == 0 else kernel(reader, sp.Integer(1), q, ZERO, ZERO)
+                profile, reader = derivative(phi, k), derivative(psi, k)
+                read = kernel(reader, sp.Integer(1), q, ZERO, ZERO)
                 powers[g] += k
             moment, ratio = self._moment(fold, base + k, profile)
             number *= ratio
@@ -220,15 +218,21 @@ class _Folder:
 
     def _moment(self, fold: Fold, order: int, profile: Expr) -> tuple[Moment | None, Expr]:
         """The tensor with this profile, up to a number."""
-        if order > self.degree or kernel(profile, sp.Integer(1), ONE, ZERO, ZERO) is ZERO:
+        if order > self.degree or _vanishes(profile):
             return None, sp.Integer(0)
         for m in fold.moments:
+            if m.order != order:
+                continue
             ratio = sp.Integer(1) if m.profile == profile else sp.simplify(profile / m.profile)
-            if m.order == order and ratio.is_number:
+            if ratio.is_number:
                 return m, ratio
+            if fold.column.unit and not profile.has(X):  # the mean over unit atoms was taken out of the sum before
+                mean = mean_of(m.profile, sp.Integer(1)).value
+                if mean is not None:
+                    return m, profile / mean.xreplace({P: sp.Integer(1), Q: sp.Integer(1), C: sp.Integer(0)})
         raise UserError(
-            f"folding {fold.store.fn} needs the tensor of degree {order} with E {profile}, which it does not keep; "
-            "train this program with mode exact"
+            f"folding the atoms {fold.function} of {fold.store.weight!r} needs their tensor of degree {order} with E "
+            f"{profile}, which is not among those it keeps; train this program with mode exact"
         )
 
 
@@ -252,8 +256,8 @@ def _term(
         return tensor.contract((*scalars, m, *rest), over)
     rank, slot = rank_axis(fold.column), slot_axis(fold.store.name, n)
     ordered = [v for v, _ in powers.most_common()]
-    single = len(ordered) > 1
-    if len(ordered) > 2 or (single and (open_slots or powers[ordered[1]] > 1)):
+    two = len(ordered) == 2
+    if len(ordered) > 2 or (two and (open_slots or powers[ordered[1]] > 1)):
         raise UserError("a product of different latents cannot be folded yet; train this program with mode exact")
     if not ordered:  # degree 1 with its slot open
         return tensor.contract((*scalars, tensor.rename(m, {slot: rank}), *rest), over)
@@ -265,7 +269,7 @@ def _term(
             return tensor.contract((*scalars, tensor.rename(half, {second: rank}), *rest), over)
         other = tensor.rename(ordered[-1], {rank: second})
         return tensor.contract((*scalars, half, other, *rest), (*over, second))
-    if not open_slots and not single:
+    if not open_slots and not two:
         return tensor.contract((*scalars, m, power(g, rank, slot), *rest), (*over, slot))
     summed = tuple(a for a in m.axes if a in over)
     inner = [f for f in rest if set(f.axes) & set(summed)]
@@ -274,7 +278,7 @@ def _term(
     opened = tensor.contract((Constant(sp.Rational(1, n)), slope(dual, g, rank, slot)))
     factors = (*scalars, opened, *outer, *ordered[1:])
     left = without(over, summed)
-    return tensor.contract(factors, (*left, rank) if single else left)
+    return tensor.contract(factors, (*left, rank) if two else left)
 
 
 def _renaming(others: list[Tensor], coefficients: State) -> dict[Axis, Axis] | None:
@@ -299,7 +303,7 @@ def _products(factors: tuple[Tensor, ...], over: Axes, atom: Axis, taken: Axes) 
                 if a in taken:
                     clash[a] = fresh(a.primed(), taken)
                 taken = (*taken, clash.get(a, a))
-            inner = tuple(_renamed(g, clash) for g in f.factors)
+            inner = tuple(tensor.rename(g, clash) for g in f.factors)
             bound = tuple(clash.get(a, a) for a in f.over)
             yield from _products((*inner, *others), (*over, *bound), atom, taken)
             return
@@ -308,10 +312,6 @@ def _products(factors: tuple[Tensor, ...], over: Axes, atom: Axis, taken: Axes) 
                 yield from _products((t, *others), over, atom, taken)
             return
     yield factors, over
-
-
-def _renamed(x: Tensor, pairs: dict[Axis, Axis]) -> Tensor:
-    return tensor.rename(x, pairs) if pairs else x
 
 
 def _other(entry: Gram, b: State) -> Tensor:
@@ -337,10 +337,14 @@ def _unknown(store: Store, factors: list[Tensor]) -> UserError:
     return UserError(f"the atoms of {store.weight!r} enter {why}, which cannot be folded yet; train with mode exact")
 
 
-def _least_degree(store: Store) -> int:
-    fn = store.fn.xreplace({argument(0): X})
+def _vanishes(profile: Expr) -> bool:
+    """Whether its mean over a centred Gaussian is zero."""
+    return profile == 0 or kernel(profile, sp.Integer(1), ONE, ZERO, ZERO) is ZERO
+
+
+def least_useful_degree(store: Store) -> int:
+    """The first degree from 1 on that the function of a store has."""
     for k in range(1, 12):
-        number, profile = derivative(fn, k)
-        if number != 0 and kernel(profile, sp.Integer(1), ONE, ZERO, ZERO) is not ZERO:
+        if not _vanishes(derivative(store.fn.xreplace({argument(0): X}), k)):
             return k
     raise InternalError(f"{store.fn} has no Mehler coefficient up to degree 11")

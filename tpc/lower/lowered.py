@@ -89,19 +89,18 @@ def lower(graph: LimitGraph, multipliers: bool = False, predicted: LimitGraph | 
         gradients,
         schedule("norms", norms, saved),
         tuple(updates),
-        tuple(_fold_plan(f, final) for f in graph.folds),
+        tuple(_fold_plan(k, f, final) for k, f in enumerate(graph.folds, 1)),
         multipliers,
     )
 
 
-def _fold_plan(f: Fold, final: Callable[[Tensor], Tensor]) -> FoldPlan:
+def _fold_plan(k: int, f: Fold, final: Callable[[Tensor], Tensor]) -> FoldPlan:
     unit, rank = f.column.unit, f.column.axes[-1]
     b, c = (State(name, (Axis(axis), rank), unit) for name, axis in (("b", "first"), ("c", "second")))
     fn, one = f.function, sp.Integer(1)
-    name = f.store.name.replace(".", "_")
     profiles = {str(m.order): final(kernel(m.profile, one, gram(b, b), ZERO, ZERO)) for m in f.moments}
     exact = final(kernel(fn, fn, gram(b, b), gram(c, c), gram(b, c)))
-    return FoldPlan(f, schedule(f"profiles_{name}", profiles, [b]), schedule(f"exact_{name}", {"V": exact}, [b, c]))
+    return FoldPlan(f, schedule(f"profiles{k}", profiles, [b]), schedule(f"exact{k}", {"V": exact}, [b, c]))
 
 
 def _parts(u: Update, concrete: Concretiser, plan: Planner) -> tuple[list[Tensor], tuple[str, ...]]:

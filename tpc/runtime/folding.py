@@ -9,13 +9,14 @@ import numpy as np
 
 from tpc.errors import UsageError, UserError
 from tpc.gaussian.kernel import kernel
-from tpc.limits.fold import Fold, fold_store
+from tpc.limits.fold import Fold, fold_store, least_useful_degree
 from tpc.limits.graph import LimitGraph
 from tpc.limits.power import packed_size
 
 COEFFICIENTS = ("fitted", "taylor")
 TOLERANCE = 0.1
 LARGEST_DEGREE = 12
+LARGEST_WINDOW = 1 << 40
 LARGEST_BLOCK = 512
 
 
@@ -34,11 +35,13 @@ class FoldOptions:
     tolerance: float = TOLERANCE
 
     def __post_init__(self) -> None:
-        for name, value, least in (("degree", self.degree, 1), ("window", self.window, 0)):
+        bounds = (("degree", self.degree, 1, LARGEST_DEGREE), ("window", self.window, 0, LARGEST_WINDOW))
+        for name, value, least, most in bounds:
             if value is None and name == "degree":
                 continue
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-                raise UsageError(f"expected a fold {name} that is a whole number from {least} on, got {value!r}")
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
+                raise UsageError(f"expected a fold {name} that is a whole number from {least} to {most}, got {value!r}")
+            object.__setattr__(self, name, int(value))
         if self.coefficients not in COEFFICIENTS:
             raise UsageError(f"expected fold coefficients among {', '.join(COEFFICIENTS)}, got {self.coefficients!r}")
         if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, int | float) or not self.tolerance > 0:
@@ -76,8 +79,9 @@ def least_degree(graph: LimitGraph, tolerance: float) -> int:
     """The least degree at which no store's relative remainder exceeds the tolerance."""
     least = 1
     for s in graph.stores:
-        found = [relative_remainder(fold_store(s, d)) for d in range(1, LARGEST_DEGREE + 1)]
-        within = [d for d, error in enumerate(found, 1) if error <= tolerance]
+        first = least_useful_degree(s)
+        found = [relative_remainder(fold_store(s, d)) for d in range(first, LARGEST_DEGREE + 1)]
+        within = [d for d, error in enumerate(found, first) if error <= tolerance]
         if not within:
             raise UserError(
                 f"no degree up to {LARGEST_DEGREE} folds {s.fn} within {tolerance:g}: the series of degree "

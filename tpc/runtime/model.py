@@ -208,7 +208,7 @@ class Model:
                 scales = clip_factors(norms, clip, clip_mode)
             rate = {w: lr * mult[w] for w in self.weights}
             keep = {w: 1 - lr * weight_decay * (mult[w] if decay_follows_lr_mult else 1) for w in self.weights}
-            if math.isfinite(metrics["loss"]) and _atoms_are_finite(out):  # a diverged step leaves the state as it was
+            if math.isfinite(metrics["loss"]) and _is_finite(out, bool(self.folds)):  # a diverged step leaves the state as it was
                 module.update(self._state, out, rate, scales, keep, momentum)
                 if self.folds:
                     module.fold(self._state)
@@ -391,10 +391,10 @@ def _check_loss(loss: str) -> None:
         raise UsageError(f"expected a loss among {', '.join(LOSSES)}, got {loss!r}")
 
 
-def _atoms_are_finite(out: Mapping[str, Any]) -> bool:
-    """Whether what a step appends is finite; on finite inputs the accumulated gradients then are, too."""
-    appended = (value for key, value in out.items() if ":" in key and not key.endswith(":gradient"))
-    return all(bool((abs(value) < math.inf).all()) for value in appended)
+def _is_finite(out: Mapping[str, Any], gradients: bool) -> bool:
+    """Whether what a step appends is finite; in exact mode the accumulated gradients then are, too."""
+    checked = (value for key, value in out.items() if ":" in key and (gradients or not key.endswith(":gradient")))
+    return all(bool((abs(value) < math.inf).all()) for value in checked)
 
 
 def _short(s: Store, column: str) -> str:

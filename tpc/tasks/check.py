@@ -54,7 +54,7 @@ class CheckResult:
     `errors[t][i]` is the error after t steps at `widths[i]`: the root mean square over seeds, held-out samples
     and classes of the difference of the logits, relative to the root mean square of the limit's logits.
     `moved[t]` is how far the limit's own logits have come from their start, relative to that: near zero, nothing
-    was learned.
+    was learned. `degree` is that of the tensors the limit's old atoms were folded to, if they were.
     """
 
     program: str
@@ -65,6 +65,7 @@ class CheckResult:
     widths: tuple[int, ...]
     errors: tuple[tuple[float, ...], ...]
     moved: tuple[float, ...]
+    degree: int | None = None
 
     @property
     def slopes(self) -> tuple[Slope, ...]:
@@ -90,6 +91,7 @@ class CheckResult:
         return {
             "program": self.program,
             "limit": self.limit,
+            "fold_degree": self.degree,
             "rank": self.rank,
             "seeds": self.seeds,
             "lr": self.lr,
@@ -126,7 +128,8 @@ class CheckResult:
         low, high = (f"{bound:g}".replace("-", "−") for bound in BAND)
         verdict = f"every slope lies in [{low}, {high}]" if self.ok else f"a slope (!) leaves [{low}, {high}]"
         title = (
-            f"{self.program}: relative error of width-n networks against the {self.limit}-limit "
+            f"{self.program}: relative error of width-n networks against the {self.limit}-limit"
+            f"{f', folded to degree {self.degree},' if self.degree else ''} "
             f"({self.seeds} seeds, rank {self.rank}, learning rate {self.lr:g})"
         )
         return "\n".join([title, *lines, verdict])
@@ -185,6 +188,11 @@ def run_check(
     model.load_state(state)
     wanted = _trajectory(model, batches, held_out, options)
     _require_finite(wanted, "limit", rate)
+    if fold is not None and not model.remainders:
+        raise UsageError(
+            f"nothing was folded: {max(model.atoms.values())} atoms stay within the window of {fold.window}; "
+            "give a smaller one (--window 0)"
+        )
     norms = _rms(wanted)
     if not norms.all():
         raise UsageError(f"the limit of {program.name} has zero logits: there is no relative error to measure")
@@ -206,6 +214,7 @@ def run_check(
         sizes,
         tuple(tuple(map(float, row)) for row in np.sqrt(squares) / norms[:, None]),
         tuple(float(m) for m in _rms(wanted - wanted[0]) / norms[0]),
+        model.fold.degree if fold is not None else None,
     )
 
 
