@@ -19,12 +19,22 @@ def stored_dtype(storage: str) -> np.dtype[Any]:
 
 def to_stored(x: Array, dtype: np.dtype[Any]) -> Array:
     """x, rounded to the nearest number (ties to even) that a stored column of `dtype` can hold."""
-    return _to_bfloat16(x) if dtype == np.uint16 else x.astype(dtype, copy=False)
+    if dtype == np.uint16:
+        return _to_bfloat16(x)
+    return _to_float16(x) if dtype == np.float16 else x.astype(dtype, copy=False)
 
 
 def from_stored(x: Array, dtype: np.dtype[Any]) -> Array:
     """A stored column as numbers of `dtype`; the column itself where nothing needs converting."""
     return _from_bfloat16(x).astype(dtype, copy=False) if x.dtype == np.uint16 else x.astype(dtype, copy=False)
+
+
+def _to_float16(x: Array) -> Array:
+    """Numbers beyond ±65504 become ±65504: bfloat16 has the range of float32, float16 has not."""
+    with np.errstate(over="ignore"):
+        made = x.astype(np.float16, copy=False)
+    lost = np.isinf(made) & np.isfinite(x)
+    return np.where(lost, np.copysign(np.finfo(np.float16).max, made), made) if lost.any() else made
 
 
 def _to_bfloat16(x: Array) -> Array:

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from functools import lru_cache
 from types import ModuleType
 
-from backends import native_build, numpy_backend
+from backends import native_build, native_powers, numpy_backend
 from backends.native_loops import Loop
-from backends.native_powers import half
 from backends.numpy_backend import array, new_atoms, new_moments, restore_atoms, restore_moments, to_numpy
 from tpc.lower.lowered import Lowered
-from tpc.lower.native_module import native_module
+from tpc.lower.native_module import NativePrinter, native_module
 
 NAME = "native"
 HALVES = True  # one pass over folded matrices, which are read faster than BLAS computes
@@ -25,11 +24,13 @@ def compile_module(lowered: Lowered) -> ModuleType:
     made = native_module(lowered)
     try:
         library = native_build.load(made.c)
+        loops: dict[str, Callable[..., object]] = {loop.name: Loop(library, loop) for loop in made.loops}
+        if NativePrinter.half in made.python:
+            native_powers.function()  # here, where there is something to fall back to
+            loops["half"] = native_powers.half
     except native_build.NoCompilerError as e:
         _warn(str(e))
         return numpy_backend.compile_module(lowered)
-    loops: dict[str, Callable[..., object]] = {loop.name: Loop(library, loop) for loop in made.loops}
-    loops["half"] = half
     return numpy_backend.run_source(made.python, lowered.graph.name, native=loops)
 
 

@@ -25,25 +25,38 @@ MACHINE = (("-march=native",), ("-mcpu=native",), ())  # the first that the comp
 
 
 class NoCompilerError(Exception):
-    """No C compiler was found, or it cannot compile; the message says which."""
+    """No C compiler was found, or it cannot compile, or the result cannot be loaded; the message says which."""
 
 
 def load(source: str) -> ctypes.CDLL:
-    """The library of a C source text. Raises NoCompilerError."""
+    """The library of a C source text. Raises NoCompilerError, whatever the reason."""
     command = compiler()
-    key = _digest("\0".join([source, *command, *FLAGS, repr(MACHINE), _version(command), _cpu()]).encode())[:32]
-    folder = cache()
-    found = _verified(folder, key)
-    if found is None:
-        found = _build(source, command, folder, key)
-    return ctypes.CDLL(str(found))
+    try:
+        key = _digest("\0".join([source, *command, *FLAGS, repr(MACHINE), _version(command), _cpu()]).encode())[:32]
+        folder = cache()
+        try:
+            return _load(source, command, folder, key)
+        except OSError:  # a full disk, or one from which nothing may run
+            if folder == _temporary():
+                raise
+            return _load(source, command, _temporary(), key)
+    except (OSError, ValueError) as e:
+        reason = " ".join(str(e).split())
+        raise NoCompilerError(f"what {' '.join(command)} compiled could not be loaded ({reason})") from e
+
+
+def _load(source: str, command: tuple[str, ...], folder: Path, key: str) -> ctypes.CDLL:
+    return ctypes.CDLL(str(_verified(folder, key) or _build(source, command, folder, key)))
 
 
 def compiler() -> tuple[str, ...]:
     """The words of the C compiler's command: $CC, else cc, gcc or clang."""
     chosen = os.environ.get("CC")
     if chosen:
-        words = tuple(shlex.split(chosen))
+        try:
+            words = tuple(shlex.split(chosen))
+        except ValueError as e:
+            raise NoCompilerError(f"the C compiler {chosen!r} of $CC is no command ({e})") from e
         if not words or shutil.which(words[0]) is None:
             raise NoCompilerError(f"the C compiler {chosen!r} of $CC was not found")
         return words
@@ -56,10 +69,15 @@ def compiler() -> tuple[str, ...]:
 def cache() -> Path:
     """A folder nobody else can write to: tpc/native in $XDG_CACHE_HOME or ~/.cache, else a temporary one."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    folder = Path(base) / "tpc" / "native"
+    own = Path(base) / "tpc"
+    folder = own / "native"
+    if not own.is_absolute():  # it would be another one in every working folder
+        return _temporary()
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if _private(folder) and os.access(folder, os.W_OK | os.X_OK):
+        own.parent.mkdir(parents=True, exist_ok=True)
+        for part in (own, folder):  # in a folder that others may write to, they could replace ours
+            part.mkdir(mode=0o700, exist_ok=True)
+        if _private(own) and _private(folder) and os.access(folder, os.W_OK | os.X_OK):
             return folder
     except OSError:  # no home, or a read-only one
         pass
@@ -106,6 +124,8 @@ def _build(source: str, command: tuple[str, ...], folder: Path, key: str) -> Pat
             if failure is None:
                 break
         failure = failure or _run([*command, "-shared", str(compiled), "-o", str(library), "-lm"])
+        if failure is None and not library.exists():
+            failure = "it made no library"
         if failure is not None:
             raise NoCompilerError(f"{' '.join(command)} could not compile ({failure})")
         place = folder / f"{key}-{_digest(library.read_bytes())}.so"
@@ -114,10 +134,14 @@ def _build(source: str, command: tuple[str, ...], folder: Path, key: str) -> Pat
     return place
 
 
+def _output(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, capture_output=True, encoding="utf-8", errors="replace", check=False)
+
+
 def _run(arguments: list[str]) -> str | None:
     """Run a command; the first line of its complaint if it fails."""
     try:
-        done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        done = _output(arguments)
     except OSError as e:
         return str(e)
     if done.returncode == 0:
@@ -130,7 +154,7 @@ def _run(arguments: list[str]) -> str | None:
 def _version(command: tuple[str, ...]) -> str:
     """What the compiler says it is."""
     try:
-        return subprocess.run([*command, "--version"], capture_output=True, text=True, check=False).stdout
+        return _output([*command, "--version"]).stdout
     except OSError as e:
         raise NoCompilerError(f"the C compiler {' '.join(command)} does not run ({e})") from e
 

@@ -23,15 +23,22 @@ THREAD_WORK = 1 << 18  # numbers of the matrices that are worth waking a thread
 
 
 @lru_cache(maxsize=1)
-def _function() -> Any:
+def function() -> Any:
+    """tpc_half of powers.h. Raises NoCompilerError."""
     made = native_build.load(SOURCE.read_text(encoding="utf-8"))["tpc_half"]
     made.argtypes, made.restype = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 5, None
     return made
 
 
 def half(matrix: Array, g: Array) -> Array:
-    """⟨M, g ⊗ ·⟩ for packed symmetric M, (k, count) and (b, r) float32 → (b, k, r). Raises NoCompilerError."""
-    function = _function()
+    """⟨M, g ⊗ ·⟩ for packed symmetric M in float32, (k, count) and (b, r) or (r,) → (b, k, r) or (k, r).
+
+    Raises NoCompilerError.
+    """
+    if g.ndim == 1:
+        found: Array = half(matrix, g[None])[0]
+        return found
+    run, matrix = function(), np.ascontiguousarray(matrix, np.float32)
     outer, (batch, rank) = len(matrix), g.shape
     groups = -(-batch // LANES)
     lanes = aligned((groups, rank, LANES), np.dtype(np.float32))
@@ -47,7 +54,7 @@ def half(matrix: Array, g: Array) -> Array:
         scratch = aligned((rank, LANES), np.dtype(np.float32))
         addresses = (a.ctypes.data for a in (matrix, lanes, scratch, made))
         arguments = (*addresses, first, last, outer, batch, rank)
-        return lambda: (scratch, function(*arguments))[1]
+        return lambda: (scratch, run(*arguments))[1]
 
     workers.run([job(a, b) for a, b in pairwise(bounds)])
     return made

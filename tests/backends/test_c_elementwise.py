@@ -154,6 +154,25 @@ def test_not_a_number_passes_through(library):
     nan = np.full(20, np.nan)
     for name in ("clip1", "relu", "sign", "arccos", "sqrt", "exp", "tanh", "softplus", "erf"):
         assert np.isnan(caller(library, f"op_{name}", "x")(nan)).all(), name
+    one = np.ones(20)
+    for name in ("maximum", "minimum"):
+        for pair in ((one, nan), (nan, one), (nan, nan)):
+            assert np.isnan(caller(library, f"op_{name}", "xy")(*pair)).all(), name
+
+
+@pytest.mark.parametrize("exponent", [1, 2, 7, 8, 9, 10, 15, 16, 17, 33, "1/2", "3/2", "17/2", "19/2", -9, "-19/2"])
+def test_powers_by_squaring(exponent):
+    count = iter(range(100))
+    builder = Builder(lambda: f"t{next(count)}")
+    x = sp.Symbol("x")
+    power = sp.Rational(exponent)
+    result = builder.expression(sp.Pow(x, power, evaluate=False), {x: Value("x", (POINTS,))})
+    values = {"x": 1.25}
+    rules = {"square": np.square, "multiply": np.multiply, "sqrt": np.sqrt, "reciprocal": np.reciprocal}
+    for o in builder.operations:
+        values[o.target.name] = rules[o.op](*(values[a.name] for a in o.args))
+    assert values[result.name] == pytest.approx(1.25 ** float(power), rel=1e-13)
+    assert len(builder.operations) <= 12
 
 
 def test_numbers_are_floats():

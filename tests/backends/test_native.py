@@ -1,13 +1,22 @@
 """Native loops against NumPy in float64: networks, losses, batches, ranks, segments, momentum, storage, threads."""
 
+import os
+import re
+import signal
+import threading
+import time
+
 import numpy as np
 import pytest
 from generators import networks, traced
 from hypothesis import given, settings
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import tpc
-from backends import native_backend, native_build, native_loops, numpy_backend
+from backends import blocks, native_backend, native_build, native_loops, numpy_backend, powers
 from backends.blocks import threads
+from backends.native_powers import half
+from tpc.errors import UsageError
 from tpc.lower.lowered import lower
 from tpc.lower.native_module import c_source, native_module
 from tpc.runtime.initial import shape_of
@@ -58,9 +67,9 @@ class Problem:
         state = {n: backend.array(a, dtype) for n, a in self.arrays.items()}
         for k, (name, (widths, drawn)) in enumerate(self.columns.items()):
             atoms = backend.new_atoms(widths, dtype, self.momentum, storage, rows)
-            half = len(drawn["A"]) // 2
-            atoms.extend({n: v[:half] for n, v in drawn.items()}, 0.5, 0.1)
-            atoms.extend({n: v[half:] for n, v in drawn.items()}, -1.5 - k, 0.2)
+            middle = len(drawn["A"]) // 2
+            atoms.extend({n: v[:middle] for n, v in drawn.items()}, 0.5, 0.1)
+            atoms.extend({n: v[middle:] for n, v in drawn.items()}, -1.5 - k, 0.2)
             state[name] = atoms
         return state
 
@@ -214,6 +223,20 @@ def test_one_class_one_latent():
     assert error(problem.native(), problem.exact()) < EXACT
 
 
+def test_loops_of_more_than_64_arrays():
+    """Eight input layers that share one hidden matrix: its loops take products, arguments and sums of each."""
+
+    def f(x):
+        layers = [tpc.dense(x, name=f"e{k}", space="s") for k in range(8)]
+        parts = [tpc.relu(tpc.dense(tpc.relu(h), name="w")) for h in layers]
+        return tpc.readout(sum(parts[1:], parts[0]), CLASSES, name="readout")
+
+    problem = Problem(tpc.trace(f), count=40, batch=3)
+    rooms = [int(n) for n in re.findall(r"void \*taken\[(\d+)\]", c_source(problem.lowered))]
+    assert max(rooms) > 64
+    assert error(problem.native(), problem.exact()) < 5 * EXACT
+
+
 @pytest.mark.parametrize("batch", [8, 40])
 @pytest.mark.parametrize("name", ["mlp", "resmlp", "erf"])
 def test_products_that_are_not_kept_are_computed_again(programs_dir, monkeypatch, name, batch):
@@ -274,6 +297,90 @@ def test_threads_change_nothing_but_rounding(programs_dir, monkeypatch, thread_c
         assert error(first, wanted) < EXACT
         for name, value in first.items():
             np.testing.assert_array_equal(again[name], value)  # never on timing
+
+
+def blas_threads():
+    return {i["num_threads"] for i in threadpool_info() if i["user_api"] == "blas"}
+
+
+def test_blas_keeps_to_one_thread_until_the_last_is_done():
+    workers = blocks._Threads()  # which knows every BLAS that is loaded by now
+    inside, leave = threading.Event(), threading.Event()
+
+    def other():
+        with workers.alone():
+            inside.set()
+            leave.wait(10)
+
+    with threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+        assert before == {2}
+        second = threading.Thread(target=other)
+        with workers.alone(), workers.alone():
+            second.start()
+            assert inside.wait(10)
+            assert blas_threads() == {1}
+        assert blas_threads() == {1}  # the second is not done
+        leave.set()
+        second.join()
+        with workers.alone():
+            assert blas_threads() == {1}
+        assert blas_threads() == before
+
+
+def test_a_forked_process_has_threads_of_its_own(thread_count):
+    thread_count(2)
+    threads().run([lambda: 1, lambda: 2])  # the pool has started
+    child = os.fork()
+    if child == 0:
+        found = 1
+        try:
+            workers = threads()
+            workers.set(2)
+            found = 0 if workers.run([lambda: 1, lambda: 2]) == [1, 2] else 2
+        finally:
+            os._exit(found)
+    for _ in range(100):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise AssertionError("the forked process waits for threads it does not have")
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+@pytest.mark.parametrize("text", ["abc", "-1", "1.5"])
+def test_a_number_of_threads_that_is_none(monkeypatch, text):
+    monkeypatch.setenv("TPC_THREADS", text)
+    with pytest.raises(UsageError, match=f"TPC_THREADS, 0 for all cores, got '{text}'"):
+        blocks._Threads()
+
+
+def test_the_number_of_threads_is_chosen(monkeypatch):
+    for text, count in (("3", 3), ("", blocks._cores()), ("0", blocks._cores())):
+        monkeypatch.setenv("TPC_THREADS", text)
+        assert blocks._Threads().count == count
+
+
+# --- folded matrices -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rank", [*range(1, 36), 64])
+def test_half(rank):
+    rng = np.random.default_rng(rank)
+    for outer in (1, 3):
+        matrix = rng.standard_normal((outer, rank * (rank + 1) // 2)).astype(np.float32)
+        wide = np.repeat(matrix, 2, axis=1)[:, ::2]  # the same numbers, not next to each other
+        for batch in (1, 7, 8, 9):
+            g = rng.standard_normal((batch, rank)).astype(np.float32)
+            wanted = powers.half(matrix.astype(np.float64), g.astype(np.float64))
+            for found in (half(matrix, g), half(wide, g), half(matrix.astype(np.float64), g)):
+                assert found.dtype == np.float32
+                np.testing.assert_allclose(found, wanted, atol=2e-6 * np.abs(wanted).max())
+        np.testing.assert_array_equal(half(matrix, g[0]), half(matrix, g[:1])[0])  # one latent for all samples
 
 
 # --- training --------------------------------------------------------------------------------------------------------

@@ -107,6 +107,19 @@ def test_a_restored_store_continues_bit_for_bit(storage, momentum, count):
         np.testing.assert_array_equal(np.concatenate(pieces), np.concatenate(again.dump()[name]))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_float16_keeps_what_is_finite_finite(dtype):
+    x = np.array([1.0, 65504, 65519, 65520, 1e5, -65520, -3e38, np.inf, -np.inf, np.nan, 1e-9], dtype)
+    stored = to_stored(x, stored_dtype("float16"))
+    assert stored.dtype == np.float16
+    most = 65504.0
+    want = np.array([1, most, most, most, most, -most, -most, np.inf, -np.inf, np.nan, 0], dtype)
+    np.testing.assert_array_equal(from_stored(stored, np.dtype(dtype)), want)
+    atoms = native_backend.new_atoms({"A": (), "B": (3,)}, "float32", False, "float16", 64)
+    atoms.extend({"A": np.ones(2, np.float32), "B": np.full((2, 3), 7e4, np.float32)})
+    assert (atoms.column("B") == most).all()
+
+
 @pytest.mark.parametrize("target", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("source", ["float32", "bfloat16", "float16"])
 def test_stores_can_be_restored_in_another_storage(source, target):

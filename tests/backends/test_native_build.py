@@ -1,5 +1,6 @@
 """The compiler's cache: reuse, tampering, permissions, races, no compiler; and what loading leaves alone."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import tpc
-from backends import native_backend, native_build
+from backends import native_backend, native_build, native_powers
 
 SOURCE = '__attribute__((visibility("default"))) int answer(void) { return %d; }\n'
 
@@ -146,8 +147,12 @@ def fresh_warning():
 
 
 @pytest.mark.parametrize(
-    ("compiler", "reason"), [("no-such-compiler", "was not found"), ("false", "could not compile"), ("", "no C comp")]
-)
+    ("compiler", "reason"),
+    [
+        ("no-such-compiler", "was not found"), ("false", "could not compile"), ("", "no C comp"),
+        ("true", "it made no library"), ("echo", "it made no library"), ("gcc 'x", "No closing quotation"),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("storage", ["float32", "bfloat16"])
 def test_without_a_compiler_numpy_runs(
     folder, monkeypatch, capsys, fresh_warning, programs_dir, compiler, reason, storage
@@ -172,6 +177,88 @@ def test_without_a_compiler_numpy_runs(
     assert warning.startswith("warning: ")
     assert reason in warning
     assert "NumPy" in warning
+
+
+def trained(limit, **options):
+    """Predictions after three steps on the native backend and on NumPy."""
+    models = [limit.build(5, 4, backend=b, **options) for b in ("native", "numpy")]
+    x = np.random.default_rng(0).standard_normal((6, 5))
+    for _ in range(3):
+        for model in models:
+            model.step(x, np.arange(6) % 3, lr=0.1)
+    return [model.predict(x) for model in models]
+
+
+def refusing(monkeypatch, refuse):
+    """dlopen, with the error of a disk from which nothing may run where `refuse(path)`."""
+    load = ctypes.CDLL
+
+    def checked(path):
+        if refuse(path):
+            raise OSError(f"{path}: failed to map segment from shared object")
+        return load(path)
+
+    monkeypatch.setattr(native_build.ctypes, "CDLL", checked)
+
+
+def test_where_nothing_may_be_loaded_numpy_runs(folder, monkeypatch, capsys, fresh_warning, programs_dir):
+    refusing(monkeypatch, lambda path: True)
+    np.testing.assert_array_equal(*trained(tpc.compile(tpc.load(programs_dir / "mlp.py", classes=3))))
+    warning = capsys.readouterr().err
+    assert warning.count("\n") == 1
+    assert "failed to map segment" in warning
+
+
+def test_where_the_cache_may_not_be_loaded_from_a_temporary_folder_is(folder, monkeypatch):
+    refusing(monkeypatch, lambda path: path.startswith(str(folder)))
+    assert answer(13) == answer(13) == 13
+
+
+def test_a_compiler_may_complain_in_any_encoding(folder, monkeypatch, tmp_path):
+    script = tmp_path / "latin"
+    script.write_bytes(b"#!/bin/sh\nprintf 'error: \\351\\n' >&2\nprintf '\\351\\n'\nexit 1\n")
+    script.chmod(0o700)
+    monkeypatch.setenv("CC", str(script))
+    with pytest.raises(native_build.NoCompilerError, match="could not compile"):
+        answer(14)
+
+
+def test_without_powers_numpy_runs(folder, monkeypatch, capsys, fresh_warning, programs_dir):
+    """A compiler that refuses powers.h alone: found out when the limit is compiled, not in the first step."""
+    load = native_build.load
+
+    def refuse(source):
+        if "tpc_half" in source:
+            raise native_build.NoCompilerError("no halves")
+        return load(source)
+
+    monkeypatch.setattr(native_build, "load", refuse)
+    monkeypatch.setattr(native_powers, "function", native_powers.function.__wrapped__)
+    limit = tpc.compile(tpc.load(programs_dir / "mlp.py", classes=3))
+    np.testing.assert_allclose(*trained(limit, mode="folded"), atol=1e-6)
+    assert "no halves" in capsys.readouterr().err
+
+
+def test_a_relative_cache_is_not_used(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    assert answer(15) == 15
+    assert not list(tmp_path.iterdir())
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # no home at all
+    assert native_build.cache().is_absolute()
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_folder_of_the_cache_is_private(folder):
+    before = os.umask(0)
+    try:
+        answer(16)
+    finally:
+        os.umask(before)
+    assert [p.stat().st_mode & 0o777 for p in (folder, folder.parent)] == [0o700, 0o700]
+    folder.parent.chmod(0o777)
+    assert native_build.cache() != folder
 
 
 # --- what loading leaves alone ---------------------------------------------------------------------------------------

@@ -262,7 +262,8 @@ def test_what_cannot_fold_is_told(program, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"degree": 0}, "degree"), ({"degree": 1.5}, "degree"), ({"degree": 13}, "from 1 to 12"), ({"window": -1}, "window"), ({"window": True}, "window"),
+    [({"degree": 0}, "degree"), ({"degree": 1.5}, "degree"), ({"degree": 13}, "from 1 to 12"),
+     ({"window": -1}, "window"), ({"window": True}, "window"),
      ({"coefficients": "best"}, "fitted, taylor"), ({"tolerance": 0}, "tolerance")],
 )  # fmt: skip
 def test_wrong_options_are_told(options, words):

@@ -1,7 +1,9 @@
 """Listings: parsing gives the identical object back, and says which line it cannot read."""
 
+import json
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import sympy as sp
 from generators import networks, traced
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 import tpc
 from tpc.compiler import PASSES
-from tpc.errors import ProgramError
+from tpc.errors import DataError, ProgramError
 from tpc.passes.loss import attach_loss
 from tpc.program import ir, tensor
 from tpc.program.axes import Axis, Space
@@ -183,6 +185,7 @@ def test_comments_and_blank_lines_are_skipped():
         ("output logits = t", "output logits = nothing", 12, "'nothing' is used before it is defined"),
         ("output logits = t\n", "", 11, "ends with `output NAME = …`"),
         ("program p", "# program p", 12, "starts with `program NAME`"),
+        ("(input, std 1)", "(other, std 1)", 7, "expected the role input or readout, got 'other'"),
     ],
 )
 def test_a_damaged_listing_is_told_with_its_line(old, new, line, message):
@@ -214,3 +217,54 @@ def test_no_damage_escapes_the_parser(data):
 def test_text_that_is_no_listing(text):
     with pytest.raises(ProgramError, match="expected"):
         parse(text)
+
+
+# --- names, which become part of generated code ----------------------------------------------------------------------
+
+COMMENT = "x*/void/**/p(void){}/*"
+DOCSTRING = 'x""";f();"""'
+SUBSCRIPT = 'e"]if(f())else(state)["e'
+HOSTILE = [COMMENT, DOCSTRING, "a/b", "a\\b", "a'b", 'a"b', "a;b", "a{b", "a$b", "a`b", "a*b"]
+PLACES = [
+    ("program p", "program {}", 1, "program"), ("axis sample", "axis {}", 2, "axis"), ("x : ", "{} : ", 6, "node"),
+    ("g : ", "{} : ", 7, "node"), ("w : ", "{} : ", 8, "node"), ("h : ", "{} : ", 9, "node"),
+    ("G a[] = weight", "G {}[] = weight", 7, "space"), ("matrix b <-", "matrix {} <-", 8, "space"),
+    ("<- a = weight", "<- {} = weight", 8, "space"), ("output logits", "output {}", 12, "output"),
+]  # fmt: skip
+CASES = [(name, *place) for name in HOSTILE for place in PLACES]
+CASES += [(name, "g : ", "{} : ", 7, "node") for name in (SUBSCRIPT, "a..b", ".a", "a.", "a:b", "<a>")]
+CASES += [(name, "output logits", "output {}", 12, "output") for name in (SUBSCRIPT, "a:b:c", ":a", "a:")]
+
+
+@pytest.mark.parametrize(("name", "old", "new", "line", "kind"), CASES)
+def test_names_that_no_network_has_are_refused(name, old, new, line, kind):
+    assert GOOD.count(old) == 1
+    with pytest.raises(ProgramError) as e:
+        parse(GOOD.replace(old, new.format(name)))
+    assert f"expected letters, digits and _ in the name of the {kind}, got {name!r}" in str(e.value)
+    assert e.value.where.line == line
+
+
+def test_names_that_networks_have_are_read():
+    def größe_2(x):
+        h = tpc.dense(x, "9") + tpc.bias("9")
+        h = tpc.dense(tpc.relu(h), "_w2", space="Raum_1")
+        return tpc.readout(tpc.relu(h), 3, "läst") + tpc.bias("läst")
+
+    for stage in stages(tpc.trace(größe_2)).values():
+        assert_identical(stage)
+    assert_identical(tpc.trace(lambda x: tpc.readout(tpc.dense(x, "e"), 2)))  # <lambda>
+
+
+@pytest.mark.parametrize("backend", ["numpy", "native"])
+@pytest.mark.parametrize("name", [COMMENT, DOCSTRING])
+def test_a_saved_model_runs_no_code_of_its_own(tmp_path, name, backend):
+    tpc.compile(tpc.trace(small)).build(2, 3).save(tmp_path / "m.npz")
+    with np.load(tmp_path / "m.npz") as file:
+        arrays = dict(file)
+    meta = json.loads(arrays["meta"].tobytes())
+    meta["program"] = meta["program"].replace("program small", f"program {name}")
+    arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+    np.savez(tmp_path / "m.npz", **arrays)
+    with pytest.raises(DataError, match="in the name of the program"):
+        tpc.Model.load(tmp_path / "m.npz", backend=backend)

@@ -44,9 +44,10 @@ TPC_DEV float tpc_sign(float x) { return x > 0.0f ? 1.0f : (x < 0.0f ? -1.0f : x
 
 TPC_DEV float tpc_relu(float x) { return x < 0.0f ? 0.0f : x; }
 
-TPC_DEV float tpc_maximum(float x, float y) { return y > x ? y : x; }
+/* NaN if either is */
+TPC_DEV float tpc_maximum(float x, float y) { return x >= y || x != x ? x : y; }
 
-TPC_DEV float tpc_minimum(float x, float y) { return y < x ? y : x; }
+TPC_DEV float tpc_minimum(float x, float y) { return x <= y || x != x ? x : y; }
 
 /* log(1 + e^x) */
 TPC_DEV float tpc_softplus(float x) { return tpc_relu(x) + log1pf(expf(-fabsf(x))); }

@@ -45,12 +45,14 @@ def _elements(loop: NativeLoop) -> str:
 
 
 def _whole(loop: NativeLoop) -> str:
+    openings = list(_openings(loop))
     lines = [
         f"TPC_API int {loop.name}(const tpc_call *call)",
         "{",
-        "    tpc_arena arena = {.count = 0};",
+        f"    void *taken[{len(openings)}];",
+        f"    tpc_arena arena = {{.taken = taken, .size = {len(openings)}}};",
         "    const int64_t batch = call->batch, lanes = tpc_lanes_of(batch), most = call->block_rows * lanes;",
-        *_openings(loop),
+        *openings,
         "    if (arena.failed)",
         "        return tpc_close(&arena);",
         "    tpc_block next = tpc_block_at(call, call->begin);",
@@ -80,7 +82,7 @@ def _array(name: str, argument: Argument, loop: NativeLoop) -> str:
 
 
 def _openings(loop: NativeLoop) -> Iterator[str]:
-    """Memory of the call, and what is the same for every block."""
+    """Memory of the call, and what is the same for every block; every line takes one array from the arena."""
     for i in _used_rows(loop):
         yield f"    float *narrow{i + 1} = tpc_take(&arena, call->widths[{i}] < W ? call->block_rows * W : 0);"
     for i, p in enumerate(loop.products):

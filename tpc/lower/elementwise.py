@@ -178,7 +178,7 @@ class Builder:
         """b to a positive power, by squaring where it is whole."""
         if exponent == sp.Rational(1, 2):
             return self.emit("sqrt", b)
-        if exponent.is_Integer and exponent <= 8:
+        if exponent.is_Integer:
             n = int(exponent)
             if n == 1:
                 return b

@@ -53,14 +53,14 @@ typedef struct {
 /* --- memory of one call ------------------------------------------------------------------------------------------ */
 
 typedef struct {
-    void *taken[64];
-    int count, failed;
+    void **taken; /* room for every array that the call takes */
+    int size, count, failed;
 } tpc_arena;
 
 TPC_CALL float *tpc_take(tpc_arena *arena, int64_t numbers)
 {
     size_t bytes = ((size_t)numbers * sizeof(float) + 63) / 64 * 64;
-    void *p = arena->count < 64 ? aligned_alloc(64, bytes ? bytes : 64) : NULL;
+    void *p = arena->count < arena->size ? aligned_alloc(64, bytes ? bytes : 64) : NULL;
     if (!p) {
         arena->failed = 1;
         return NULL;

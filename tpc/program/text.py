@@ -139,6 +139,16 @@ _LINE = re.compile(r"(?P<name>\S+) : (?P<type>[^=]*?) = (?P<op>\w+)(?:\[(?P<axes
 _VECTOR = re.compile(r"[GX] (?P<space>\S+?)\[(?P<axes>[^\]]*)\]$")
 _TERM = re.compile(r"(?:sum\[(?P<over>[^\]]*)\] )?(?P<c>\S+) \* (?P<x>\S+)$")
 
+# What tracing and the passes call things. Names become part of generated code, so a listing may hold no others.
+_NAMES = {
+    "program": r"[\w.<>-]+",  # the name of a function; one may be <lambda>
+    "axis": r"\w+",
+    "space": r"\w+",
+    "node": r"\w+(\.\w+)*",
+    "output": r"(\w+:)?\w+(\.\w+)*",
+}
+_ROLES = ("input", "readout")
+
 
 def parse(text: str, file: str = "<listing>") -> Program:
     """The program a listing describes; raises ProgramError naming the line that cannot be read."""
@@ -165,14 +175,15 @@ class _Parser:
             if not words or words[0].startswith("#"):
                 continue
             if words[0] == "program" and len(words) == 2:
-                name = words[1]
+                name = self.name("program", words[1])
             elif words[0] == "axis" and len(words) in (2, 4):
                 size = int(words[3]) if len(words) == 4 and words[3].isdecimal() else None
-                self.axes[words[1]] = Axis(words[1], size)
+                self.axes[words[1]] = Axis(self.name("axis", words[1]), size)
             elif words[0] == "output" and len(words) == 4:
-                outputs.append((words[1], self.node(words[3])))
+                outputs.append((self.name("output", words[1]), self.node(words[3])))
             elif match := _LINE.match(raw.strip()):
-                self.nodes[match["name"]] = self._checked(match)
+                made = self.name("node", match["name"])
+                self.nodes[made] = self._checked(match)
             else:
                 raise self.fail("expected `name : type = operation(…)`")
         if not name or not outputs:
@@ -185,6 +196,11 @@ class _Parser:
         if type_of(made) != match["type"].strip():
             raise self.fail(f"expected the type {type_of(made)}, got {match['type'].strip()}")
         return made
+
+    def name(self, kind: str, name: str) -> str:
+        if not re.fullmatch(_NAMES[kind], name):
+            raise self.fail(f"expected letters, digits and _ in the name of the {kind}, got {name!r}")
+        return name
 
     def node(self, name: str) -> Node:
         if name in self.nodes:
@@ -322,11 +338,16 @@ class _Parser:
             return tensor.Weight(name, self.axis_list(scalar["axes"]), std)
         if vector := _VECTOR.match(kind):
             role = role.strip(" ,")
-            return ir.VectorWeight(name, Space(vector["space"]), self.axis_list(vector["axes"]), role, std)
+            if role not in _ROLES:
+                raise self.fail(f"expected the role {' or '.join(_ROLES)}, got {role!r}")
+            return ir.VectorWeight(name, self.space(vector["space"]), self.axis_list(vector["axes"]), role, std)
         left, arrow, right = kind.removeprefix("matrix ").partition(" <- ")
         if not arrow:
             raise self.fail("expected the type scalar[…], G space[…], X space[…] or matrix out <- in")
-        return ir.MatrixWeight(name, Space(left), Space(right), std)
+        return ir.MatrixWeight(name, self.space(left), self.space(right), std)
+
+    def space(self, name: str) -> Space:
+        return Space(self.name("space", name))
 
 
 def _split(body: str) -> list[str]:

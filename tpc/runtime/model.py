@@ -208,7 +208,7 @@ class Model:
                 scales = clip_factors(norms, clip, clip_mode)
             rate = {w: lr * mult[w] for w in self.weights}
             keep = {w: 1 - lr * weight_decay * (mult[w] if decay_follows_lr_mult else 1) for w in self.weights}
-            if math.isfinite(metrics["loss"]) and _is_finite(out, bool(self.folds)):  # a diverged step leaves the state as it was
+            if math.isfinite(metrics["loss"]) and _is_finite(out, bool(self.folds)):  # else the state stays as it was
                 module.update(self._state, out, rate, scales, keep, momentum)
                 if self.folds:
                     module.fold(self._state)
