@@ -230,6 +230,8 @@ def test_states_go_back_and_forth(program):
     other = folded(net, FoldOptions(window=5))
     other.load_state(state)
     np.testing.assert_allclose(other.predict(batch(3)[0]), model.predict(batch(3)[0]), rtol=1e-12)
+    with pytest.raises(UsageError, match=r"missing: hidden1\.M1"):
+        other.load_state({name: value for name, value in state.items() if name != "hidden1.M1"})
     with pytest.raises(UsageError, match=r"hidden1\.M2"):
         other.load_state({**state, "hidden1.M2": state["hidden1.M2"][:, 1:]})
 

@@ -293,6 +293,8 @@ class Model:
             if name not in expected and name not in folded:
                 raise UsageError(unknown_name(name, expected + folded, "array in the state"))
         missing = [name for name in expected if name not in given]
+        if any(name in given for name in folded):
+            missing += [name for name in folded if name not in given]
         if missing:
             raise UsageError(f"expected the arrays {', '.join(expected)} in the state; missing: {', '.join(missing)}")
         new: dict[str, Any] = {}
