@@ -155,7 +155,7 @@ def _folding(graph: LimitGraph) -> list[str]:
         degree = least_degree(graph, TOLERANCE)
     except UserError as error:
         return [f"folding (--mode folded): {error}"]
-    lines = [f"folding (--mode folded): degree {degree}, M stays below 1024 + 2b however long training takes"]
+    lines = [f"folding (--mode folded): degree {degree}; besides its tensors about 1,000 of the newest atoms are kept"]
     for s in graph.stores:
         f = fold_store(s, degree)
         sizes = ", ".join(f"{4e-6 * numbers_stored(f, r):,.1f} MB at r = {r}" for r in (100, 200, 400))
