@@ -58,41 +58,8 @@ def to_numpy(x: Any) -> Array:
     return np.asarray(x)
 
 
-def new_atoms(
-    widths: dict[str, tuple[int, ...]],
-    dtype: str,
-    momentum: bool,
-    storage: str | None = None,
-    rows: int | None = None,
-) -> Atoms:
-    """Empty atoms, their rows stored as `storage`, `rows` of them to a segment."""
-    return Atoms(widths, dtype, momentum, storage, rows)
-
-
-def restore_atoms(
-    read: Callable[[str], Array | None],
-    widths: dict[str, tuple[int, ...]],
-    dtype: str,
-    storage: str | None = None,
-    rows: int | None = None,
-) -> Atoms:
-    """Atoms from what `dump` gave, in whatever storage it was dumped."""
-    return Atoms.restore(read, widths, dtype, storage, rows)
-
-
-def new_moments(
-    outer: tuple[int, ...], rank: int, orders: tuple[int, ...], dtype: str, window: int, fitted: bool
-) -> Moments:
-    """Empty tensors for folded atoms."""
-    return Moments(outer, rank, orders, dtype, window, fitted)
-
-
-def restore_moments(
-    read: Callable[[str], Array], outer: tuple[int, ...], rank: int, orders: tuple[int, ...], dtype: str
-) -> Moments:
-    """Moments from what `dump` gave."""
-    return Moments.restore(read, outer, rank, orders, dtype)
-
+new_atoms, restore_atoms = Atoms, Atoms.restore
+new_moments, restore_moments = Moments, Moments.restore
 
 __all__ = [
     "DTYPES",

@@ -38,7 +38,7 @@ from tpc.limits.graph import (
 from tpc.limits.power import Half, power, slope, slot_axis
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, fresh, union, without
-from tpc.program.functions import X, argument
+from tpc.program.functions import X
 from tpc.program.node import Node, rebuild
 from tpc.program.tensor import ONE, ZERO, Add, Constant, Contract, Rename, Tensor
 
@@ -68,11 +68,6 @@ class Fold:
         """The stored latents B."""
         return self.store.columns[0]
 
-    @property
-    def function(self) -> Expr:
-        """The atoms' nonlinearity as a function of X."""
-        return self.store.fn.xreplace({argument(0): X})
-
 
 @lru_cache(maxsize=256)
 def derivative(fn: Expr, order: int) -> Expr:
@@ -89,7 +84,7 @@ def fold_store(store: Store, degree: int) -> Fold:
         )
     moments = []
     for k in range(degree + 1):
-        profile = derivative(store.fn.xreplace({argument(0): X}), k)
+        profile = derivative(store.function, k)
         if _vanishes(profile):
             continue
         shape = (*store.coefficients.axes[1:], *((slot_axis(store.name, k),) if k else ()))
@@ -231,8 +226,8 @@ class _Folder:
                 if mean is not None:
                     return m, profile / mean.xreplace({P: sp.Integer(1), Q: sp.Integer(1), C: sp.Integer(0)})
         raise UserError(
-            f"folding the atoms {fold.function} of {fold.store.weight!r} needs their tensor of degree {order} with E "
-            f"{profile}, which is not among those it keeps; train this program with mode exact"
+            f"folding the atoms {fold.store.function} of {fold.store.weight!r} needs their tensor of degree {order} "
+            f"with E {profile}, which is not among those it keeps; train this program with mode exact"
         )
 
 
@@ -345,6 +340,6 @@ def _vanishes(profile: Expr) -> bool:
 def least_useful_degree(store: Store) -> int:
     """The first degree from 1 on that the function of a store has."""
     for k in range(1, 12):
-        if not _vanishes(derivative(store.fn.xreplace({argument(0): X}), k)):
+        if not _vanishes(derivative(store.function, k)):
             return k
     raise InternalError(f"{store.fn} has no Mehler coefficient up to degree 11")

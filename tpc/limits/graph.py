@@ -191,6 +191,11 @@ class Store:
     scale: Expr
     readout: bool
 
+    @property
+    def function(self) -> Expr:
+        """fn as a function of X, for atoms of one latent."""
+        return self.fn.xreplace({argument(0): X})
+
 
 @dataclass(frozen=True)
 class Append:

@@ -97,7 +97,7 @@ def lower(graph: LimitGraph, multipliers: bool = False, predicted: LimitGraph | 
 def _fold_plan(k: int, f: Fold, final: Callable[[Tensor], Tensor]) -> FoldPlan:
     unit, rank = f.column.unit, f.column.axes[-1]
     b, c = (State(name, (Axis(axis), rank), unit) for name, axis in (("b", "first"), ("c", "second")))
-    fn, one = f.function, sp.Integer(1)
+    fn, one = f.store.function, sp.Integer(1)
     profiles = {str(m.order): final(kernel(m.profile, one, gram(b, b), ZERO, ZERO)) for m in f.moments}
     exact = final(kernel(fn, fn, gram(b, b), gram(c, c), gram(b, c)))
     return FoldPlan(f, schedule(f"profiles{k}", profiles, [b]), schedule(f"exact{k}", {"V": exact}, [b, c]))

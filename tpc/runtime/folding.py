@@ -93,7 +93,7 @@ def least_degree(graph: LimitGraph, tolerance: float) -> int:
 
 def relative_remainder(f: Fold, rho: float = 1.0) -> float:
     """A bound on |V − series| / V(1, 1, 1) at unit variances and correlation ρ."""
-    v = kernel(f.function)
+    v = kernel(f.store.function)
     return v.series(f.degree).remainder(1.0, 1.0, rho) / float(v.at(1.0, 1.0, 1.0))
 
 

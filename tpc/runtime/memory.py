@@ -29,7 +29,6 @@ PLOTS = 95_000_000  # what the plots and the report at the end load, measured
 HUGE_PAGE = 1 << 21  # what the kernel may hand out for the first byte of a column
 ALLOCATOR = 1.05
 EVALUATED = 256  # rows that an evaluation predicts at a time
-SETTLED = 64.0  # as in backends/moments.py: atoms wait until their momentum is below 1/SETTLED of rounding
 WIDE = ("float32", "float64")
 
 
@@ -184,6 +183,8 @@ def _stored(graph: LimitGraph, s: Store, t: Training, samples: int) -> int:
     options, step = _options(t), t.batch * _per_sample(graph, s)
     waiting = options.window
     if t.momentum > 0:
+        from backends.moments import SETTLED
+
         waiting = max(waiting, step * ceil(log(np.finfo(t.dtype).eps / SETTLED) / log(t.momentum)))
     return min(count, max(initial, waiting + 2 * options.rows + step))
 

@@ -19,6 +19,7 @@ from tpc.program.program import Program
 from tpc.runtime.arguments import check_not_negative
 from tpc.runtime.finite import FiniteNetwork
 from tpc.runtime.folding import FoldOptions
+from tpc.runtime.initial import initial_state
 from tpc.runtime.model import Model, build
 
 F64 = NDArray[np.float64]
@@ -179,8 +180,7 @@ def run_check(
     held_out = inputs[steps * batch :]
     mode = "exact" if fold is None else "folded"
     model = build(derived, inputs.shape[1], rank, dtype="float64", seed=seed, init="paper", mode=mode, fold=fold)
-    start = build(derived, inputs.shape[1], rank, dtype="float64", seed=seed, init="paper")
-    state = _with_readout(start, derived)
+    state = _initial(derived, model, seed)
     options = {**step_options, "loss": loss}
     rate = _moderate_rate(model, state, batches, held_out, options) if lr is None else lr
     options["lr"] = rate
@@ -258,9 +258,9 @@ def _rms(values: F64) -> F64:
     return np.asarray(np.sqrt(np.square(values).mean(axis=(1, 2))))
 
 
-def _with_readout(model: Model, derived: Limit) -> dict[str, F64]:
-    """The model's state with readout coefficients of std scale/√M in place of scale/M."""
-    state = model.state()
+def _initial(derived: Limit, model: Model, seed: int) -> dict[str, F64]:
+    """The paper's initial state, but with readout coefficients of std scale/√M in place of scale/M."""
+    state = initial_state(derived.graph(), model.sizes, model.rank, seed, "paper")
     for s in derived.graph().stores:
         if s.readout:
             state[s.coefficients.name] *= math.sqrt(max(1, len(state[s.coefficients.name])))
