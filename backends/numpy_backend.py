@@ -42,9 +42,9 @@ def run_source(source: str, limit: str, **names: Any) -> ModuleType:
 
 def _on_one_blas_thread(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
-    def call(*args: Any) -> Any:
+    def call(*args: Any, **data: Any) -> Any:
         with numpy_runtime.threads().alone():
-            return function(*args)
+            return function(*args, **data)
 
     return call
 

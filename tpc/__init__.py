@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # `__getattr__` imports them when first used: sympy alone takes a quarter of a second
     from tpc.compiler import Limit
     from tpc.compiler import compile_program as compile
+    from tpc.passes.adapt import adapt
     from tpc.program.load import load
     from tpc.program.nn import (
         abs,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:  # `__getattr__` imports them when first used: sympy alone tak
     from tpc.program.trace import TracedVector as Vector
     from tpc.program.trace import trace
     from tpc.runtime.model import Model
+    from tpc.runtime.support import Support
 
 __version__ = "0.1.0"
 
@@ -57,8 +59,10 @@ __all__ = [
     "Model",
     "Program",
     "Scalar",
+    "Support",
     "Vector",
     "abs",
+    "adapt",
     "bias",
     "compile",
     "cos",
@@ -97,6 +101,8 @@ _HOME = {
     "Program": ("tpc.program.program", "Program"),
     "Scalar": ("tpc.program.trace", "TracedTensor"),
     "Vector": ("tpc.program.trace", "TracedVector"),
+    "adapt": ("tpc.passes.adapt", "adapt"),
+    "Support": ("tpc.runtime.support", "Support"),
     "compile": ("tpc.compiler", "compile_program"),
     "listing": ("tpc.program.text", "listing"),
     "load": ("tpc.program.load", "load"),

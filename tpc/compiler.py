@@ -13,6 +13,7 @@ from tpc.limits.fold import fold
 from tpc.limits.graph import LimitGraph
 from tpc.limits.pi import pi_limit
 from tpc.limits.verify import verify_limit
+from tpc.passes.adapt import release
 from tpc.passes.backward import backward
 from tpc.passes.loss import attach_loss
 from tpc.passes.project import norms, project
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 PASSES: tuple[tuple[str, Callable[[Program], Program]], ...] = (
     ("backward", backward),
+    ("release", release),
     ("project", project),
     ("norms", norms),
 )

@@ -15,9 +15,11 @@ from tpc.lower.schedule import Function, Loop
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, union, without
 from tpc.program.functions import argument
+from tpc.program.nn import SAMPLE, SUPPORT
 from tpc.program.node import Node, topological
 from tpc.program.tensor import Constant, Contract, Tensor
 
+_SAMPLES = (SAMPLE.name, SUPPORT.name)  # axes whose lengths are those of a batch
 _OF_FOLD = re.compile(r"[Mw]\d+$")
 _INFIX = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
 _UFUNC = {
@@ -33,21 +35,21 @@ _UFUNC = {
 
 
 def layout(axes: Axes) -> Axes:
-    """The order of an array's axes: atoms, samples, features, classes, rank, packed powers of rank.
+    """The order of an array's axes: atoms, samples, support, features, classes, rank, packed powers of rank.
 
     Atoms come first because BLAS computes B gᵀ up to twice as fast as g Bᵀ when the batch is small.
     """
 
     def place(axis: Axis) -> tuple[int, str]:
         if axis.role == "rank":
-            return 4, axis.name
-        if axis.role == "power":
             return 5, axis.name
+        if axis.role == "power":
+            return 6, axis.name
         if axis.role == "atom":
             return -1, axis.name
         if axis.size is not None:
-            return 3, axis.name
-        return (0 if axis.base == "sample" else 1), axis.name
+            return 4, axis.name
+        return (_SAMPLES.index(axis.base) if axis.base in _SAMPLES else 3), axis.name
 
     return tuple(sorted(axes, key=place))
 
@@ -281,7 +283,7 @@ class NumpyPrinter:
         columns = ", ".join(f'"{column_of(s, loop.atom)}"' for s in loop.states)
         target = ", ".join(results) + ("," if len(results) == 1 else "")
         rows = next(
-            (f"{self._name(c)}.shape[0]" for c in loop.captured if c.axes and layout(c.axes)[0].base == "sample"), "1"
+            (f"{self._name(c)}.shape[0]" for c in loop.captured if c.axes and layout(c.axes)[0].base in _SAMPLES), "1"
         )
         options = f", keep={len(kept)}" if kept else ""
         if given:

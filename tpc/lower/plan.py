@@ -13,7 +13,7 @@ from tpc.program.axes import Axes, Axis, union, without
 from tpc.program.node import Node, rebuild
 from tpc.program.tensor import Contract, Tensor
 
-_TYPICAL = {"atom": 100_000, "rank": 400, "power": 80_000, "sample": 16, "feature": 3000}
+_TYPICAL = {"atom": 100_000, "rank": 400, "power": 80_000, "sample": 16, "support": 16, "feature": 3000}
 
 
 def typical_size(axis: Axis) -> int:

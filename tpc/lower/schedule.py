@@ -84,12 +84,39 @@ def _is_reduction(n: Tensor) -> bool:
 
 
 def _loops(sums: list[Tensor], given: set[Tensor]) -> list[Loop]:
-    by_atom: dict[Axis, list[Contract]] = {}
+    """Sums share a loop if their atoms do, and the samples that meet these atoms."""
+    members: dict[tuple[Axis, frozenset[Axis]], list[Contract]] = {}
+    alone: dict[Axis, list[Contract]] = {}
     for n in sums:
         assert isinstance(n, Contract)
         (axis,) = atoms_in(n.over)
-        by_atom.setdefault(axis, []).append(n)
-    return [_loop(axis, members, given) for axis, members in by_atom.items()]
+        met = _met(n, axis, given)
+        (members.setdefault((axis, met), []) if met else alone.setdefault(axis, [])).append(n)
+    for axis, rest in alone.items():
+        first = next((group for (a, _), group in members.items() if a == axis), None)
+        members.setdefault((axis, frozenset()), rest) if first is None else first.extend(rest)
+    order = {n: k for k, n in enumerate(sums)}
+    return [_loop(axis, sorted(group, key=order.__getitem__), given) for (axis, _), group in members.items()]
+
+
+def _met(total: Contract, atom: Axis, given: set[Tensor]) -> frozenset[Axis]:
+    """The axes besides those of stored rows that a sum over atoms involves."""
+    met: set[Axis] = set()
+    stored: set[Axis] = set()
+    seen: set[Tensor] = set()
+    stack = _operands(total)
+    while stack:
+        n = stack.pop()
+        if n in seen or atom not in n.axes:
+            continue
+        seen.add(n)
+        if isinstance(n, State):
+            stored.update(n.axes)
+        else:
+            met.update(n.axes)
+            if n not in given:
+                stack.extend(_operands(n))
+    return frozenset(met - stored)
 
 
 def _loop(axis: Axis, sums: list[Contract], given: set[Tensor]) -> Loop:

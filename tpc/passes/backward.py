@@ -20,6 +20,7 @@ from tpc.program.node import Node, topological
 from tpc.program.program import Program
 from tpc.program.tensor import ONE, Tensor
 
+STOPS = (tensor.StopGradient, ir.StopGradientVector)
 Flow = Iterator[tuple[Node, Node]]  # (operand, its share of the cotangent)
 
 
@@ -36,7 +37,7 @@ def differentiate(loss: Tensor, wanted: Iterable[Node]) -> dict[Node, Node]:
     order = topological([loss])
     active: set[Node] = set()
     for n in order:
-        if n in wanted or any(m in active for m in n.operands):
+        if n in wanted or (not isinstance(n, STOPS) and any(m in active for m in n.operands)):
             active.add(n)
     shares: dict[Node, list[Node]] = {loss: [ONE]}
     found: dict[Node, Node] = {}

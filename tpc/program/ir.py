@@ -236,6 +236,23 @@ class Project(Vector):
 
 
 @node
+class StopGradientVector(Vector):
+    """The same vectors, taken as constant by differentiation."""
+
+    arg: Vector
+
+    @property
+    def space(self) -> Space:
+        return self.arg.space
+
+    def _find_axes(self) -> Axes:
+        return self.arg.axes
+
+    def _find_kind(self) -> str:
+        return self.arg.kind
+
+
+@node
 class Moment(Tensor):
     """(1/n) Σ_α fn(x₁α, …, x_kα; θ)"""
 
@@ -303,3 +320,7 @@ def rename_vector(x: Vector, pairs: dict[Axis, Axis]) -> Vector:
     if isinstance(x, RenameVector):
         return rename_vector(x.arg, after(x.pairs, pairs))
     return RenameVector(x, tuple(sorted(pairs.items(), key=lambda p: p[0].name)))
+
+
+def stop_gradient(x: Vector) -> Vector:
+    return x if isinstance(x, StopGradientVector) else StopGradientVector(x)

@@ -26,7 +26,9 @@ from tpc.program.trace import (
 
 SAMPLE = Axis("sample")
 FEATURE = Axis("feature")
-RESERVED = ("x", "y", "sample", "feature", "class")
+SUPPORT = Axis("support")  # the samples an adapted network has learned from
+DATA = ("x", "y", "x_support", "y_support", "near", "near_support", "share")
+RESERVED = (*DATA, "sample", "support", "feature", "class")
 
 
 def _name(name: Any, operation: str) -> str:

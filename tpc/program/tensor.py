@@ -140,6 +140,16 @@ class Broadcast(Tensor):
         return union(self.arg.axes, self.along)
 
 
+@node
+class StopGradient(Tensor):
+    """The same values, taken as constant by differentiation."""
+
+    arg: Tensor
+
+    def _find_axes(self) -> Axes:
+        return self.arg.axes
+
+
 ZERO = Constant(sp.Integer(0))
 ONE = Constant(sp.Integer(1))
 
@@ -236,3 +246,8 @@ def broadcast(x: Tensor, axes: Axes) -> Tensor:
     """x repeated along those of `axes` that it lacks."""
     missing = without(axes, x.axes)
     return Broadcast(x, missing) if missing else x
+
+
+def stop_gradient(x: Tensor) -> Tensor:
+    """StopGradient; numbers are constant anyway."""
+    return x if isinstance(x, Constant | Input | StopGradient) else StopGradient(x)

@@ -128,6 +128,8 @@ def operation(n: Node, names: Names) -> str:
             return f"transpose({names[n.arg]})"
         case ir.Project():
             return f"project({names[n.arg]})"
+        case tensor.StopGradient() | ir.StopGradientVector():
+            return f"stop_gradient({names[n.arg]})"
         case ir.Outer():
             return f"outer[{_axes(n.over)}]({names[n.y]}, {names[n.x]})"
         case ir.MatrixSum():
@@ -287,6 +289,11 @@ class _Parser:
             "transpose": lambda: ir.Transpose(self.matrix(body)),
             "project": lambda: ir.Project(self.vector(body)),
             "outer": lambda: self.outer(body, over),
+            "stop_gradient": lambda: (
+                tensor.StopGradient(self.tensor(body))
+                if kind.startswith("scalar")
+                else ir.StopGradientVector(self.vector(body))
+            ),
         }
         if op not in rules:
             raise self.fail(f"unknown operation {op!r}; expected one of {', '.join(sorted(rules))}, data, weight")

@@ -23,6 +23,7 @@ from tpc.program.program import AnyWeight, Program
 from tpc.runtime.arguments import clip_factors, unknown_name
 from tpc.runtime.interpret import Value, evaluate, numeric
 from tpc.runtime.matrix import F64, LowRank, MatrixValue, total
+from tpc.runtime.support import Support
 
 if TYPE_CHECKING:
     from tpc.compiler import Limit
@@ -56,10 +57,10 @@ class FiniteNetwork:
         }
         self._velocity: dict[str, Value] = {}
 
-    def predict(self, x: ArrayLike) -> F64:
-        """Logits of `x`, (N, input_dim) → (N, classes)."""
+    def predict(self, x: ArrayLike, support: Support | None = None) -> F64:
+        """Logits of `x`, (N, input_dim) → (N, classes); an adapted network learns from `support` first."""
         program = self.limit.program
-        leaves = {**self.weights, "x": np.asarray(x, dtype=np.float64)}
+        leaves = {**self.weights, **self._data(program, x, support)}
         return _array(evaluate(program, ["logits"], self.width, leaves, self._bases)["logits"])
 
     def step(
@@ -75,6 +76,7 @@ class FiniteNetwork:
         clip: float | None = None,
         clip_mode: str = "param",
         loss: str = "cross_entropy",
+        support: Support | None = None,
     ) -> dict[str, float]:
         """One step of projected SGD with the meaning of `Model.step`; returns the loss before it.
 
@@ -89,7 +91,7 @@ class FiniteNetwork:
         wanted = ["loss", *(f"grad:{name}" for name in names)]
         if clip is not None:
             wanted += [f"norm2:{name}" for name in names]
-        leaves = {**self.weights, "x": np.asarray(x, dtype=np.float64), "y": self._targets(program, y)}
+        leaves = {**self.weights, **self._data(program, x, support), "y": self._targets(program, y)}
         out = evaluate(program, wanted, self.width, leaves, self._bases)
         scales = dict.fromkeys(names, 1.0)
         if clip is not None:
@@ -104,6 +106,13 @@ class FiniteNetwork:
                 change = self._velocity[name] = _combined(*earlier, (1.0, change))
             self.weights[name] = _combined((keep, self.weights[name]), (-lr * mult, change))
         return {"loss": float(_array(out["loss"]))}
+
+    def _data(self, program: Program, x: ArrayLike, support: Support | None) -> dict[str, F64]:
+        rows = np.asarray(x, dtype=np.float64)
+        if support is None:
+            return {"x": rows}
+        learned = {"x_support": np.asarray(support.x, np.float64), "y_support": self._targets(program, support.y)}
+        return {"x": rows, **learned, **support.weights(len(rows))}
 
     def _targets(self, program: Program, y: ArrayLike) -> F64:
         (classes,) = without(program.tensor("logits").axes, (SAMPLE,))

@@ -193,7 +193,7 @@ def _logsumexp(n: tensor.LogSumExp, run: Evaluation) -> Value:
     return np.asarray(logsumexp(run.array(n.arg), axis=n.arg.axes.index(n.over)))
 
 
-@value.register(tensor.Rename | ir.RenameVector)
+@value.register(tensor.Rename | ir.RenameVector | tensor.StopGradient | ir.StopGradientVector)
 def _rename(n: Any, run: Evaluation) -> Value:
     return run.array(n.arg)
 

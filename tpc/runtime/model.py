@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,7 @@ from tpc.limits.graph import LimitGraph, Store
 from tpc.limits.power import packed_size
 from tpc.lower.lowered import lower
 from tpc.lower.numpy_printer import layout
+from tpc.passes.adapt import is_adapted
 from tpc.passes.loss import LOSSES
 from tpc.program.axes import without
 from tpc.program.nn import FEATURE, SAMPLE
@@ -25,6 +27,7 @@ from tpc.runtime.arguments import check_clip, check_not_negative, check_shape, c
 from tpc.runtime.backend import load_backend
 from tpc.runtime.folding import FoldOptions
 from tpc.runtime.initial import initial_state, shape_of
+from tpc.runtime.support import Support
 
 if TYPE_CHECKING:
     from tpc.compiler import Limit
@@ -35,6 +38,7 @@ PREDICT_NUMBERS = 1 << 23
 LOAD_ROWS = 8192
 DTYPES = ("float32", "float64")
 MODES = ("exact", "folded")
+BY_SAMPLE = ("x", "near", "share")
 
 
 def build(
@@ -106,6 +110,7 @@ class Model:
         self.folds = {f.store.name: f for f in self.graph.folds}
         (classes,) = without(self.graph["logits"].axes, (SAMPLE,))
         self.classes = int(classes.size or 0)
+        self.adapts = is_adapted(limit.program)
         self._stores = {s.name: s for s in self.graph.stores}
         self._state: dict[str, Any] = {}
         self._momentum = False
@@ -146,15 +151,19 @@ class Model:
 
     # --- running -----------------------------------------------------------------------------------------------
 
-    def predict(self, x: ArrayLike) -> Array:
-        """Logits of `x`, (N, input_dim) → (N, classes)."""
+    def predict(self, x: ArrayLike, support: Support | None = None) -> Array:
+        """Logits of `x`, (N, input_dim) → (N, classes); an adapted network learns from `support` first."""
         rows = self._inputs(x)
+        data = {"x": rows, **self._support(support, len(rows))}
         run = self._module("cross_entropy").predict
         with np.errstate(all="ignore"):  # a diverged model has no finite logits
             size = self._predict_rows()
-            parts = [run(self._state, rows[i : i + size])["logits"] for i in range(0, len(rows), size)]
+            parts = [
+                run(self._state, **_taken(run, {n: v[i : i + size] if n in BY_SAMPLE else v for n, v in data.items()}))
+                for i in range(0, len(rows), size)
+            ]
         return (
-            np.concatenate([self.backend.to_numpy(p) for p in parts])
+            np.concatenate([self.backend.to_numpy(p["logits"]) for p in parts])
             if parts
             else np.empty((0, self.classes), self.dtype)
         )
@@ -177,12 +186,14 @@ class Model:
         clip: float | None = None,
         clip_mode: str = "param",
         loss: str = "cross_entropy",
+        support: Support | None = None,
     ) -> dict[str, Any]:
         """One SGD step on a batch; returns its loss and accuracy before the update (and gradient norms if clipped).
 
         For every weight m ← momentum·m + ∇ and W ← (1 - lr·decay)·W - lr·mult·m, ∇ scaled by min(1, clip/(norm + 1e-6))
         with the norm of each weight ("param") or of all together ("global"). Decay is lr·λ, times the weight's
-        multiplier with `decay_follows_lr_mult`. `y` holds class numbers or one row of targets per sample.
+        multiplier with `decay_follows_lr_mult`. `y` holds class numbers or one row of targets per sample. An adapted
+        network learns from `support` first; its loss is the mean over the samples of a task, summed over tasks.
         """
         mult = self._multipliers(lr_mult or {})
         check_not_negative(lr=lr, weight_decay=weight_decay, momentum=momentum)
@@ -194,16 +205,17 @@ class Model:
         if not len(rows):
             raise UsageError("expected at least one sample in a batch, got none")
         targets = self._targets(y, len(rows))
+        data = {"x": rows, "y": targets, **self._support(support, len(rows))}
         _check_loss(loss)
         if momentum and not self._momentum:
             self._start_momentum()
         module = self._module(loss)
         with np.errstate(all="ignore"):  # a step that diverges is told by its loss
-            out = module.gradients(self._state, rows, targets)
+            out = module.gradients(self._state, **_taken(module.gradients, data))
             metrics: dict[str, Any] = _metrics(out, targets, self.backend.to_numpy)
             scales = dict.fromkeys(self.weights, 1.0)
             if clip is not None:
-                norms = self._norms(module, out, rows, targets)
+                norms = self._norms(module, out, data)
                 metrics["grad_norm"] = norms
                 scales = clip_factors(norms, clip, clip_mode)
             rate = {w: lr * mult[w] for w in self.weights}
@@ -214,8 +226,7 @@ class Model:
                     module.fold(self._state)
         return metrics
 
-    def _norms(self, module: ModuleType, out: Mapping[str, Any], x: Any, y: Any) -> dict[str, float]:
-        data = {"x": x, "y": y}
+    def _norms(self, module: ModuleType, out: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, float]:
         arguments = [data[key] if key in data else out[key] for key in module.NORM_ARGUMENTS]
         squares = module.norms(self._state, *arguments)
         return {name: math.sqrt(max(0.0, float(value))) for name, value in squares.items()}
@@ -234,6 +245,20 @@ class Model:
         if not np.isfinite(rows).all():
             raise UsageError("expected finite inputs, got NaN or infinity")
         return self.backend.array(rows, self.dtype)
+
+    def _support(self, support: Support | None, samples: int) -> dict[str, Any]:
+        """What an adapted network takes besides its samples."""
+        if not self.adapts:
+            if support is not None:
+                raise UsageError("this network does not adapt and takes no support; see tpc.adapt")
+            return {}
+        if support is None:
+            raise UsageError("this network adapts: expected support=tpc.Support(x, y), got none")
+        x = self._inputs(support.x)
+        if not len(x):
+            raise UsageError("expected at least one support sample, got none")
+        weights = {name: self.backend.array(v, self.dtype) for name, v in support.weights(samples).items()}
+        return {"x_support": x, "y_support": self._targets(support.y, len(x)), **weights}
 
     def _targets(self, y: ArrayLike, n: int) -> Any:
         labels = real_array(y, "labels")
@@ -397,6 +422,12 @@ def _is_finite(out: Mapping[str, Any], gradients: bool) -> bool:
     """Whether what a step appends is finite; in exact mode the accumulated gradients then are, too."""
     checked = (value for key, value in out.items() if ":" in key and (gradients or not key.endswith(":gradient")))
     return all(bool((abs(value) < math.inf).all()) for value in checked)
+
+
+def _taken(run: Callable[..., Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data that a generated function takes."""
+    code = inspect.unwrap(run).__code__
+    return {name: data[name] for name in code.co_varnames[1 : code.co_argcount]}
 
 
 def _short(s: Store, column: str) -> str:

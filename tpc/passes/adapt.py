@@ -1,0 +1,285 @@
+"""Adaptation as part of a program: gradient steps on a support set, before the network answers (MAML, Finn 2017).
+
+The logits of a query are those of the network whose weights took K steps of gradient descent on the support of its
+task. Written out with the program's own gradients, the adapted network is a program again, so its outer gradient,
+second order included, and its limits need no rules of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any
+
+import sympy as sp
+
+from tpc.passes.backward import differentiate
+from tpc.passes.loss import LOSSES, per_sample
+from tpc.passes.project import outers
+from tpc.passes.substitute import Increment, Part, Substitution, within
+from tpc.program import ir, tensor
+from tpc.program.axes import Axes, Axis, without
+from tpc.program.context import fail
+from tpc.program.functions import argument
+from tpc.program.ir import Matrix, Vector
+from tpc.program.nn import FEATURE, SAMPLE, SUPPORT
+from tpc.program.node import Node, rebuild, topological
+from tpc.program.program import AnyWeight, Program
+from tpc.program.tensor import ONE, Input, Tensor
+from tpc.program.trace import Traced, TracedTensor, scalar
+
+OTHER = SUPPORT.primed()
+X_SUPPORT = Input("x_support", (SUPPORT, FEATURE))
+NEAR = {SAMPLE: Input("near", (SAMPLE, SUPPORT)), SUPPORT: Input("near_support", (SUPPORT, OTHER))}
+
+Change = Tensor | Vector | tuple[Increment, ...]  # what one sample of the support changes in a weight, per unit step
+
+
+def adapt(
+    logits: Any,
+    *,
+    steps: int = 1,
+    step_size: float | Mapping[str, float] = 0.1,
+    layers: str | Iterable[str] = "readout",
+    zero: str | Iterable[str] = (),
+    order: int = 2,
+    loss: str = "cross_entropy",
+) -> TracedTensor:
+    """The logits after `steps` steps of projected gradient descent on the support set of a sample's task.
+
+    `layers` names the weights that adapt ("all", one name, or several); `step_size` is one number or one per name.
+    Weights in `zero` are zero before they adapt, and are not trained. `order` 2 differentiates through the steps, 1
+    takes them as constant (first-order MAML). The program gains the inputs x_support (support, feature), y_support
+    (support, class), near (sample, support) and near_support, the weight of a support sample in the mean over its
+    task, zero for other tasks, and share (sample,), the weight of a sample in the loss.
+    Raises ProgramError, at the user's line, where samples depend on each other, and for order 2 through a hidden
+    layer with a kinked nonlinearity, whose V[φ'',φ''] is infinite at coinciding latents.
+    """
+    if not isinstance(logits, TracedTensor) or not logits.origin or SAMPLE not in logits.axes:
+        fail("tpc.adapt expects the logits of a network", "write f = tpc.readout(…) and return tpc.adapt(f, …)")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        fail(f"tpc.adapt expects steps ≥ 1, a whole number, got {steps!r}")
+    if isinstance(order, bool) or order not in (1, 2):
+        fail(f"tpc.adapt expects order 1 or 2, got {order!r}")
+    if loss not in LOSSES:
+        fail(f"tpc.adapt expects a loss among {', '.join(LOSSES)}, got {loss!r}")
+    names, start = _names(layers, "layers"), _names(zero, "zero")
+    sizes = step_size if isinstance(step_size, Mapping) else dict.fromkeys(names, step_size)
+    for name, size in sizes.items():
+        if isinstance(size, Traced | bool) or not isinstance(size, Real) or not 0 <= size < float("inf"):
+            fail(f"tpc.adapt expects a step size ≥ 0 of {name!r}, got {size!r}")
+    given = isinstance(step_size, Mapping)
+
+    def build() -> Node:
+        f = logits.build_tensor()
+        weights = {w.name: w for w in _weights(f)}
+        chosen = list(weights) if names == ("all",) else names
+        for name in (*chosen, *start, *(sizes if given else ())):
+            if name not in weights:
+                fail(f"tpc.adapt expects names of weights, got {name!r}", f"the network has {', '.join(weights)}")
+        if given and set(sizes) != set(chosen):
+            fail("tpc.adapt expects one step size for every layer that adapts", f"give one for {', '.join(chosen)}")
+        rates = {name: sp.nsimplify(sizes[name] if given else step_size, rational=True) for name in chosen}
+        return _Adaptation(f, weights, rates, frozenset(start), order, loss).logits(steps)
+
+    return scalar(logits.axes, build, logits)
+
+
+def _names(value: str | Iterable[str], what: str) -> tuple[str, ...]:
+    found = (value,) if isinstance(value, str) else tuple(value)
+    if not all(isinstance(name, str) for name in found) or (what == "layers" and not found):
+        fail(f"tpc.adapt expects names of weights in {what}, got {value!r}")
+    return found
+
+
+def is_adapted(program: Program) -> bool:
+    """Whether the logits of a program depend on a support set."""
+    return any(n.name == X_SUPPORT.name for n in program.inputs)
+
+
+def _weights(f: Tensor) -> Iterator[AnyWeight]:
+    return (n for n in topological([f]) if isinstance(n, AnyWeight))
+
+
+@dataclass
+class _Adaptation:
+    """The steps of one network: `rates` are the step sizes of the weights that adapt, `zero` start at zero."""
+
+    f: Tensor
+    weights: Mapping[str, AnyWeight]
+    rates: Mapping[str, sp.Expr]
+    zero: frozenset[str]
+    order: int
+    loss: str
+
+    def logits(self, steps: int) -> Tensor:
+        """The network's output with adapted weights."""
+        self._check()
+        gradients = self._gradients()
+        taken: list[dict[str, Change]] = []
+        for _ in range(steps):
+            now = self._adapted(taken, SUPPORT, {w: self._template(w) for w in self.weights.values()})
+            taken.append({name: self._constant(_substituted(g, now)) for name, g in gradients.items()})
+        return self._adapted(taken, SAMPLE, {w: w for w in self.weights.values()}).tensor(self.f)
+
+    # --- one step ----------------------------------------------------------------------------------------------
+
+    def _template(self, w: AnyWeight) -> AnyWeight:
+        """A stand-in for a weight, one for every support sample, so that gradients come sample by sample."""
+        if w.name not in self.rates and w.name not in self.zero:
+            return w
+        name = f"{w.name}.adapted"
+        if isinstance(w, ir.MatrixWeight):
+            return replace(w, name=name)
+        return replace(w, name=name, shape=(*w.shape, SUPPORT))
+
+    def _gradients(self) -> dict[str, Change]:
+        """What every support sample's loss asks of each weight, projected as training does."""
+        (x,) = (n for n in topological([self.f]) if isinstance(n, Input))
+        leaves: dict[Node, Node | None] = {w: self._template(w) for w in self.weights.values()}
+        f = Substitution({**leaves, x: X_SUPPORT}, axes={SAMPLE: SUPPORT}).tensor(self.f)
+        (classes,) = without(f.axes, (SUPPORT,))
+        y = Input("y_support", (SUPPORT, classes))
+        total = tensor.contract((per_sample(f, y, classes, self.loss),), (SUPPORT,))
+        wanted = {self._template(self.weights[name]): name for name in self.rates}
+        found = differentiate(total, wanted)
+        return {name: _projected(w, found[w]) for w, name in wanted.items() if w in found}
+
+    def _adapted(self, taken: list[dict[str, Change]], axis: Axis, names: Mapping[Any, AnyWeight]) -> Substitution:
+        """Images of the weights, or of their stand-ins, as samples along `axis` see them after the steps taken."""
+        leaves: dict[Node, Node | None] = {}
+        increments: dict[Node, tuple[Increment, ...]] = {}
+        other = OTHER if axis == SUPPORT else SUPPORT
+        for w, leaf in names.items():
+            changes = [step[w.name] for step in taken if w.name in step]
+            if leaf is w and not changes and w.name not in self.zero:
+                continue
+            rate = tensor.contract((tensor.Constant(-self.rates.get(w.name, sp.Integer(0))), NEAR[axis]))
+            if isinstance(w, ir.MatrixWeight):
+                leaves[leaf] = w
+                increments[leaf] = tuple(_applied(i, rate, other) for c in changes for i in _increments(c))
+            elif isinstance(w, ir.VectorWeight):
+                parts: list[Part] = [] if w.name in self.zero else [(ONE, w, ())]
+                parts += [p for c in changes for p in _parts(c, rate, other)]
+                leaves[leaf] = ir.lincomb(parts)
+            else:
+                moved = [tensor.rename(c, {SUPPORT: other}) for c in changes if isinstance(c, Tensor)]
+                leaves[leaf] = tensor.add([w, *(tensor.contract((rate, c), (other,)) for c in moved)])
+        return Substitution(leaves, increments)
+
+    def _constant(self, change: Change) -> Change:
+        """The change as the outer gradient sees it."""
+        if self.order == 2:
+            return change
+        if isinstance(change, Tensor):
+            return tensor.stop_gradient(change)
+        if isinstance(change, Vector):
+            terms = change.terms if isinstance(change, ir.LinComb) else ((ONE, change, ()),)
+            made = ir.lincomb((tensor.stop_gradient(c), ir.stop_gradient(x), over) for c, x, over in terms)
+            assert made is not None
+            return made
+        return tuple(replace(i, y=ir.stop_gradient(i.y), x=ir.stop_gradient(i.x)) for i in change)
+
+    # --- what cannot be adapted --------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        for name in self.zero:
+            if getattr(self.weights[name], "role", "") != "readout":
+                fail(f"tpc.adapt: only readouts can start at zero, {name!r} is none")
+        deep = [name for name in self.rates if not self._is_outer(self.weights[name])]
+        for n in topological([self.f]):
+            if _mixes_samples(n):
+                fail("tpc.adapt expects a network that treats samples one by one, got a sum over samples")
+            if deep and self.order == 2 and isinstance(n, ir.Nonlin | ir.Moment) and _is_kinked(n.fn, len(n.xs)):
+                fail(
+                    f"second-order adaptation of {deep[0]!r} differentiates {n.fn} twice on both sides of a kernel: "
+                    "V[φ'',φ''] of a function with kinks is infinite where a latent equals a stored one (for relu it "
+                    "is 1/(2π√(pq − c²)))",
+                    "use order=1, adapt the readout only, or take a smooth nonlinearity such as tpc.gelu or tpc.erf",
+                )
+
+    @staticmethod
+    def _is_outer(w: AnyWeight) -> bool:
+        """Whether a weight comes after every nonlinearity."""
+        return isinstance(w, tensor.Weight) or (isinstance(w, ir.VectorWeight) and w.role == "readout")
+
+
+def _mixes_samples(n: Node) -> bool:
+    if isinstance(n, tensor.Size):
+        return n.axis == SAMPLE
+    if isinstance(n, tensor.LogSumExp):
+        return n.over == SAMPLE
+    if isinstance(n, ir.LinComb):
+        return any(SAMPLE in over for _, _, over in n.terms)
+    return isinstance(n, tensor.Contract) and SAMPLE in n.over
+
+
+def _is_kinked(fn: sp.Expr, arguments: int) -> bool:
+    pairs = ((i, j) for i in range(arguments) for j in range(i, arguments))
+    return any(sp.diff(fn, argument(i), argument(j)).has(sp.DiracDelta) for i, j in pairs)
+
+
+# --- changes: a tensor, a vector, or what is added to a matrix -------------------------------------------------
+
+
+def _projected(w: Node, gradient: Node) -> Change:
+    """A gradient, sample by sample: Π is linear, so it goes to the vectors of a sum."""
+    if isinstance(gradient, Matrix):
+        found = outers(gradient)
+        return tuple(Increment(ONE, ir.Project(o.y), o.x, o.over) for o in found)
+    if isinstance(gradient, Vector) and getattr(w, "role", "") == "input":
+        terms = gradient.terms if isinstance(gradient, ir.LinComb) else ((ONE, gradient, ()),)
+        made = ir.lincomb((c, ir.Project(x), over) for c, x, over in terms)
+        assert made is not None
+        return made
+    assert isinstance(gradient, Tensor | Vector)
+    return gradient
+
+
+def _substituted(change: Change, images: Substitution) -> Change:
+    if isinstance(change, Tensor):
+        return images.tensor(change)
+    if isinstance(change, Vector):
+        made = images.vector(change)
+        return () if made is None else made
+    found = []
+    for i in change:
+        y, x = images.vector(i.y), images.vector(i.x)
+        if y is not None and x is not None:
+            found.append(Increment(images.tensor(i.coefficient), y, x, i.over))
+    return tuple(found)
+
+
+def _parts(change: Change, rate: Tensor, other: Axis) -> Iterator[Part]:
+    """rate · Σ_other change, term by term."""
+    if isinstance(change, Vector):
+        renamed = {SUPPORT: other}
+        terms = change.terms if isinstance(change, ir.LinComb) else ((ONE, change, ()),)
+        for c, x, over in terms:
+            outer: Part = (rate, x, (other,))
+            yield within(outer, (tensor.rename(c, renamed), ir.rename_vector(x, renamed), over))
+
+
+def _increments(change: Change) -> tuple[Increment, ...]:
+    return change if isinstance(change, tuple) else ()
+
+
+def _applied(i: Increment, rate: Tensor, other: Axis) -> Increment:
+    pairs = {SUPPORT: other}
+    y, x = ir.rename_vector(i.y, pairs), ir.rename_vector(i.x, pairs)
+    over: Axes = tuple(pairs.get(a, a) for a in i.over)
+    return Increment(tensor.contract((rate, tensor.rename(i.coefficient, pairs))), y, x, over)
+
+
+def release(program: Program) -> Program:
+    """Drop the marks that stop gradients, which have done their work once a program is differentiated."""
+    known: dict[Node, Node] = {}
+
+    def image(n: Node) -> Node:
+        if n not in known:
+            known[n] = image(n.arg) if isinstance(n, tensor.StopGradient | ir.StopGradientVector) else rebuild(n, image)
+        return known[n]
+
+    outputs = tuple((name, image(value)) for name, value in program.outputs)
+    return replace(program, outputs=outputs, sources={known.get(n, n): line for n, line in program.sources.items()})

@@ -1,0 +1,54 @@
+"""What an adapted network learns from before it answers: support samples, and which task each sample belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tpc.errors import UsageError
+from tpc.runtime.arguments import real_array
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Support:
+    """The support sets of one or more tasks.
+
+    `x` (S, d) and `y` (S,) class numbers or (S, classes) targets; `tasks` (S,) says the task of each support sample,
+    `queries` (N,) that of each sample to be answered, as numbers from 0. Without them all belong to one task.
+    """
+
+    x: ArrayLike
+    y: ArrayLike
+    tasks: ArrayLike | None = None
+    queries: ArrayLike | None = None
+
+    def weights(self, samples: int) -> dict[str, Array]:
+        """The arrays "near" (N, S), "near_support" (S, S) and "share" (N,) for N samples.
+
+        Raises UsageError for tasks that are no whole numbers ≥ 0, or that have samples but no support.
+        """
+        count = len(real_array(self.x, "support inputs"))
+        own, asked = _numbers(self.tasks, count, "tasks"), _numbers(self.queries, samples, "queries")
+        sizes = np.bincount(own, minlength=int(max(own.max(initial=-1), asked.max(initial=-1))) + 1)
+        if len(asked) and not sizes[asked].all():
+            raise UsageError(f"expected a support for every task, got none for task {asked[sizes[asked] == 0][0]}")
+        mean = 1.0 / np.maximum(sizes, 1)
+        return {
+            "near": (asked[:, None] == own) * mean[own],
+            "near_support": (own[:, None] == own) * mean[own],
+            "share": 1.0 / np.bincount(asked)[asked] if len(asked) else np.empty(0),
+        }
+
+
+def _numbers(given: ArrayLike | None, count: int, name: str) -> Array:
+    if given is None:
+        return np.zeros(count, np.int64)
+    found = real_array(given, name)
+    if found.shape != (count,) or not np.issubdtype(found.dtype, np.integer) or (count and found.min() < 0):
+        raise UsageError(f"expected {name} as {count} whole numbers ≥ 0, got {found.dtype} of shape {found.shape}")
+    return found
