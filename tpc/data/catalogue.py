@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from tpc.data import cifar10, digits
+from tpc.data import cifar10, digits, omniglot
 from tpc.data.dataset import Dataset
 from tpc.data.download import Progress, fetch
-from tpc.data.source import FileCheck, Holding, Source
-from tpc.errors import DataError, UsageError
+from tpc.data.source import FileCheck, Holding, Source, disk_trouble
+from tpc.errors import UsageError
 
-SOURCES: dict[str, Source] = {source.name: source for source in (digits.SOURCE, cifar10.SOURCE)}
+SOURCES: dict[str, Source] = {source.name: source for source in (digits.SOURCE, cifar10.SOURCE, omniglot.SOURCE)}
 
 
 def default_data_dir() -> Path:
@@ -31,7 +29,7 @@ def load(
 
     `data_dir` is where its files are (default: `default_data_dir()`); `limit_train` keeps the first
     training samples only. Raises UsageError for an unknown name or an impossible limit, DataError for
-    files that cannot be used.
+    files that cannot be used. Omniglot is no such data set; `load_omniglot` and `episodes` are for it.
     """
     source = _source(name)
     if np.dtype(dtype) not in (np.float32, np.float64):
@@ -39,7 +37,7 @@ def load(
     if limit_train is not None and limit_train < 1:
         raise UsageError(f"Expected at least one training sample, got a limit of {limit_train}.")
     folder = _folder(data_dir)
-    with _disk_trouble(folder):
+    with disk_trouble(folder):
         return source.load(folder, limit_train, dtype)
 
 
@@ -62,14 +60,14 @@ def get(name: str, data_dir: Path | None = None, *, url: str | None = None, prog
 def verify(name: str, data_dir: Path | None = None) -> list[FileCheck]:
     """Read every file of a data set in `data_dir` and say of each whether it can be used, and why not."""
     source, folder = _source(name), _folder(data_dir)
-    with _disk_trouble(folder):
+    with disk_trouble(folder):
         return source.check(folder)
 
 
 def ls(data_dir: Path | None = None) -> list[Holding]:
     """What is there of every data set, partial downloads included, by names and sizes only."""
     folder = _folder(data_dir)
-    with _disk_trouble(folder):
+    with disk_trouble(folder):
         return _holdings(folder)
 
 
@@ -84,14 +82,6 @@ def _holdings(folder: Path) -> list[Holding]:
                 status = f"partial download, {100 * size / download.size:.0f} %"
                 rows.append(Holding(source.name, str(part), size, status))
     return rows
-
-
-@contextmanager
-def _disk_trouble(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"Cannot look into {folder}: {error.strerror or error}.") from error
 
 
 def _folder(data_dir: Path | None) -> Path:

@@ -30,12 +30,14 @@ class Normalisation:
 
     def apply(self, images: Pixels, out: Inputs) -> Inputs:
         """Normalise images of shape (n, d) into `out` of the same shape, in its precision, and return it."""
-        plane = images.shape[1] // len(self.mean)
+        channels = len(self.mean)
+        plane = images.shape[1] // channels if channels > 1 else 1  # one channel: two numbers do for all columns
         centre = np.repeat(np.asarray(self.mean) * self.scale, plane).astype(out.dtype)
         spread = np.repeat(np.asarray(self.std) * self.scale, plane).astype(out.dtype)
-        np.subtract(images, centre, out=out)
-        np.divide(out, spread, out=out)
-        return out
+        if centre.any():
+            np.subtract(images, centre, out=out)
+            return np.divide(out, spread, out=out)
+        return np.divide(images, spread, out=out)
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,7 +36,7 @@ def fetch(download: Download, folder: Path, *, url: str | None = None, progress:
         raise UsageError(f"Expected an http:// or https:// address, got {address!r}.")
     target, part = folder / download.file, folder / f"{download.file}.part"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir() or part.is_dir():
             raise DataError(f"Cannot write {target}: a folder of that name is in the way.")
         if target.is_file() and _is_right(target, download):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import numpy.typing as npt
 
 from tpc.data.dataset import Dataset
+from tpc.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -66,3 +68,12 @@ def md5_of(path: Path) -> str:
     """The MD5 checksum of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+@contextmanager
+def disk_trouble(folder: Path) -> Iterator[None]:
+    """Turn what the system says of a folder or a file in it into a DataError."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"Cannot look into {folder}: {error.strerror or error}.") from error
