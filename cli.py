@@ -388,8 +388,9 @@ def data_get(name: str, data_dir: Path | None, url: str | None) -> None:
     """Download NAME from its publisher, go on with a partial download, check size and checksum.
 
     \b
-    Example:
+    Examples:
       tpc data get cifar10 --data-dir data
+      tpc data get omniglot --data-dir data
     """
     from tpc.data import get
     from tpc.report.console import download_progress

@@ -15,6 +15,8 @@ from tpc.errors import DataError
 
 CORRUPTED = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueError, NotImplementedError, RuntimeError)
 
+BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile unpacks these no further than announced, others whole
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -70,6 +72,8 @@ def _judge(entries: list[zipfile.ZipInfo], limits: Limits) -> None:
             raise NotAsPublished(f"its entry {name!r} is a link or a device, not a file")
         if entry.flag_bits & 1:
             raise NotAsPublished(f"its entry {name!r} is encrypted")
+        if entry.compress_type not in BOUNDED:
+            raise NotAsPublished(f"its entry {name!r} is packed in another way than deflated")
         if entry.file_size > limits.entry:
             raise NotAsPublished(f"its entry {name!r} unpacks to {entry.file_size:,} bytes, above {limits.entry:,}")
         if name in seen:
