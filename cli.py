@@ -29,11 +29,12 @@ from tpc.commandline import (
 from tpc.errors import UserError
 from tpc.options import (
     BACKENDS,
-    NOT_JOB,
-    config_option,
+    changed,
     debug_option,
+    fewshot_options,
     file_option,
     fold_options,
+    given_job,
     json_option,
     program_argument,
     program_options,
@@ -41,7 +42,7 @@ from tpc.options import (
 )
 
 if TYPE_CHECKING:
-    from tpc.tasks.classify import RunResult
+    from tpc.tasks.run import RunResult
 
 STAGES = {
     "program": "txt", "backward": "txt", "limit": "txt", "update": "txt", "kernels": "txt", "latex": "tex",
@@ -204,13 +205,6 @@ def kernel(
 @click.argument("program", required=False, type=click.Path(dir_okay=False, path_type=Path))
 @program_options
 @train_options
-@click.option("--out", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Default: runs/<program>-<data>-<n>.")
-@click.option("--overwrite", is_flag=True, help="Replace the run in RUN_DIR.")
-@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Go on with an unfinished run.")
-@config_option
-@click.option("--report/--no-report", default=True, show_default=True, help="Write report.html and plots at the end.")
-@json_option
-@debug_option
 @click.pass_context
 def train(ctx: click.Context, /, **given: Any) -> None:
     """Train the limit of PROGRAM (programs/mlp.py unless given) and write a run directory.
@@ -230,31 +224,57 @@ def train(ctx: click.Context, /, **given: Any) -> None:
 
     stream = sys.stderr if given["as_json"] else sys.stdout
     if given["resume"] is not None:
-        run = open_run(given["resume"])
-        source = click.core.ParameterSource.COMMANDLINE
-        changes = {
-            name: value
-            for name, value in given.items()
-            if ctx.get_parameter_source(name) == source and name not in ("resume", "as_json", "report")
-        }
-        result = classify.resume(run, changes, stream)
+        result = classify.resume(open_run(given["resume"]), changed(ctx, given), stream)
     else:
-        job = {name: value for name, value in given.items() if name not in NOT_JOB}
-        job["settings"], job["lr_mult"] = dict(given["settings"]), dict(given["lr_mult"])
         path = str(given["program"] or default_program())
-        result = classify.train(TrainJob(path, **job), given["out"], given["overwrite"], stream)
+        result = classify.train(TrainJob(path, **given_job(given)), given["out"], given["overwrite"], stream)
     _finish(result, given["report"], given["as_json"])
+
+
+@main.command()
+@click.argument("program", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@program_options
+@fewshot_options
+@click.pass_context
+def fewshot(ctx: click.Context, /, **given: Any) -> None:
+    """Train PROGRAM (programs/maml.py unless given), a network that adapts, to learn from a few samples.
+
+    \b
+    Examples:
+      tpc fewshot --data-dir data --epochs 2 --mode folded --backend native
+      tpc fewshot --data-dir data --rank 400 --epochs 50 --lr-mult embed=0.4 --mode folded --backend native
+      tpc fewshot programs/maml.py --data-dir data --set steps=3 --set order=1 --shots 5
+      tpc fewshot --resume runs/maml-omniglot-1
+      tpc eval runs/maml-omniglot-1 --episodes 1000 --queries 15
+    """
+    from tpc.runtime.rundir import open_run
+    from tpc.tasks import fewshot as task
+    from tpc.tasks.job import FewShotJob
+
+    stream = sys.stderr if given["as_json"] else sys.stdout
+    if given["resume"] is not None:
+        result = task.resume(open_run(given["resume"]), changed(ctx, given), stream)
+    else:
+        path = str(given["program"] or default_program("maml.py"))
+        result = task.train(FewShotJob(path, **given_job(given)), given["out"], given["overwrite"], stream)
+    assert isinstance(result.task, task.FewShot)
+    tested = task.evaluate(result.task, result.model, "test", result.task.job.episodes)
+    _finish(dataclasses.replace(result, evaluation=tested), given["report"], given["as_json"])
 
 
 def _finish(result: RunResult, report: bool, as_json: bool) -> None:
     scores = {"test_accuracy": result.evaluation.accuracy, "test_loss": result.evaluation.loss}
+    interval = getattr(result.evaluation, "interval", None)
+    if interval is not None:
+        scores["interval_95"] = interval
     files = {"run": str(result.run.path)}
     if not as_json:
-        click.echo(f"test accuracy {scores['test_accuracy']:.2%}, test loss {scores['test_loss']:.4f}")
+        around = "" if interval is None else f" ± {interval:.2%}"
+        click.echo(f"test accuracy {scores['test_accuracy']:.2%}{around}, test loss {scores['test_loss']:.4f}")
     if report:
         from tpc.report.run_report import write_report
 
-        files["report"] = str(write_report(result.run, result.evaluation, result.dataset.class_names))
+        files["report"] = str(write_report(result.run, result.evaluation, result.task.class_names))
     if as_json:
         print_json(scores | files)
     else:
@@ -265,21 +285,44 @@ def _finish(result: RunResult, report: bool, as_json: bool) -> None:
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @click.option("--data-dir", type=click.Path(file_okay=False), help="Where the data set lies now.")
 @click.option("--backend", type=Available("backend", BACKENDS), help="Default: the backend of the run.")
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Few-shot: whose classes.  [test]")
+@click.option("--episodes", type=click.IntRange(min=1), metavar="N", help="Few-shot: tasks.  [default: the run's]")
+@click.option("--queries", type=click.IntRange(min=1), metavar="N", help="Few-shot: queries of a class.")
 @json_option
 @debug_option
-def eval_command(run_dir: Path, data_dir: str | None, backend: str | None, as_json: bool) -> None:
-    """Evaluate the newest checkpoint of RUN_DIR on the test set.
+def eval_command(
+    run_dir: Path,
+    data_dir: str | None,
+    backend: str | None,
+    split: str | None,
+    episodes: int | None,
+    queries: int | None,
+    as_json: bool,
+) -> None:
+    """Evaluate the newest checkpoint of RUN_DIR on the test set, or on tasks of test classes.
 
     \b
     Examples:
       tpc eval runs/mlp-digits-1
       tpc eval runs/mlp-digits-1 --json
+      tpc eval runs/maml-omniglot-1 --episodes 1000 --queries 15
     """
-    from tpc.report.console import print_evaluation
+    from tpc.report.console import print_evaluation, print_tasks
     from tpc.runtime.rundir import open_run
-    from tpc.tasks.classify import evaluate_run
+    from tpc.tasks import classify, fewshot
+    from tpc.tasks.job import FewShotJob, job_of
 
-    result = evaluate_run(open_run(run_dir), data_dir, backend)
+    run = open_run(run_dir)
+    if job_of(run.read_config()) is FewShotJob:
+        answered = fewshot.evaluate_run(run, data_dir, backend, split or "test", episodes, queries)
+        if as_json:
+            print_json({"run": str(run_dir), **answered.to_dict()})
+        else:
+            print_tasks(answered.step, answered.split, answered.evaluation)
+        return
+    if (split, episodes, queries) != (None, None, None):
+        raise click.UsageError("--split, --episodes and --queries are for few-shot runs; this one classifies.")
+    result = classify.evaluate_run(run, data_dir, backend)
     if as_json:
         print_json({"run": str(run_dir), **result.to_dict()})
     else:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tpc.compiler import Limit
     from tpc.program.program import Program
 
-DEFAULT_PROGRAM = Path("programs") / "mlp.py"
+PROGRAMS = Path("programs")
 _DEBUG = "tpc.debug"
 
 
@@ -166,7 +166,7 @@ def drop(text: str | tuple[int, float]) -> tuple[int, float]:
     """'40:0.15' → (40, 0.15)."""
     if isinstance(text, tuple):
         return text
-    from tpc.tasks.job import parse_drop
+    from tpc.tasks.entries import parse_drop
 
     try:
         return parse_drop(text)
@@ -225,11 +225,12 @@ def derive(path: Path, function: str | None, settings: Iterable[tuple[str, Any]]
     return tpc.compile(load_program(path, function, settings), limit=limit)
 
 
-def default_program() -> Path:
-    """programs/mlp.py of the working directory."""
-    if not DEFAULT_PROGRAM.is_file():
+def default_program(name: str = "mlp.py") -> Path:
+    """A program of the working directory."""
+    program = PROGRAMS / name
+    if not program.is_file():
         raise click.UsageError(
-            f"no PROGRAM given, and the default {DEFAULT_PROGRAM} is not in {Path.cwd()}. Give the path of a "
+            f"no PROGRAM given, and the default {program} is not in {Path.cwd()}. Give the path of a "
             "program, or run the command where programs/ lies."
         )
-    return DEFAULT_PROGRAM
+    return program

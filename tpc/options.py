@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ BACKENDS = ("numpy", "native")
 STORAGE = ("float32", "float64", "bfloat16", "float16")
 COEFFICIENTS = ("fitted", "taylor")
 LOSSES = ("cross_entropy", "mse")
+SCHEDULES = ("constant", "cosine")
 NOT_JOB = ("program", "out", "overwrite", "resume", "as_json", "report")
 
 program_argument = click.argument("program", type=click.Path(dir_okay=False, path_type=Path))
@@ -116,14 +118,14 @@ def fold_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a TrainJob; defaults are the fields' own."""
-    from_one = click.IntRange(min=1)
-    positive = FiniteRange(min=0, min_open=True)
-    options = (
-        click.option("--data", default="digits", show_default=True, metavar="NAME", help="digits or cifar10."),
-        click.option("--data-dir", type=click.Path(file_okay=False), help="Where the data set lies."),
-        click.option("--limit-train-size", type=from_one, metavar="N", help="Train on the first N samples only."),
+_FROM_ONE = click.IntRange(min=1)
+_POSITIVE = FiniteRange(min=0, min_open=True)
+
+
+def job_options(epochs: int, lr: float, schedule: str, clip: float | None, mode: str) -> tuple[Any, ...]:
+    """The options of every Job, with the defaults that differ between kinds."""
+    clipping = f"Largest gradient norm.  [default: {clip or 'no clipping'}]"
+    return (
         click.option(
             "--backend",
             type=Available("backend", BACKENDS),
@@ -131,15 +133,21 @@ def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="What computes.",
         ),
-        click.option("--rank", type=from_one, default=100, show_default=True, help="Dimension r of the latents."),
+        click.option("--rank", type=_FROM_ONE, default=100, show_default=True, help="Dimension r of the latents."),
         click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True),
         MODE,
         *FOLD,
         click.option("--storage", type=click.Choice(STORAGE), help="Number type of stored atoms.  [default: --dtype]"),
         click.option("--init", metavar="NAME", help="Initialization: paper, zero_readout."),
-        click.option("--epochs", type=from_one, default=10, show_default=True),
-        click.option("--batch-size", type=from_one, default=32, show_default=True),
-        click.option("--lr", type=positive, default=0.5, show_default=True, help="Learning rate."),
+        click.option("--epochs", type=_FROM_ONE, default=epochs, show_default=True),
+        click.option("--lr", type=_POSITIVE, default=lr, show_default=True, help="Learning rate."),
+        click.option(
+            "--lr-schedule",
+            type=click.Choice(SCHEDULES),
+            default=schedule,
+            show_default=True,
+            help="Keep the rate, or let it fall to zero along a cosine.",
+        ),
         click.option(
             "--lr-mult",
             type=multiplier,
@@ -155,7 +163,7 @@ def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             help="Multiply the rate by FACTOR after EPOCH epochs.",
         ),
-        click.option("--clip", type=positive, help="Largest gradient norm."),
+        click.option("--clip", type=_POSITIVE, default=clip, help=clipping),
         click.option(
             "--clip-drop",
             type=drop,
@@ -163,7 +171,7 @@ def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             help="Multiply --clip by FACTOR after EPOCH epochs.",
         ),
-        click.option("--clip-mode", type=click.Choice(["param", "global"]), default="param", show_default=True),
+        click.option("--clip-mode", type=click.Choice(["param", "global"]), default=mode, show_default=True),
         click.option("--weight-decay", type=FiniteRange(min=0), default=0.0, show_default=True),
         click.option("--decay-follows-lr-mult", is_flag=True, help="Multiply the decay by --lr-mult, too."),
         click.option("--momentum", type=FiniteRange(0, 1, max_open=True), default=0.0, show_default=True),
@@ -175,40 +183,101 @@ def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Decides initialization and order.",
         ),
-        click.option("--checkpoint-steps", type=from_one, metavar="N", help="Write a checkpoint every N steps."),
-        click.option("--checkpoint-seconds", type=positive, default=300.0, show_default=True, help="… and this often."),
+        click.option("--checkpoint-steps", type=_FROM_ONE, metavar="N", help="Write a checkpoint every N steps."),
+        click.option("--checkpoint-seconds", type=_POSITIVE, default=300.0, show_default=True, help="… and so often."),
     )
+
+
+def run_options(task: str, program: str) -> tuple[Any, ...]:
+    """Where a run is written, what it goes on from, and what is printed."""
+    return (
+        click.option("--out", type=click.Path(path_type=Path), metavar="RUN_DIR",
+                     help=f"Default: runs/{program}-<data>-<n>."),
+        click.option("--overwrite", is_flag=True, help="Replace the run in RUN_DIR."),
+        click.option("--resume", type=click.Path(path_type=Path), metavar="RUN_DIR",
+                     help="Go on with an unfinished run."),
+        click.option(
+            "--config",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            is_eager=True,
+            expose_value=False,
+            callback=partial(read_config, task=task),
+            help="Take options from a config.toml.",
+        ),
+        click.option("--report/--no-report", default=True, show_default=True,
+                     help="Write report.html and plots at the end."),
+        json_option,
+        debug_option,
+    )  # fmt: skip
+
+
+def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a TrainJob; defaults are the fields' own."""
+    data = (
+        click.option("--data", default="digits", show_default=True, metavar="NAME", help="digits or cifar10."),
+        click.option("--data-dir", type=click.Path(file_okay=False), help="Where the data set lies."),
+        click.option("--limit-train-size", type=_FROM_ONE, metavar="N", help="Train on the first N samples only."),
+        click.option("--batch-size", type=_FROM_ONE, default=32, show_default=True),
+    )
+    options = (*data, *job_options(10, 0.5, "constant", None, "param"), *run_options("train", "<program>"))
     for option in reversed(options):
         command = option(command)
     return command
 
 
-def read_config(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:
+def fewshot_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a FewShotJob; defaults are the fields' own."""
+
+    def number(name: str, default: int, text: str) -> Any:
+        return click.option(name, type=_FROM_ONE, default=default, show_default=True, help=text)
+
+    data = (
+        click.option("--data", default="omniglot", show_default=True, metavar="NAME", help="omniglot."),
+        click.option("--data-dir", type=click.Path(file_okay=False), help="Where the data set lies."),
+        click.option("--split", type=click.Choice(["vinyals", "background", "seeded"]),
+                     help="Training, validation and test classes.  [default: vinyals if its files are there]"),
+        number("--ways", 5, "Classes of a task."),
+        number("--shots", 1, "Support samples of a class."),
+        number("--queries", 1, "Query samples of a class."),
+        number("--tasks", 8, "Tasks in a batch."),
+        number("--batches", 1000, "Batches in an epoch."),
+        number("--episodes", 600, "Validation tasks answered after an epoch, test tasks at the end."),
+    )  # fmt: skip
+    options = (*data, *job_options(10, 32.0, "cosine", 0.1, "global"), *run_options("fewshot", "<program>"))
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def given_job(given: dict[str, Any]) -> dict[str, Any]:
+    """The entries of a job among the parameters of a command."""
+    job = {name: value for name, value in given.items() if name not in NOT_JOB}
+    return {**job, "settings": dict(given["settings"]), "lr_mult": dict(given["lr_mult"])}
+
+
+def changed(ctx: click.Context, given: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for on the command line when a run is resumed."""
+    source = click.core.ParameterSource.COMMANDLINE
+    other = ("resume", "as_json", "report")
+    return {n: v for n, v in given.items() if ctx.get_parameter_source(n) == source and n not in other}
+
+
+def read_config(ctx: click.Context, _param: click.Parameter, path: Path | None, task: str) -> None:
     """Make the entries of a config.toml the defaults of all other options."""
     if path is None:
         return
     import tomllib
 
-    from tpc.tasks.job import checked_entries
+    from tpc.tasks.job import checked_entries, job_of
 
     try:
         config = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise click.BadParameter(f"{path} is not valid TOML: {error}", ctx, param_hint="--config") from error
     try:
-        config = checked_entries(config)
+        config = checked_entries(config, job_of({"task": task}))
     except UsageError as error:
         raise click.BadParameter(f"{path}: {error}", ctx, param_hint="--config") from error
     for name in ("settings", "lr_mult"):
         config[name] = list(config.get(name, {}).items())
     ctx.default_map = {**(ctx.default_map or {}), **config}
-
-
-config_option = click.option(
-    "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    is_eager=True,
-    expose_value=False,
-    callback=read_config,
-    help="Take options from a config.toml.",
-)

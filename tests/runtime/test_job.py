@@ -11,7 +11,8 @@ from tpc.errors import UsageError
 from tpc.passes.loss import LOSSES
 from tpc.runtime.backend import BACKENDS
 from tpc.runtime.model import MODES
-from tpc.tasks.job import TrainJob, parse_drop
+from tpc.tasks.entries import parse_drop
+from tpc.tasks.job import TrainJob
 
 JOB = TrainJob(
     "p.py",

@@ -16,7 +16,7 @@ from tpc.errors import UserError
 from tpc.runtime.available import Available, available
 from tpc.runtime.folding import FoldOptions
 from tpc.runtime.memory import LIBRARIES, PLOTS, Training, gigabytes, predict_peak, require_memory
-from tpc.tasks import classify
+from tpc.tasks import run as runs
 
 ROOT = Path(__file__).parents[2]
 MLP = ROOT / "programs" / "mlp.py"
@@ -251,7 +251,7 @@ def test_the_first_line_says_the_prediction_and_a_refusal_writes_nothing(tmp_pat
     result = train(*options, "--out", "run")
     assert result.exit_code == 0, result.output
     assert "memory at most about 0.2" in result.output.splitlines()[0]
-    monkeypatch.setattr(classify, "require_memory", lambda limit, t: require_memory(limit, t, lambda: free(0.12)))
+    monkeypatch.setattr(runs, "require_memory", lambda limit, t: require_memory(limit, t, lambda: free(0.12)))
     refused = train(*options[:1], "--rank", 100, "--epochs", 2000, "--out", "other")
     assert refused.exit_code == 1
     assert refused.output.startswith("error: this training needs about")

@@ -13,6 +13,7 @@ import pytest
 
 from tpc.runtime.checkpoint import CheckpointStore
 from tpc.runtime.rundir import MetricsLog
+from tpc.runtime.source import Samples
 from tpc.runtime.trainer import DivergedError, InterruptedRunError, Position, Schedule, Trainer, TrainSettings
 
 ROOT = Path(__file__).parents[2]
@@ -72,13 +73,14 @@ def samples(n=53, seed=0):
     return x, (x @ teacher).argmax(axis=1)
 
 
-def train(path, model, settings, checkpoint=None):
+def train(path, model, settings, checkpoint=None, batch_size=8):
     path.mkdir(exist_ok=True)
     position = Position(**checkpoint.state["position"]) if checkpoint else None
     log = MetricsLog(path / "metrics.jsonl", checkpoint.state["metrics_bytes"] if checkpoint else 0)
     store = CheckpointStore(path / "checkpoints")
     try:
-        return Trainer(model, samples(), samples(20, 1), settings, log, store, position).run()
+        source = Samples(samples(), samples(20, 1), batch_size, seed=3)
+        return Trainer(model, source, settings, log, store, position).run()
     finally:
         log.close()
 
@@ -88,7 +90,7 @@ def records(path):
     return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
 
-SETTINGS = TrainSettings(epochs=4, batch_size=8, lr=Schedule(0.5, ((2, 0.1), (3, 0.5))), momentum=0.9, seed=3)
+SETTINGS = TrainSettings(epochs=4, lr=Schedule(0.5, ((2, 0.1), (3, 0.5))), momentum=0.9)
 
 
 def test_trains_and_keeps_the_last_partial_batch(tmp_path):
@@ -113,7 +115,7 @@ def test_every_epoch_sees_every_sample_once_in_its_own_order(tmp_path):
 def test_learning_rate_and_clip_drop_at_their_epochs(tmp_path):
     model = Softmax()
     settings = TrainSettings(
-        epochs=4, batch_size=60, lr=SETTINGS.lr, clip=Schedule(0.4, ((1, 0.5),)), lr_mult={"readout": 4.0}
+        epochs=4, lr=SETTINGS.lr, clip=Schedule(0.4, ((1, 0.5),)), lr_mult={"readout": 4.0}
     )
     train(tmp_path, model, settings)
     np.testing.assert_allclose([o["lr"] for o in model.options], [0.5, 0.5, 0.05, 0.025])
@@ -152,7 +154,7 @@ def test_a_signal_leaves_a_checkpoint_and_resuming_equals_never_stopping(tmp_pat
 
 
 def test_resuming_after_lines_were_written_past_the_checkpoint_repeats_none(tmp_path):
-    settings = TrainSettings(epochs=2, batch_size=8, checkpoint_steps=5)
+    settings = TrainSettings(epochs=2, checkpoint_steps=5)
     train(tmp_path / "whole", Softmax(), settings)
 
     class Killed(Exception):
@@ -191,7 +193,7 @@ def test_divergence_stops_with_advice_and_keeps_the_checkpoint(tmp_path):
             model.W = np.full_like(model.W, np.nan)
 
     model.on_step = explode
-    settings = TrainSettings(epochs=4, batch_size=8, lr=Schedule(2.0), checkpoint_steps=3)
+    settings = TrainSettings(epochs=4, lr=Schedule(2.0), checkpoint_steps=3)
     with pytest.raises(DivergedError, match=r"diverged.*--lr 0\.5.*--clip.*checkpoint of step 7 is kept"):
         train(tmp_path, model, settings)
     checkpoint = CheckpointStore(tmp_path / "checkpoints").require()
@@ -204,6 +206,7 @@ import sys, time
 from pathlib import Path
 sys.path[:0] = [{root!r}, {here!r}]
 from test_trainer import SETTINGS, Softmax, train
+from tpc.runtime.source import Samples
 from tpc.runtime.trainer import TrainSettings
 model = Softmax()
 def slow(count):

@@ -87,7 +87,7 @@ def adapt(
 
 
 def _names(value: str | Iterable[str], what: str) -> tuple[str, ...]:
-    found = (value,) if isinstance(value, str) else tuple(value)
+    found = tuple(filter(None, (value,))) if isinstance(value, str) else tuple(value)
     if not all(isinstance(name, str) for name in found) or (what == "layers" and not found):
         fail(f"tpc.adapt expects names of weights in {what}, got {value!r}")
     return found

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tpc.data import FileCheck, Holding
+from tpc.runtime.episodic import FewShotEvaluation
 from tpc.runtime.evaluate import Evaluation
 from tpc.runtime.progress import human_bytes
 
@@ -35,6 +36,19 @@ def print_evaluation(step: int, evaluation: Evaluation, names: Sequence[str]) ->
     for name, row, right in zip(names, evaluation.confusion, np.diag(evaluation.confusion)):
         share = f"{right / row.sum():.1%}" if row.sum() else "–"
         table.add_row(name, *(str(count) if count else "·" for count in row), share)
+    out.print(table)
+
+
+def print_tasks(step: int, split: str, found: FewShotEvaluation) -> None:
+    """Accuracy over tasks with its interval, loss, and the accuracy of every alphabet's characters."""
+    out = console()
+    around = f"{found.accuracy:.2%} ± {found.interval:.2%} over {found.tasks} tasks (95 % interval)"
+    out.print(f"step {step}: {split} accuracy {around}, loss {found.loss:.4f}")
+    table = Table("alphabet", title="queries by the alphabet of their class", title_justify="left")
+    table.add_column("queries", justify="right")
+    table.add_column("right", justify="right")
+    for name, (right, count) in found.alphabets.items():
+        table.add_row(name, str(count), f"{right:.1%}")
     out.print(table)
 
 

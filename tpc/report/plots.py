@@ -63,6 +63,7 @@ def training_curves(records: Sequence[Record]) -> Figure:
     """Loss and accuracy over steps (batches as a smoothed line, epochs as markers), atoms below them."""
     steps = [r for r in records if r.get("kind") == "step" and r["loss"] is not None]
     epochs = [r for r in records if r.get("kind") == "epoch"]
+    measured = measured_on(records)
     with style.context(STYLE):
         figure = Figure(figsize=(10.2, 3.3), layout="constrained")
         loss, accuracy, atoms = figure.subplots(1, 3)
@@ -79,11 +80,16 @@ def training_curves(records: Sequence[Record]) -> Figure:
                 markersize=4,
                 label="train, epoch mean",
             )
-            axes.plot(at, [r[f"test_{key}"] for r in epochs], "s-", color=ORANGE, markersize=4, label="test")
+            axes.plot(at, [r[f"{measured}_{key}"] for r in epochs], "s-", color=ORANGE, markersize=4, label=measured)
             axes.set(title=title, xlabel="step")
         loss.legend()
         _plot_atoms(atoms, epochs)
     return figure
+
+
+def measured_on(records: Sequence[Record]) -> str:
+    """What the epochs of a run were measured on: "test" or "validation"."""
+    return "validation" if any("validation_loss" in r for r in records) else "test"
 
 
 def _plot_atoms(axes: Axes, epochs: Sequence[Record]) -> None:

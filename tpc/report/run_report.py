@@ -14,14 +14,17 @@ from tpc.report.graph import forward_part, limit_name
 from tpc.report.page import cards, code, figure, folded, page, section, table
 from tpc.report.svg import to_svg
 from tpc.runtime.checkpoint import write_atomic
+from tpc.runtime.episodic import FewShotEvaluation
 from tpc.runtime.evaluate import Evaluation
 from tpc.runtime.progress import human_bytes, human_time
 from tpc.runtime.rundir import RunDir
-from tpc.tasks.job import TrainJob
+from tpc.runtime.source import Result
+from tpc.tasks.job import job_of
 
 SECTIONS = {
     "curves": ("Training", "Batches before their update, and the test set after each epoch."),
     "confusion": ("Test set", "Rows are true classes, columns predicted ones."),
+    "alphabets": ("Test tasks", "Queries by the alphabet of their class, whatever the other classes of their task."),
     "program": ("Program", "The network as written, and as traced."),
     "graph": ("Limit graph", "The forward pass; hold the pointer over a node for its equation."),
     "limit": ("Limit", "The network, its loss and its gradients in the latent dimension r."),
@@ -31,16 +34,15 @@ SECTIONS = {
 }
 
 
-def write_report(run: RunDir, evaluation: Evaluation, class_names: Sequence[str]) -> Path:
+def write_report(run: RunDir, evaluation: Result, class_names: Sequence[str]) -> Path:
     """Write report.html and the plots of a run; returns the path of the report."""
     config, records = run.read_config(), run.read_metrics()
-    job = TrainJob.from_config(config)
+    job = job_of(config).from_config(config)
     curves = plots.training_curves(records)
-    matrix = plots.confusion(evaluation.confusion, class_names)
-    curves_svg, matrix_svg = plots.to_svg(curves, "curves"), plots.to_svg(matrix, "confusion")
+    curves_svg = plots.to_svg(curves, "curves")
     run.plots_path.mkdir(parents=True, exist_ok=True)
     plots.save(curves, run.plots_path / "curves.svg")
-    plots.save(matrix, run.plots_path / "confusion.svg")
+    tested, what = _tested(run, evaluation, class_names)
     program = tpc.load(run.program_path, function=job.function, **job.settings)
     limit = tpc.compile(program, limit=job.limit)
     title = f"{limit_name(job.limit)} of {Path(job.program).stem}"
@@ -51,14 +53,15 @@ def write_report(run: RunDir, evaluation: Evaluation, class_names: Sequence[str]
         to_svg(forward_part(whole), f"{name}: forward pass"),
         to_svg(whole, f"{name}: training step"),
     )
-    right = f"{int(evaluation.confusion.sum())} samples, {evaluation.accuracy:.2%} right"
     body = [
         f"<h1>{escape(name)}</h1>",
         f'<p class="note">tpc {escape(config.get("tpc_version", tpc.__version__))}, run {escape(str(run.path))}</p>',
         _figures(records, evaluation),
-        "<nav>" + " ".join(f'<a href="#{key}">{title}</a>' for key, (title, _) in SECTIONS.items()) + "</nav>",
+        "<nav>"
+        + " ".join(f'<a href="#{key}">{title}</a>' for key, (title, _) in SECTIONS.items() if key not in what)
+        + "</nav>",
         _section("curves", figure(curves_svg)),
-        _section("confusion", f"<p>{right}.</p>", figure(matrix_svg)),
+        tested,
         _section("program", f'<div class="columns">{source}{code(limit.emit("program"), "Listing")}</div>'),
         _section("graph", figure(forward, "graph"), folded("The whole training step", figure(step, "graph"))),
         _section("limit", code(limit.emit("limit"))),
@@ -70,19 +73,33 @@ def write_report(run: RunDir, evaluation: Evaluation, class_names: Sequence[str]
     return run.report_path
 
 
+def _tested(run: RunDir, evaluation: Result, class_names: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """The section about the final test, and the sections that such a run does not have."""
+    if isinstance(evaluation, FewShotEvaluation):
+        rows = [(name, str(count), f"{right:.1%}") for name, (right, count) in evaluation.alphabets.items()]
+        told = f"{evaluation.tasks} tasks, {evaluation.accuracy:.2%} ± {evaluation.interval:.2%} right (95 % interval)"
+        return _section("alphabets", f"<p>{told}.</p>", table(("alphabet", "queries", "right"), rows)), ("confusion",)
+    assert isinstance(evaluation, Evaluation)
+    matrix = plots.confusion(evaluation.confusion, class_names)
+    plots.save(matrix, run.plots_path / "confusion.svg")
+    right = f"{int(evaluation.confusion.sum())} samples, {evaluation.accuracy:.2%} right"
+    return _section("confusion", f"<p>{right}.</p>", figure(plots.to_svg(matrix, "confusion"))), ("alphabets",)
+
+
 def _section(key: str, *content: str) -> str:
     return section(key, *SECTIONS[key], *content)
 
 
-def _figures(records: Sequence[Mapping[str, Any]], evaluation: Evaluation) -> str:
+def _figures(records: Sequence[Mapping[str, Any]], evaluation: Result) -> str:
     epochs = [record for record in records if record.get("kind") == "epoch"]
     facts = {"test accuracy": f"{evaluation.accuracy:.2%}", "test loss": f"{evaluation.loss:.4f}"}
     if epochs:
         last = epochs[-1]
-        best = max(epochs, key=lambda record: record["test_accuracy"])
+        measured = plots.measured_on(records)
+        best = max(epochs, key=lambda record: record[f"{measured}_accuracy"])
         facts |= {
             "train accuracy, last epoch": f"{last['train_accuracy']:.2%}",
-            f"best test accuracy (epoch {best['epoch']})": f"{best['test_accuracy']:.2%}",
+            f"best {measured} accuracy (epoch {best['epoch']})": f"{best[f'{measured}_accuracy']:.2%}",
             "epochs": str(last["epoch"]),
             "steps": f"{last['step']:,}",
             "atoms per kernel matrix": f"{max(last['atoms'].values(), default=0):,}",

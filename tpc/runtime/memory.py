@@ -16,7 +16,7 @@ from tpc.limits.fold import Fold
 from tpc.limits.graph import Append, LimitGraph, Store
 from tpc.limits.power import packed_size
 from tpc.lower.lowered import Lowered, lower
-from tpc.program.nn import FEATURE, SAMPLE
+from tpc.program.nn import FEATURE, SAMPLE, SUPPORT
 from tpc.runtime.available import Available, available
 from tpc.runtime.backend import load_backend
 from tpc.runtime.folding import FoldOptions, numbers_stored
@@ -37,8 +37,8 @@ class Training:
     """What decides the memory of a training.
 
     Every one of `epochs` steps over `samples` samples, `batch` at a time; `data_bytes` is the size of the data set in
-    memory. `done` samples, repetitions counted, lie behind a run that is resumed. The other fields are the options of
-    `Limit.build` and `Model.step`.
+    memory. An adapted network learns from `support` samples in every step. `done` samples, repetitions counted, lie
+    behind a run that is resumed. The other fields are the options of `Limit.build` and `Model.step`.
     """
 
     input_dim: int
@@ -56,6 +56,7 @@ class Training:
     clip: bool = False
     loss: str = "cross_entropy"
     done: int | None = None
+    support: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class _Predictor:
         graph, blocks, item = lowered.graph, Blocks.of(t.backend), np.dtype(t.dtype).itemsize
         rows = {s.name: _row_bytes(s, t, item) for s in graph.stores}
         atoms = {s.name: _stored(graph, s, t, max(t.epochs * t.samples, t.done or 0)) for s in graph.stores}
-        lengths = Lengths({FEATURE.name: t.input_dim}, t.rank, item, atoms, rows)
+        lengths = Lengths({FEATURE.name: t.input_dim, SUPPORT.name: t.support}, t.rank, item, atoms, rows)
         tensors = {f.store.name: item * numbers_stored(f, t.rank) for f in graph.folds}
         parts = {"Python and libraries": LIBRARIES, "data set": t.data_bytes}
         parts |= {f"atoms of {name}": n * rows[name] + min(n * rows[name], 2 * HUGE_PAGE) for name, n in atoms.items()}
@@ -138,7 +139,7 @@ class _Predictor:
         parts["other weights"] = weights * (2 if t.momentum else 1)
         parts["tables for folding"] = table_bytes({m.order for f in graph.folds for m in f.moments}, t.rank)
         batch = max(1, min(t.batch, t.samples))
-        folded = max([t.rank, *(batch * _per_sample(graph, s) + _options(t).rows for s in graph.stores)])
+        folded = max([t.rank, *(_per_step(graph, s, batch, t.support) + _options(t).rows for s in graph.stores)])
         step = step_bytes(lowered, lengths, batch, blocks, t.clip, folded)
         evaluation = function_bytes(lowered.predict, lengths, _predicted_rows(graph.folds, t.rank), blocks)
         parts["products kept within a step"] = step.lasting + evaluation.lasting
@@ -168,19 +169,20 @@ def _options(t: Training) -> FoldOptions:
     return t.fold or FoldOptions()
 
 
-def _per_sample(graph: LimitGraph, s: Store) -> int:
-    """Atoms that a store gains for every sample of a step."""
+def _per_step(graph: LimitGraph, s: Store, batch: int, support: int) -> int:
+    """Atoms that a store gains in a step."""
     updates = [u for _, changes in graph.updates for u in changes if isinstance(u, Append) and u.store.name == s.name]
-    return sum(prod(a.size or 1 for a in u.batch if a.base != SAMPLE.name) for u in updates)
+    sizes = {SAMPLE.name: batch, SUPPORT.name: support}
+    return sum(prod(sizes.get(a.base, a.size or 1) for a in u.batch) for u in updates)
 
 
 def _stored(graph: LimitGraph, s: Store, t: Training, samples: int) -> int:
     """The most atoms that a store holds one by one until so many samples are stepped over."""
     initial = t.rank if s.name == s.weight and not s.thetas else 0
-    count = initial + samples * _per_sample(graph, s)
+    count = initial + ceil(samples / t.batch * _per_step(graph, s, t.batch, t.support))
     if t.mode != "folded":
         return count
-    options, step = _options(t), t.batch * _per_sample(graph, s)
+    options, step = _options(t), _per_step(graph, s, t.batch, t.support)
     waiting = options.window
     if t.momentum > 0:
         from backends.moments import SETTLED

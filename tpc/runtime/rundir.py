@@ -29,6 +29,7 @@ _NEEDED = {  # what the report reads of a record, by its kind
         *("atoms", "bytes", "seconds"),
     ),
 }
+_ON_VALIDATION = {"test_loss": "validation_loss", "test_accuracy": "validation_accuracy"}  # measured instead
 
 
 class RunDir:
@@ -75,7 +76,8 @@ def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
         raise _damaged(path, number, f"is not JSON ({error})") from error
     if not isinstance(record, dict):
         raise _damaged(path, number, "is not a record")
-    missing = [name for name in _NEEDED.get(str(record.get("kind")), ()) if name not in record]
+    needed = _NEEDED.get(str(record.get("kind")), ())
+    missing = [name for name in needed if name not in record and _ON_VALIDATION.get(name) not in record]
     if missing:
         raise _damaged(path, number, f"lacks {', '.join(missing)}")
     return record

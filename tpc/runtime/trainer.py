@@ -1,7 +1,7 @@
 """The training loop: seeded epochs, schedules, metrics, checkpoints; resuming repeats and skips nothing.
 
-Nothing random outlives a step: the order of epoch e is a function of (seed, e). Model, position in the epoch
-and the running sums of the epoch are therefore the whole state; a resumed run equals an uninterrupted one.
+Nothing random outlives a step: a batch is a function of the seed, its epoch and its number. Model, position in the
+epoch and the running sums of the epoch are therefore the whole state; a resumed run equals an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from tpc.errors import UserError
 from tpc.runtime.checkpoint import CheckpointStore
-from tpc.runtime.evaluate import Evaluation, Stopped, evaluate
+from tpc.runtime.evaluate import Stopped
 from tpc.runtime.interrupt import Interrupt, catch_signals
 from tpc.runtime.position import Position
 from tpc.runtime.progress import Observer, Quiet, human_bytes, human_time
 from tpc.runtime.rundir import MetricsLog
+from tpc.runtime.source import Batch, Result, Source
 
 Array = NDArray[Any]
 _SINGULAR = (
@@ -40,7 +41,8 @@ class Trainable(Protocol):
     @property
     def nbytes(self) -> int: ...
 
-    def predict(self, x: Array) -> Array: ...
+    @property
+    def predict(self) -> Callable[..., Array]: ...
 
     @property
     def step(self) -> Callable[..., Mapping[str, Any]]: ...
@@ -58,14 +60,19 @@ class InterruptedRunError(UserError):
 
 @dataclass(frozen=True)
 class Schedule:
-    """A value multiplied by a factor once `epoch` epochs are done, for each (epoch, factor) of `drops`."""
+    """A value multiplied by a factor once `epoch` epochs are done, for each (epoch, factor) of `drops`.
+
+    With `cosine` it also falls from step to step, to zero at the end: by ½(1 + cos π·progress).
+    """
 
     value: float
     drops: tuple[tuple[int, float], ...] = ()
+    cosine: bool = False
 
-    def at(self, epoch: int) -> float:
-        """The value in force in epoch number `epoch`, counted from 0."""
-        return math.prod((factor for start, factor in self.drops if epoch >= start), start=self.value)
+    def at(self, epoch: int, progress: float = 0.0) -> float:
+        """The value in force in epoch number `epoch`, counted from 0, when this share of all steps is done."""
+        value = math.prod((factor for start, factor in self.drops if epoch >= start), start=self.value)
+        return value * 0.5 * (1 + math.cos(math.pi * progress)) if self.cosine else value
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,6 @@ class TrainSettings:
     """Everything that decides the trajectory, and how often to write it down."""
 
     epochs: int = 10
-    batch_size: int = 32
     lr: Schedule = field(default_factory=lambda: Schedule(1.0))
     clip: Schedule | None = None
     lr_mult: Mapping[str, float] = field(default_factory=dict)
@@ -82,15 +88,14 @@ class TrainSettings:
     clip_mode: str = "param"
     decay_follows_lr_mult: bool = False
     loss: str = "cross_entropy"
-    seed: int = 0
     log_every: int = 1
     checkpoint_steps: int | None = None
     checkpoint_seconds: float = 300.0
 
-    def step_options(self, epoch: int) -> dict[str, Any]:
-        """The keyword arguments of `model.step` in `epoch`."""
+    def step_options(self, epoch: int, progress: float = 0.0) -> dict[str, Any]:
+        """The keyword arguments of `model.step` in `epoch`, when this share of all steps is done."""
         return {
-            "lr": self.lr.at(epoch),
+            "lr": self.lr.at(epoch, progress),
             "lr_mult": dict(self.lr_mult),
             "weight_decay": self.weight_decay,
             "momentum": self.momentum,
@@ -102,79 +107,74 @@ class TrainSettings:
 
 
 class Trainer:
-    """Trains `model` on arrays (N, d) and (N,), evaluating on the test arrays after every epoch."""
+    """Trains `model` on the batches of a source, evaluating after every epoch; `command` is how to go on."""
 
     def __init__(
         self,
         model: Trainable,
-        train: tuple[Array, Array],
-        test: tuple[Array, Array],
+        source: Source,
         settings: TrainSettings,
         log: MetricsLog,
         checkpoints: CheckpointStore,
         position: Position | None = None,
         observer: Observer | None = None,
+        command: str = "tpc train",
     ) -> None:
         self.model = model
-        self.train_x, self.train_y = train
-        self.test_x, self.test_y = test
+        self.source = source
         self.settings = settings
         self.log = log
         self.checkpoints = checkpoints
         self.position = position or Position()
         self.observer: Observer = observer or Quiet()
+        self.command = command
         self._resumed_seconds = self.position.seconds
         self._started = self._saved_at = time.monotonic()
 
     @property
-    def batches(self) -> int:
-        """Batches per epoch; the last one may be smaller."""
-        return -(-len(self.train_x) // self.settings.batch_size)
-
-    @property
     def total_steps(self) -> int:
         """Steps of the whole training."""
-        return self.batches * self.settings.epochs
+        return self.source.batches * self.settings.epochs
 
-    def run(self) -> Evaluation | None:
+    def run(self) -> Result | None:
         """Train to the end; returns the last evaluation (None if no epoch was left).
 
         Raises DivergedError or InterruptedRunError; the last checkpoint stays usable in both cases.
         """
         result = None
         with catch_signals() as interrupt, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            self._checkpoint(np.arange(0))
+            self._checkpoint(None)
             while self.position.epoch < self.settings.epochs:
                 self._run_epoch(interrupt)
                 result = self._finish_epoch(interrupt)
         return result
 
     def _run_epoch(self, interrupt: Interrupt) -> None:
-        at, size = self.position, self.settings.batch_size
-        order = np.random.default_rng([self.settings.seed, at.epoch]).permutation(len(self.train_x))
-        options = self.settings.step_options(at.epoch)
-        while at.batch < self.batches:
-            rows = order[at.batch * size : (at.batch + 1) * size]
-            metrics = self.model.step(self.train_x[rows], self.train_y[rows], **options)
-            self._require_finite(float(metrics["loss"]))
+        at = self.position
+        while at.batch < self.source.batches:
+            options = self.settings.step_options(at.epoch, at.step / self.total_steps)
+            batch = self.source.batch(at.epoch, at.batch)
+            metrics = dict(self.model.step(batch.x, batch.y, **batch.options, **options))
+            metrics["loss"] = float(metrics["loss"]) / batch.tasks
+            self._require_finite(metrics["loss"])
             at.batch += 1
             at.step += 1
-            at.samples += len(rows)
-            at.loss_sum += float(metrics["loss"]) * len(rows)
-            at.accuracy_sum += float(metrics["accuracy"]) * len(rows)
+            at.samples += len(batch.y)
+            at.loss_sum += metrics["loss"] * len(batch.y)
+            at.accuracy_sum += float(metrics["accuracy"]) * len(batch.y)
             self._record_step(metrics, options["lr"])
             if interrupt:
-                self._leave(interrupt, rows)
+                self._leave(interrupt, batch)
             if self._checkpoint_due():
-                self._checkpoint(rows)
+                self._checkpoint(batch)
 
-    def _finish_epoch(self, interrupt: Interrupt) -> Evaluation:
-        at = self.position
-        self.observer.step(at.step, {"evaluating": f"{len(self.test_x)} test samples"})
+    def _finish_epoch(self, interrupt: Interrupt) -> Result:
+        at, what = self.position, self.source.measured
+        self.observer.step(at.step, {"evaluating": self.source.measured_size})
         try:
-            result = evaluate(self.model, self.test_x, self.test_y, self.settings.loss, stop=interrupt)
+            result = self.source.evaluate(self.model, stop=interrupt)
         except Stopped:
-            self._leave(interrupt, np.arange(min(len(self.train_x), self.settings.batch_size)))
+            self._leave(interrupt, self.source.batch(at.epoch, 0))
         self._require_finite(result.loss)
         train_loss, train_accuracy = at.loss_sum / at.samples, at.accuracy_sum / at.samples
         self._update_clock()
@@ -184,8 +184,8 @@ class Trainer:
             "step": at.step,
             "train_loss": train_loss,
             "train_accuracy": train_accuracy,
-            "test_loss": result.loss,
-            "test_accuracy": result.accuracy,
+            f"{what}_loss": result.loss,
+            f"{what}_accuracy": result.accuracy,
             "atoms": dict(self.model.atoms),
             "bytes": self.model.nbytes,
             "seconds": round(at.seconds, 3),
@@ -196,12 +196,12 @@ class Trainer:
         self.log.write(record)
         self.observer.say(
             f"epoch {at.epoch + 1}/{self.settings.epochs}  train loss {train_loss:.4f} accuracy "
-            f"{train_accuracy:.2%}  test loss {result.loss:.4f} accuracy {result.accuracy:.2%}  "
+            f"{train_accuracy:.2%}  {what} loss {result.loss:.4f} accuracy {result.accuracy:.2%}  "
             f"atoms {max(self.model.atoms.values(), default=0)}  memory {human_bytes(self.model.nbytes)}  "
             f"{human_time(at.seconds)}" + (f"  folding error {max(remainders.values()):.2%}" if remainders else "")
         )
         at.next_epoch()
-        self._checkpoint(np.arange(0))
+        self._checkpoint(None)
         return result
 
     def _record_step(self, metrics: Mapping[str, Any], lr: float) -> None:
@@ -226,29 +226,29 @@ class Trainer:
             return True
         return time.monotonic() - self._saved_at >= self.settings.checkpoint_seconds
 
-    def _checkpoint(self, probe: Array) -> None:
-        """Save, unless the prediction on `probe` rows shows that the model is broken."""
-        if len(probe) and not np.isfinite(self.model.predict(self.train_x[probe])).all():
+    def _checkpoint(self, probe: Batch | None) -> None:
+        """Save, unless the prediction on a batch shows that the model is broken."""
+        if probe is not None and not np.isfinite(self.model.predict(probe.x, **probe.options)).all():
             self._require_finite(math.nan)
         self._update_clock()
         state = {"position": asdict(self.position), "metrics_bytes": self.log.sync()}
         self.checkpoints.write(self.position.epoch, self.position.step, state, self.model.save)
         self._saved_at = time.monotonic()
 
-    def _leave(self, interrupt: Interrupt, probe: Array) -> None:
+    def _leave(self, interrupt: Interrupt, probe: Batch) -> None:
         self._checkpoint(probe)
         at = self.position
         raise InterruptedRunError(
             f"stopped by {interrupt.name} in epoch {at.epoch + 1} after step {at.step} of "
             f"{self.total_steps}; the checkpoint is written. Go on with: "
-            f"tpc train --resume {self.checkpoints.directory.parent}"
+            f"{self.command} --resume {self.checkpoints.directory.parent}"
         )
 
     def _require_finite(self, loss: float) -> None:
         if math.isfinite(loss):
             return
         at = self.position
-        lr = self.settings.lr.at(at.epoch)
+        lr = self.settings.lr.at(at.epoch, at.step / self.total_steps)
         clip = "" if self.settings.clip is not None else ", or clip the gradients (--clip 0.4)"
         singular = _SINGULAR if getattr(getattr(self.model, "limit", None), "warnings", ()) else ""
         saved = self.checkpoints.newest()

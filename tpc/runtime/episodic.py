@@ -1,0 +1,156 @@
+"""Few-shot batches and their evaluation: accuracy per task with a 95 % confidence interval, per alphabet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tpc.runtime.evaluate import Stopped, mean_loss
+from tpc.runtime.source import Batch
+from tpc.runtime.support import Support
+
+Array = NDArray[Any]
+NORMAL_95 = 1.959964  # the 97.5 % quantile of N(0, 1)
+ANSWERED_SAMPLES = 512  # queries answered at a time
+
+
+class Tasks(Protocol):
+    """A batch of tasks, as `tpc.data.episodes` draws them."""
+
+    @property
+    def support(self) -> Array: ...
+
+    @property
+    def support_labels(self) -> Array: ...
+
+    @property
+    def query(self) -> Array: ...
+
+    @property
+    def query_labels(self) -> Array: ...
+
+    @property
+    def classes(self) -> Array: ...
+
+
+class Drawing(Protocol):
+    """`tasks` tasks: those numbered index·tasks … (index+1)·tasks − 1."""
+
+    def __call__(self, tasks: int, index: int) -> Tasks: ...
+
+
+def batch_of(drawn: Tasks) -> Batch:
+    """Tasks (T, N·K, d) and (T, N·Q, d) as rows that know their task."""
+    count, shots, dim = drawn.support.shape
+    queries = drawn.query.shape[1]
+    own, asked = np.repeat(np.arange(count), shots), np.repeat(np.arange(count), queries)
+    support = Support(drawn.support.reshape(-1, dim), drawn.support_labels.reshape(-1), own, asked)
+    return Batch(drawn.query.reshape(-1, dim), drawn.query_labels.reshape(-1), support, count)
+
+
+@dataclass(frozen=True)
+class FewShotEvaluation:
+    """Mean loss and accuracy over tasks, half the width of the 95 % interval, and the accuracy per alphabet.
+
+    The interval is 1.96 standard errors of the mean over tasks. An alphabet's accuracy is that of the queries whose
+    class is one of its characters, whatever the other classes of their task are; with it comes their number.
+    """
+
+    loss: float
+    accuracy: float
+    interval: float
+    tasks: int
+    alphabets: Mapping[str, tuple[float, int]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists."""
+        found = {name: {"accuracy": right, "queries": count} for name, (right, count) in self.alphabets.items()}
+        return {
+            "loss": self.loss,
+            "accuracy": self.accuracy,
+            "interval_95": self.interval,
+            "tasks": self.tasks,
+            "alphabets": found,
+        }
+
+
+def answer(
+    model: Any, draw: Drawing, tasks: int, alphabets: tuple[str, ...], loss: str = "cross_entropy", stop: object = False
+) -> FewShotEvaluation:
+    """Answer `tasks` tasks; `alphabets` has that of every class of the table. Raises Stopped once `stop` is true."""
+    first = draw(1, 0)
+    at_once = max(1, min(tasks, ANSWERED_SAMPLES // first.query.shape[1]))
+    right: list[Array] = []
+    losses: list[float] = []
+    classes: list[Array] = []
+    for index in range(-(-tasks // at_once)):
+        if stop:
+            raise Stopped
+        drawn = draw(at_once, index)
+        batch = batch_of(drawn)
+        logits = np.asarray(model.predict(batch.x, **batch.options), np.float64)
+        count = min(at_once, tasks - index * at_once)
+        kept = count * drawn.query.shape[1]
+        right.append((logits.argmax(axis=1) == batch.y)[:kept].reshape(count, -1))
+        losses.append(mean_loss(logits[:kept], batch.y[:kept], loss) * count)
+        classes.append(np.take_along_axis(drawn.classes, drawn.query_labels, axis=1)[:count])
+    answered, asked = np.concatenate(right), np.concatenate(classes)
+    per_task = answered.mean(axis=1)
+    spread = per_task.std(ddof=1) if tasks > 1 else 0.0
+    return FewShotEvaluation(
+        loss=sum(losses) / tasks,
+        accuracy=float(per_task.mean()),
+        interval=float(NORMAL_95 * spread / sqrt(tasks)),
+        tasks=tasks,
+        alphabets=_by_alphabet(answered.reshape(-1), asked.reshape(-1), alphabets),
+    )
+
+
+def _by_alphabet(right: Array, asked: Array, alphabets: tuple[str, ...]) -> dict[str, tuple[float, int]]:
+    named = np.array(alphabets)[asked]
+    found = {}
+    for name in sorted(set(alphabets)):
+        own = right[named == name]
+        if len(own):
+            found[name] = (float(own.mean()), len(own))
+    return found
+
+
+class Episodes:
+    """Batches of `tasks` tasks from `train`, measured on `validation` tasks, always the same ones."""
+
+    measured = "validation"
+
+    def __init__(
+        self,
+        train: Drawing,
+        validation: Drawing,
+        alphabets: tuple[str, ...],
+        *,
+        batches: int,
+        tasks: int,
+        episodes: int,
+        loss: str = "cross_entropy",
+    ) -> None:
+        self.train = train
+        self.validation = validation
+        self.alphabets = alphabets
+        self.batches = batches
+        self.tasks = tasks
+        self.episodes = episodes
+        self.loss = loss
+
+    @property
+    def measured_size(self) -> str:
+        return f"{self.episodes} validation tasks"
+
+    def batch(self, epoch: int, number: int) -> Batch:
+        return batch_of(self.train(self.tasks, epoch * self.batches + number))
+
+    def evaluate(self, model: Any, stop: object = False) -> FewShotEvaluation:
+        return answer(model, self.validation, self.episodes, self.alphabets, self.loss, stop)

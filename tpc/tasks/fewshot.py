@@ -1,0 +1,169 @@
+"""Few-shot learning: a network that adapts to tasks (tpc.adapt) learns to learn from a support set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, TextIO
+
+import numpy as np
+
+from tpc.compiler import Limit
+from tpc.data import default_data_dir
+from tpc.data.classes import ClassTable
+from tpc.data.episodes import EpisodeBatch, episodes
+from tpc.data.omniglot import Omniglot, load_omniglot
+from tpc.errors import UsageError
+from tpc.passes.adapt import is_adapted
+from tpc.runtime.episodic import Drawing, Episodes, FewShotEvaluation, answer
+from tpc.runtime.model import Model
+from tpc.runtime.position import Position
+from tpc.runtime.rundir import RunDir
+from tpc.tasks import run as runs
+from tpc.tasks.job import FewShotJob
+from tpc.tasks.run import RunResult
+from tpc.tasks.task import Task
+
+DATA = ("omniglot",)
+SPLITS = ("train", "validation", "test")
+STREAMS = {"train": 0, "validation": 1, "test": 2}  # tasks of different splits come from different random numbers
+
+
+class FewShot(Task):
+    """Batches of tasks of the training classes, measured on tasks of the validation classes."""
+
+    COMMAND: ClassVar[str] = "tpc fewshot"
+    COUNTED: ClassVar[str] = "batches"
+
+    def __init__(self, job: FewShotJob) -> None:
+        super().__init__(job)
+        self.job: FewShotJob = job
+        if job.data not in DATA:
+            raise UsageError(f"expected few-shot data among {', '.join(DATA)}, got {job.data!r}.")
+
+    @cached_property
+    def dataset(self) -> Omniglot:
+        """The class tables of the job's split."""
+        folder = default_data_dir() if self.job.data_dir is None else Path(self.job.data_dir).expanduser()
+        return load_omniglot(folder, self.job.split)
+
+    @property
+    def input_dim(self) -> int:
+        return self.dataset.train.input_dim
+
+    @property
+    def classes(self) -> int:
+        return self.job.ways
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        return tuple(map(str, range(self.job.ways)))
+
+    def describe(self) -> str:
+        job, data = self.job, self.dataset
+        counts = f"{len(data.train)} training, {len(data.validation)} validation and {len(data.test)} test classes"
+        return f"{job.ways}-way {job.shots}-shot, {counts} ({data.split} split)"
+
+    def table(self, split: str) -> ClassTable:
+        """The classes of a split; without validation classes those of the test take their place."""
+        found: ClassTable = getattr(self.dataset, split)
+        return found if len(found) else self.dataset.test
+
+    def draw(self, split: str, queries: int | None = None) -> Drawing:
+        """How tasks of a split are drawn."""
+        job, table = self.job, self.table(split)
+
+        def drawn(tasks: int, index: int) -> EpisodeBatch:
+            return episodes(
+                table,
+                ways=job.ways,
+                shots=job.shots,
+                queries=queries or job.queries,
+                tasks=tasks,
+                seed=len(STREAMS) * job.seed + STREAMS[split],
+                index=index,
+                dtype=np.dtype(job.dtype),
+            )
+
+        return drawn
+
+    def source(self) -> Episodes:
+        job = self.job
+        return Episodes(
+            self.draw("train"),
+            self.draw("validation"),
+            self.table("validation").alphabets,
+            batches=job.batches,
+            tasks=job.tasks,
+            episodes=job.episodes,
+            loss=job.loss,
+        )
+
+    def check_limit(self, limit: Limit) -> None:
+        if not is_adapted(limit.program):
+            raise UsageError(
+                "the program does not adapt to tasks: let it return tpc.adapt(f, …), as programs/maml.py does, or "
+                "train it with tpc train."
+            )
+
+    def _sizes(self, done: Position | None) -> dict[str, Any]:
+        job, data = self.job, self.dataset
+        per_batch = job.tasks * job.ways * job.queries
+        return {
+            "samples": per_batch * job.batches,
+            "batch": per_batch,
+            "support": job.tasks * job.ways * job.shots,
+            "data_bytes": sum(t.images.nbytes for t in (data.train, data.validation, data.test)),
+            "done": None if done is None else done.epoch * per_batch * job.batches + done.samples,
+        }
+
+
+def train(job: FewShotJob, out: Path | None = None, overwrite: bool = False, stream: TextIO | None = None) -> RunResult:
+    """Train from the start; nothing is written before program, data and settings are known to be good."""
+    return runs.start(FewShot(job), out, overwrite, stream)
+
+
+def resume(run: RunDir, changes: Mapping[str, Any], stream: TextIO | None = None) -> RunResult:
+    """Go on from the newest checkpoint; `changes` may hold the options named in Task.RESUMABLE."""
+    return runs.resume(run, FewShot, FewShotJob, changes, stream)
+
+
+@dataclass(frozen=True)
+class CheckpointEvaluation:
+    """What the newest checkpoint of a run does on tasks of a split."""
+
+    step: int
+    split: str
+    evaluation: FewShotEvaluation
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists."""
+        return {"step": self.step, "split": self.split, **self.evaluation.to_dict()}
+
+
+def evaluate_run(
+    run: RunDir,
+    data_dir: str | None = None,
+    backend: str | None = None,
+    split: str = "test",
+    tasks: int | None = None,
+    queries: int | None = None,
+) -> CheckpointEvaluation:
+    """Answer tasks of a split with the newest checkpoint; their number and that of queries are those of the job."""
+    job = runs.recorded_job(run, FewShotJob, {})
+    checkpoint = run.checkpoints.require()
+    task = FewShot(replace(job, data_dir=data_dir or job.data_dir))
+    model = Model.load(checkpoint.model_path, backend=backend or job.backend)
+    found = evaluate(task, model, split, tasks or job.episodes, queries)
+    return CheckpointEvaluation(int(checkpoint.state["position"]["step"]), split, found)
+
+
+def evaluate(
+    task: FewShot, model: Model, split: str = "test", tasks: int = 600, queries: int | None = None
+) -> FewShotEvaluation:
+    """Answer tasks of a split. Raises UsageError for an unknown one."""
+    if split not in SPLITS:
+        raise UsageError(f"expected a split among {', '.join(SPLITS)}, got {split!r}.")
+    return answer(model, task.draw(split, queries), tasks, task.table(split).alphabets, task.job.loss)

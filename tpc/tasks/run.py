@@ -1,0 +1,178 @@
+"""Runs: a job becomes a trained limit in a run directory, ready to resume."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+import tpc
+from tpc.compiler import Limit
+from tpc.errors import UsageError
+from tpc.program.text import parse
+from tpc.runtime import rundir
+from tpc.runtime.memory import Prediction, gigabytes, require_memory
+from tpc.runtime.model import Model
+from tpc.runtime.position import Position
+from tpc.runtime.progress import Display, warn
+from tpc.runtime.rundir import MetricsLog, RunDir
+from tpc.runtime.saving import DAMAGED
+from tpc.runtime.source import Result
+from tpc.runtime.trainer import Trainer
+from tpc.tasks.job import Job
+from tpc.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run and the evaluation at its end."""
+
+    run: RunDir
+    evaluation: Result
+    model: Model
+    task: Task
+
+
+def start(task: Task, out: Path | None = None, overwrite: bool = False, stream: TextIO | None = None) -> RunResult:
+    """Train from the start; nothing is written before program, data and settings are known to be good."""
+    job = task.job
+    job.check_drops()
+    if out is not None:
+        rundir.check_free(out, overwrite)
+    program = tpc.load(job.program, function=job.function, **job.settings)
+    limit = tpc.compile(program, limit=job.limit)
+    task.check_limit(limit)
+    prediction = require_memory(limit, task.training())
+    options = {name: value for name in ("storage", "init") if (value := getattr(job, name)) is not None}
+    model = limit.build(
+        input_dim=task.input_dim,
+        rank=job.rank,
+        backend=job.backend,
+        dtype=job.dtype,
+        seed=job.seed,
+        mode=job.mode,
+        fold=job.fold,
+        **options,
+    )
+    task.check(model)
+    run = rundir.create(out, f"{Path(job.program).stem}-{job.data}", overwrite)
+    shutil.copyfile(job.program, run.program_path)
+    run.write_config(job.to_config())
+    return _run(task, run, model, Position(), 0, prediction, stream)
+
+
+def resume(
+    run: RunDir, kind: Callable[[Any], Task], of: type[Job], changes: Mapping[str, Any], stream: TextIO | None = None
+) -> RunResult:
+    """Go on from the newest checkpoint with the task `kind` makes of the recorded job, of class `of`.
+
+    `changes` may hold the options that the task names in RESUMABLE.
+    """
+    allowed = Task.RESUMABLE
+    fixed = sorted(set(changes) - set(allowed))
+    if fixed:
+        raise UsageError(
+            f"--{fixed[0].replace('_', '-')} cannot change when a run is resumed; what can: "
+            + ", ".join(f"--{name.replace('_', '-')}" for name in allowed)
+        )
+    task = kind(recorded_job(run, of, changes))
+    checkpoint = run.checkpoints.require()
+    metrics_bytes = checkpoint.state["metrics_bytes"]
+    run.read_metrics(metrics_bytes)  # a damaged record is told before hours of training, not by the report after them
+    position = Position(**checkpoint.state["position"])
+    limit = _saved_limit(checkpoint.model_path)
+    prediction = require_memory(limit, task.training(position))
+    model = Model.load(checkpoint.model_path, backend=task.job.backend)
+    _check_same(task, run, model, position)
+    task.check(model)
+    if changes:
+        run.write_config(task.job.to_config())
+    return _run(task, run, model, position, metrics_bytes, prediction, stream)
+
+
+def recorded_job(run: RunDir, of: type[Job], changes: Mapping[str, Any]) -> Any:
+    """The job in the config.toml of a run."""
+    try:
+        return of.from_config({**run.read_config(), **changes})
+    except UsageError as error:
+        raise UsageError(f"{run.config_path}: {error}") from error
+
+
+def _run(
+    task: Task,
+    run: RunDir,
+    model: Model,
+    position: Position,
+    metrics_bytes: int,
+    prediction: Prediction,
+    stream: TextIO | None,
+) -> RunResult:
+    job, source = task.job, task.source()
+    warn(model.limit.warnings)
+    steps = job.epochs * source.batches
+    log = MetricsLog(run.metrics_path, metrics_bytes)
+    try:
+        with Display(steps, job.data, stream or sys.stdout) as display:
+            what = f"{job.limit}-limit of {Path(job.program).stem} on {job.data}"
+            memory = f"memory at most about {gigabytes(prediction.peak)}"
+            display.say(f"{what}: {task.describe()}, rank {job.rank}, {job.backend} {job.dtype}, {memory}")
+            settings = job.train_settings(steps)
+            trainer = Trainer(model, source, settings, log, run.checkpoints, position, display, task.COMMAND)
+            result = trainer.run()
+    finally:
+        log.close()
+    if result is None:  # every epoch was done before
+        result = source.evaluate(model)
+    return RunResult(run, result, model, task)
+
+
+def _saved_limit(path: Path) -> Limit:
+    """The limit of a saved model, whose arrays are not read yet."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            meta = json.loads(file["meta"].tobytes())
+        return tpc.compile(parse(meta["program"], str(path)), limit=meta["limit"])
+    except DAMAGED:
+        return Model.load(path).limit  # which tells what is wrong with it
+
+
+def _check_same(task: Task, run: RunDir, model: Model, position: Position) -> None:
+    """Raise UsageError where config.toml was changed into that of another training."""
+    job = task.job
+    saved: dict[str, Any] = {
+        "limit": model.limit.kind,
+        "rank": model.rank,
+        "dtype": model.dtype,
+        "mode": model.mode,
+        "storage": model.storage,
+    }
+    wanted = {name: getattr(job, name) for name in saved}
+    wanted["storage"] = wanted["storage"] or job.dtype
+    if job.fold is not None and model.mode == "folded":
+        saved |= {f"fold {name}": value for name, value in asdict(model.fold).items() if name != "tolerance"}
+        wanted |= {f"fold {name}": value for name, value in asdict(job.fold).items()}
+        wanted["fold degree"] = wanted["fold degree"] or model.fold.degree
+    for name in saved:
+        if wanted[name] != saved[name]:
+            raise UsageError(
+                f"{run.config_path} has {name} = {wanted[name]!r} but the checkpoint was trained with "
+                f"{saved[name]!r}; set it back, or start another run."
+            )
+    if model.input_dim != task.input_dim:
+        raise UsageError(
+            f"{run.config_path} has data = {job.data!r} with inputs of dimension {task.input_dim}, but the "
+            f"checkpoint was trained on inputs of dimension {model.input_dim}; set it back, or start another run."
+        )
+    batches = task.source().batches
+    if position.step != position.epoch * batches + position.batch:
+        raise UsageError(
+            f"{run.config_path} gives {batches} batches per epoch, but the checkpoint (epoch {position.epoch}, batch "
+            f"{position.batch}, step {position.step}) was trained with another number; set {task.COUNTED} "
+            "back, or start another run."
+        )
