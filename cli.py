@@ -42,6 +42,8 @@ from tpc.options import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from tpc.tasks.run import RunResult
 
 STAGES = {
@@ -259,10 +261,15 @@ def fewshot(ctx: click.Context, /, **given: Any) -> None:
         result = task.train(FewShotJob(path, **given_job(given)), given["out"], given["overwrite"], stream)
     assert isinstance(result.task, task.FewShot)
     tested = task.evaluate(result.task, result.model, "test", result.task.job.episodes)
-    _finish(dataclasses.replace(result, evaluation=tested), given["report"], given["as_json"])
+    figure = None
+    if given["report"]:
+        from tpc.report.features import features
+
+        figure = features(*task.representations(result.task, result.model))
+    _finish(dataclasses.replace(result, evaluation=tested), given["report"], given["as_json"], figure)
 
 
-def _finish(result: RunResult, report: bool, as_json: bool) -> None:
+def _finish(result: RunResult, report: bool, as_json: bool, representations: Figure | None = None) -> None:
     scores = {"test_accuracy": result.evaluation.accuracy, "test_loss": result.evaluation.loss}
     interval = getattr(result.evaluation, "interval", None)
     if interval is not None:
@@ -274,7 +281,9 @@ def _finish(result: RunResult, report: bool, as_json: bool) -> None:
     if report:
         from tpc.report.run_report import write_report
 
-        files["report"] = str(write_report(result.run, result.evaluation, result.task.class_names))
+        files["report"] = str(write_report(
+            result.run, result.evaluation, result.task.class_names, representations
+        ))  # fmt: skip
     if as_json:
         print_json(scores | files)
     else:

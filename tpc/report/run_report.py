@@ -7,6 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 import tpc
 from tpc.report import plots
 from tpc.report.collapse import collapse_trivial
@@ -24,6 +26,10 @@ from tpc.tasks.job import job_of
 SECTIONS = {
     "curves": ("Training", "Batches before their update, and the test set after each epoch."),
     "confusion": ("Test set", "Rows are true classes, columns predicted ones."),
+    "features": (
+        "Representations",
+        "Images of five test classes along the two largest principal components of their representations.",
+    ),
     "alphabets": ("Test tasks", "Queries by the alphabet of their class, whatever the other classes of their task."),
     "program": ("Program", "The network as written, and as traced."),
     "graph": ("Limit graph", "The forward pass; hold the pointer over a node for its equation."),
@@ -34,7 +40,9 @@ SECTIONS = {
 }
 
 
-def write_report(run: RunDir, evaluation: Result, class_names: Sequence[str]) -> Path:
+def write_report(
+    run: RunDir, evaluation: Result, class_names: Sequence[str], representations: Figure | None = None
+) -> Path:
     """Write report.html and the plots of a run; returns the path of the report."""
     config, records = run.read_config(), run.read_metrics()
     job = job_of(config).from_config(config)
@@ -42,7 +50,12 @@ def write_report(run: RunDir, evaluation: Result, class_names: Sequence[str]) ->
     curves_svg = plots.to_svg(curves, "curves")
     run.plots_path.mkdir(parents=True, exist_ok=True)
     plots.save(curves, run.plots_path / "curves.svg")
-    tested, what = _tested(run, evaluation, class_names)
+    tested, missing = _tested(run, evaluation, class_names)
+    if representations is None:
+        seen, missing = "", (*missing, "features")
+    else:
+        plots.save(representations, run.plots_path / "features.svg")
+        seen = _section("features", figure(plots.to_svg(representations, "features")))
     program = tpc.load(run.program_path, function=job.function, **job.settings)
     limit = tpc.compile(program, limit=job.limit)
     title = f"{limit_name(job.limit)} of {Path(job.program).stem}"
@@ -58,10 +71,11 @@ def write_report(run: RunDir, evaluation: Result, class_names: Sequence[str]) ->
         f'<p class="note">tpc {escape(config.get("tpc_version", tpc.__version__))}, run {escape(str(run.path))}</p>',
         _figures(records, evaluation),
         "<nav>"
-        + " ".join(f'<a href="#{key}">{title}</a>' for key, (title, _) in SECTIONS.items() if key not in what)
+        + " ".join(f'<a href="#{key}">{title}</a>' for key, (title, _) in SECTIONS.items() if key not in missing)
         + "</nav>",
         _section("curves", figure(curves_svg)),
         tested,
+        seen,
         _section("program", f'<div class="columns">{source}{code(limit.emit("program"), "Listing")}</div>'),
         _section("graph", figure(forward, "graph"), folded("The whole training step", figure(step, "graph"))),
         _section("limit", code(limit.emit("limit"))),

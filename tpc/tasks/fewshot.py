@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tpc.compiler import Limit
 from tpc.data import default_data_dir
@@ -20,12 +21,14 @@ from tpc.passes.adapt import is_adapted
 from tpc.runtime.episodic import Drawing, Episodes, FewShotEvaluation, answer
 from tpc.runtime.model import Model
 from tpc.runtime.position import Position
+from tpc.runtime.representation import gram
 from tpc.runtime.rundir import RunDir
 from tpc.tasks import run as runs
 from tpc.tasks.job import FewShotJob
 from tpc.tasks.run import RunResult
 from tpc.tasks.task import Task
 
+Array = NDArray[Any]
 DATA = ("omniglot",)
 SPLITS = ("train", "validation", "test")
 STREAMS = {"train": 0, "validation": 1, "test": 2}  # tasks of different splits come from different random numbers
@@ -167,3 +170,19 @@ def evaluate(
     if split not in SPLITS:
         raise UsageError(f"expected a split among {', '.join(SPLITS)}, got {split!r}.")
     return answer(model, task.draw(split, queries), tasks, task.table(split).alphabets, task.job.loss)
+
+
+def representations(task: FewShot, model: Model, classes: int = 5) -> tuple[dict[str, Array], Array, tuple[str, ...]]:
+    """Gram matrices of images of test classes, before and after training; their labels and the classes' names.
+
+    The classes are the first that the seed draws. "before" is the initial state that the job's seed gives.
+    """
+    job, table = task.job, task.table("test")
+    chosen = np.random.default_rng([job.seed, classes]).permutation(len(table))[:classes]
+    some = table.take(chosen.tolist())
+    x = some.images.reshape(-1, some.input_dim) / np.float64(255)
+    labels = np.repeat(np.arange(len(some)), some.images_per_class)
+    options = {} if job.init is None else {"init": job.init}
+    start = model.limit.build(task.input_dim, job.rank, dtype=job.dtype, seed=job.seed, **options)
+    kernels = {f"{job.limit}-limit, before training": gram(start, x), f"{job.limit}-limit, trained": gram(model, x)}
+    return kernels, labels, tuple(name.replace("_", " ").replace("/", ", ", 1).split("/")[0] for name in some.names)

@@ -1,0 +1,46 @@
+"""What a limit tells apart: principal components of representations, side by side (after Figure 1 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import style
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from tpc.report.plots import MARKERS, SERIES, STYLE
+from tpc.runtime.representation import principal_components
+
+Array = NDArray[Any]
+
+
+def features(kernels: Mapping[str, Array], labels: Array, names: Sequence[str]) -> Figure:
+    """One panel per Gram matrix (N, N) by title: samples along its two largest components, marked by class.
+
+    Below a title stand the share of variance of the two components and the mean silhouette of the classes in them:
+    1 where classes are far apart, 0 where they mix.
+    """
+    with style.context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(3.4 * len(kernels), 3.9), layout="constrained")
+        panels = np.atleast_1d(figure.subplots(1, len(kernels)))
+        for axes, (title, kernel) in zip(panels, kernels.items()):
+            points, shares = principal_components(kernel)
+            for k, name in enumerate(names):
+                own = points[labels == k]
+                colour, marker = SERIES[k % len(SERIES)], MARKERS[k % len(MARKERS)]
+                axes.scatter(own[:, 0], own[:, 1], s=18, color=colour, marker=marker, label=name, linewidths=0)
+            told = f"{shares.sum():.0%} of variance, silhouette {silhouette(points, labels):.2f}".replace("-", "−")
+            axes.set_title(f"{title}\n{told}", fontsize=9)
+            axes.set(xticks=[], yticks=[])
+        handles, texts = panels[0].get_legend_handles_labels()
+        figure.legend(handles, texts, loc="outside lower center", ncols=min(5, len(names)), fontsize=8)
+    return figure
+
+
+def silhouette(points: Array, labels: Array) -> float:
+    """Mean over samples of (b − a)/max(a, b): a the mean distance to the own class, b to the nearest other one."""
+    from sklearn.metrics import silhouette_score
+
+    return float(silhouette_score(points, labels))
