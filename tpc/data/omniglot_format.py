@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from tpc.data.dataset import Pixels
 from tpc.data.source import Download
@@ -73,9 +72,7 @@ def read_archive(path: Path, part: Part) -> tuple[Pixels, tuple[str, ...]]:
     """
     pattern = re.compile(rf"{part.root}/([\w() -]+/character\d+)/\d+_\d+\.png")
     characters: dict[str, list[Pixels]] = {}
-    for name, raw in read_zip(path, lambda name: name.lower().endswith(".png"), LIMITS, FIX):
-        if name.startswith("__MACOSX/"):
-            continue
+    for name, raw in read_zip(path, _is_image, LIMITS, FIX):
         found = pattern.fullmatch(name)
         if not found:
             expected = f"{part.root}/ALPHABET/characterNN/NNNN_NN.png"
@@ -91,8 +88,14 @@ def read_archive(path: Path, part: Part) -> tuple[Pixels, tuple[str, ...]]:
     return np.array(list(characters.values())), tuple(characters)
 
 
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(".png") and not name.startswith("__MACOSX/")  # what macOS adds to archives
+
+
 def decode(raw: bytes, label: str) -> Pixels:
     """One drawing (784,) from the bytes of its PNG file; DataError where it is not a drawing of Omniglot."""
+    from PIL import Image  # only this needs it
+
     side = OFFICIAL_SIDE
     expected = f"expected a black and white PNG image of {side}×{side} pixels"
     if len(raw) < len(PNG) + 16 or not raw.startswith(PNG):

@@ -28,8 +28,8 @@ class Limits:
     total: int
 
 
-class NotAsPublished(Exception):
-    """The reason why an archive cannot be what it claims to be."""
+class _NotAsPublished(Exception):
+    pass
 
 
 def read_zip(path: Path, wanted: Callable[[str], bool], limits: Limits, fix: str) -> Iterator[tuple[str, bytes]]:
@@ -42,14 +42,14 @@ def read_zip(path: Path, wanted: Callable[[str], bool], limits: Limits, fix: str
     try:
         size = path.stat().st_size
         if size > limits.archive:
-            raise NotAsPublished(f"expected at most {limits.archive:,} bytes, got {size:,}")
+            raise _NotAsPublished(f"expected at most {limits.archive:,} bytes, got {size:,}")
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             _judge(entries, limits)
             for entry in sorted(entries, key=lambda each: each.filename):
                 if not entry.is_dir() and wanted(entry.filename):
                     yield entry.filename, archive.read(entry)
-    except NotAsPublished as error:
+    except _NotAsPublished as error:
         raise DataError(f"{path} is not the archive it claims to be: {error}.\n{fix}") from error
     except CORRUPTED as error:
         raise DataError(f"{path} is truncated or corrupted: {str(error) or type(error).__name__}.\n{fix}") from error
@@ -61,27 +61,27 @@ def read_zip(path: Path, wanted: Callable[[str], bool], limits: Limits, fix: str
 
 def _judge(entries: list[zipfile.ZipInfo], limits: Limits) -> None:
     if len(entries) > limits.entries:
-        raise NotAsPublished(f"expected at most {limits.entries:,} entries, got {len(entries):,}")
+        raise _NotAsPublished(f"expected at most {limits.entries:,} entries, got {len(entries):,}")
     seen: set[str] = set()
     for entry in entries:
         name = entry.filename
         if _leaves(name) or _leaves(entry.orig_filename):
-            raise NotAsPublished(f"its entry {name!r} names a place outside of its folder")
+            raise _NotAsPublished(f"its entry {name!r} names a place outside of its folder")
         kind = stat.S_IFMT(entry.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise NotAsPublished(f"its entry {name!r} is a link or a device, not a file")
+            raise _NotAsPublished(f"its entry {name!r} is a link or a device, not a file")
         if entry.flag_bits & 1:
-            raise NotAsPublished(f"its entry {name!r} is encrypted")
+            raise _NotAsPublished(f"its entry {name!r} is encrypted")
         if entry.compress_type not in BOUNDED:
-            raise NotAsPublished(f"its entry {name!r} is packed in another way than deflated")
+            raise _NotAsPublished(f"its entry {name!r} is packed in another way than deflated")
         if entry.file_size > limits.entry:
-            raise NotAsPublished(f"its entry {name!r} unpacks to {entry.file_size:,} bytes, above {limits.entry:,}")
+            raise _NotAsPublished(f"its entry {name!r} unpacks to {entry.file_size:,} bytes, above {limits.entry:,}")
         if name in seen:
-            raise NotAsPublished(f"it holds {name!r} twice")
+            raise _NotAsPublished(f"it holds {name!r} twice")
         seen.add(name)
     total = sum(entry.file_size for entry in entries)
     if total > limits.total:
-        raise NotAsPublished(f"it unpacks to {total:,} bytes, above {limits.total:,}")
+        raise _NotAsPublished(f"it unpacks to {total:,} bytes, above {limits.total:,}")
 
 
 def _leaves(name: str) -> bool:

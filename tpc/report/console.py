@@ -69,7 +69,7 @@ def print_checks(rows: Sequence[FileCheck]) -> None:
 
 @contextmanager
 def download_progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A function of (bytes there, bytes wanted): a bar on a terminal, a line per tenth elsewhere."""
+    """A function of (bytes there, bytes wanted): a bar on a terminal, a line per tenth of each file elsewhere."""
     if sys.stderr.isatty():
         from rich.progress import (
             BarColumn,
@@ -89,7 +89,7 @@ def download_progress(title: str) -> Iterator[Callable[[int, int], None]]:
     def line(done: int, total: int) -> None:
         nonlocal tenth
         now = 10 * done // max(total, 1)
-        if now > tenth:
+        if now != tenth:
             tenth = now
             print(f"{title}: {human_bytes(done)} of {human_bytes(total)}", file=sys.stderr, flush=True)
 
