@@ -17,7 +17,7 @@ import sympy as sp
 from tpc.passes.backward import differentiate
 from tpc.passes.loss import LOSSES, per_sample
 from tpc.passes.project import outers
-from tpc.passes.substitute import Increment, Part, Substitution, within
+from tpc.passes.substitute import Increment, Part, Substitution, freshened, within
 from tpc.program import ir, tensor
 from tpc.program.axes import Axes, Axis, without
 from tpc.program.context import fail
@@ -256,7 +256,8 @@ def _parts(change: Change, rate: Tensor, other: Axis) -> Iterator[Part]:
     if isinstance(change, Vector):
         renamed = {SUPPORT: other}
         terms = change.terms if isinstance(change, ir.LinComb) else ((ONE, change, ()),)
-        for c, x, over in terms:
+        for term in terms:
+            c, x, over = freshened(term, (other,))
             outer: Part = (rate, x, (other,))
             yield within(outer, (tensor.rename(c, renamed), ir.rename_vector(x, renamed), over))
 
@@ -266,10 +267,8 @@ def _increments(change: Change) -> tuple[Increment, ...]:
 
 
 def _applied(i: Increment, rate: Tensor, other: Axis) -> Increment:
-    pairs = {SUPPORT: other}
-    y, x = ir.rename_vector(i.y, pairs), ir.rename_vector(i.x, pairs)
-    over: Axes = tuple(pairs.get(a, a) for a in i.over)
-    return Increment(tensor.contract((rate, tensor.rename(i.coefficient, pairs))), y, x, over)
+    made = i.freshened(without((other,), (SUPPORT,))).renamed({SUPPORT: other})
+    return replace(made, coefficient=tensor.contract((rate, made.coefficient)))
 
 
 def release(program: Program) -> Program:
