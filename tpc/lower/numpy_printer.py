@@ -338,7 +338,7 @@ class NumpyPrinter:
             reusable = [
                 a.name
                 for a in what.args
-                if a.axes and a.name in owned and used_last[a.name] == position and layout(a.axes) == layout(target.axes)
+                if a.name in owned and used_last[a.name] == position and layout(a.axes) == layout(target.axes) != ()
             ]
             out = f", out={reusable[0]}" if reusable else ""
             yield f"{target.name} = {_UFUNC[what.op]}({', '.join(texts)}{out})"
