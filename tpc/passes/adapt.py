@@ -225,7 +225,7 @@ class _Adaptation:
                 self.refuse(f"tpc.adapt: only readouts can start at zero, {name!r} is none")
         for name in self.zero:
             if not self.rates.get(name):
-                self.refuse(f"tpc.adapt: {name!r} starts at zero and does not adapt, so it stays zero", "add it to layers")
+                self.refuse(f"tpc.adapt: {name!r} starts at zero and does not adapt: it stays zero", "add it to layers")
         for n in topological([self.f]):
             if _mixes_samples(n):
                 self.refuse("tpc.adapt expects a network that treats samples one by one, got a sum over samples")
