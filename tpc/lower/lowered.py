@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sympy as sp
 
@@ -14,7 +14,7 @@ from tpc.lower.plan import Planner
 from tpc.lower.schedule import Function, Loop, schedule
 from tpc.program.axes import Axes, Axis, without
 from tpc.program.node import topological
-from tpc.program.tensor import ZERO, Add, Contract, Input, Tensor, broadcast
+from tpc.program.tensor import ZERO, Add, Contract, Input, Tensor, broadcast, rename
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,11 @@ def _parts(u: Update, concrete: Concretiser, plan: Planner) -> tuple[list[Tensor
         return [plan(_along(u.state, concrete(u.gradient)))], ("gradient",)
     store = u.store
     batch: Axes = u.batch
+    mixed = any(a.size is not None for a in batch)
 
     def along(t: Tensor, extra: Axes) -> Tensor:
-        return plan(broadcast(t, (*batch, *extra)))
+        whole = broadcast(t, (*batch, *extra))
+        return plan(rename(whole, {a: replace(a, role="last") for a in extra if a.size} if mixed else {}))
 
     tensors = [along(concrete.coefficient(u), store.coefficients.axes[1:])]
     tensors += [along(concrete.column(u, i), c.axes[1:]) for i, c in enumerate(store.columns)]

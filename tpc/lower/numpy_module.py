@@ -50,7 +50,9 @@ def _update(lowered: Lowered) -> str:
         lines.append(f'    state["{store.name}"].age(rate["{w}"], keep["{w}"], momentum)')
         if store.name in folded:
             lines.append(f'    state["{store.name}.folded"].age(keep["{w}"])')
-    lines += [f"    {_change(u)}" for u in lowered.updates]
+    # appended rows may be views of weights that accumulate
+    ordered = sorted(lowered.updates, key=lambda u: isinstance(u.update, Accumulate))
+    lines += [f"    {_change(u)}" for u in ordered]
     return "\n".join(lines)
 
 

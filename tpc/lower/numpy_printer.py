@@ -37,18 +37,20 @@ _UFUNC = {
 def layout(axes: Axes) -> Axes:
     """The order of an array's axes: atoms, samples, support, features, classes, rank, packed powers of rank.
 
+    Among classes those of role "last" are: the row of an atom may have classes as the batch it comes from has.
+
     Atoms come first because BLAS computes B gᵀ up to twice as fast as g Bᵀ when the batch is small.
     """
 
     def place(axis: Axis) -> tuple[int, str]:
         if axis.role == "rank":
-            return 5, axis.name
-        if axis.role == "power":
             return 6, axis.name
+        if axis.role == "power":
+            return 7, axis.name
         if axis.role == "atom":
             return -1, axis.name
         if axis.size is not None:
-            return 4, axis.name
+            return 4 + (axis.role == "last"), axis.name
         return (_SAMPLES.index(axis.base) if axis.base in _SAMPLES else 3), axis.name
 
     return tuple(sorted(axes, key=place))
@@ -336,7 +338,7 @@ class NumpyPrinter:
             reusable = [
                 a.name
                 for a in what.args
-                if a.name in owned and used_last[a.name] == position and layout(a.axes) == layout(target.axes)
+                if a.name in owned and used_last[a.name] == position and layout(a.axes) == layout(target.axes) != ()
             ]
             out = f", out={reusable[0]}" if reusable else ""
             yield f"{target.name} = {_UFUNC[what.op]}({', '.join(texts)}{out})"

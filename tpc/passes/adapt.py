@@ -7,20 +7,22 @@ second order included, and its limits need no rules of their own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from numbers import Real
-from typing import Any
+from typing import Any, NoReturn
 
 import sympy as sp
 
+from tpc.errors import ProgramError
 from tpc.passes.backward import differentiate
 from tpc.passes.loss import LOSSES, per_sample
 from tpc.passes.project import outers
-from tpc.passes.substitute import Increment, Part, Substitution, within
+from tpc.passes.substitute import Increment, Part, Substitution, freshened, within
 from tpc.program import ir, tensor
-from tpc.program.axes import Axes, Axis, without
-from tpc.program.context import fail
+from tpc.program.axes import Axis, without
+from tpc.program.context import fail, user_line
 from tpc.program.functions import argument
 from tpc.program.ir import Matrix, Vector
 from tpc.program.nn import FEATURE, SAMPLE, SUPPORT
@@ -56,8 +58,11 @@ def adapt(
     Raises ProgramError, at the user's line, where samples depend on each other, and for order 2 through a hidden
     layer with a kinked nonlinearity, whose V[φ'',φ''] is infinite at coinciding latents.
     """
-    if not isinstance(logits, TracedTensor) or not logits.origin or SAMPLE not in logits.axes:
+    if not isinstance(logits, TracedTensor) or not logits.origin:
         fail("tpc.adapt expects the logits of a network", "write f = tpc.readout(…) and return tpc.adapt(f, …)")
+    if SAMPLE not in logits.axes or len(logits.axes) != 2:
+        found = ", ".join(map(str, logits.axes)) or "no axes"
+        fail(f"tpc.adapt expects logits with axes (sample, class), got a scalar with {found}")
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         fail(f"tpc.adapt expects steps ≥ 1, a whole number, got {steps!r}")
     if isinstance(order, bool) or order not in (1, 2):
@@ -68,29 +73,45 @@ def adapt(
     sizes = step_size if isinstance(step_size, Mapping) else dict.fromkeys(names, step_size)
     for name, size in sizes.items():
         if isinstance(size, Traced | bool) or not isinstance(size, Real) or not 0 <= size < float("inf"):
-            fail(f"tpc.adapt expects a step size ≥ 0 of {name!r}, got {size!r}")
+            got = "a traced value" if isinstance(size, Traced) else repr(size)
+            fail(f"tpc.adapt expects a step size ≥ 0 of {name!r}, got {got}")
     given = isinstance(step_size, Mapping)
+    where = user_line()
+
+    def refuse(message: str, fix: str = "") -> NoReturn:  # nodes are built later, at no line of the user's
+        raise ProgramError(message, where, fix)
 
     def build() -> Node:
         f = logits.build_tensor()
+        if len(_inputs(f)) != 1:
+            refuse("tpc.adapt expects logits that depend on the network's input x, and on it alone")
         weights = {w.name: w for w in _weights(f)}
         chosen = list(weights) if names == ("all",) else names
         for name in (*chosen, *start, *(sizes if given else ())):
             if name not in weights:
-                fail(f"tpc.adapt expects names of weights, got {name!r}", f"the network has {', '.join(weights)}")
+                refuse(f"tpc.adapt expects names of weights, got {name!r}", f"the network has {', '.join(weights)}")
         if given and set(sizes) != set(chosen):
-            fail("tpc.adapt expects one step size for every layer that adapts", f"give one for {', '.join(chosen)}")
+            refuse("tpc.adapt expects one step size for every layer that adapts", f"give one for {', '.join(chosen)}")
         rates = {name: sp.nsimplify(sizes[name] if given else step_size, rational=True) for name in chosen}
-        return _Adaptation(f, weights, rates, frozenset(start), order, loss).logits(steps)
+        return _Adaptation(f, weights, rates, frozenset(start), order, loss, refuse).logits(steps)
 
     return scalar(logits.axes, build, logits)
 
 
 def _names(value: str | Iterable[str], what: str) -> tuple[str, ...]:
-    found = tuple(filter(None, (value,))) if isinstance(value, str) else tuple(value)
+    found = (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
+    found = tuple(name for name in found if name != "")
     if not all(isinstance(name, str) for name in found) or (what == "layers" and not found):
         fail(f"tpc.adapt expects names of weights in {what}, got {value!r}")
     return found
+
+
+def _inputs(f: Tensor) -> list[Input]:
+    return [n for n in topological([f]) if isinstance(n, Input)]
+
+
+def _names_of(n: Node) -> set[str]:
+    return {w.name for w in topological([n]) if isinstance(w, AnyWeight)}
 
 
 def is_adapted(program: Program) -> bool:
@@ -112,6 +133,7 @@ class _Adaptation:
     zero: frozenset[str]
     order: int
     loss: str
+    refuse: Callable[..., NoReturn]
 
     def logits(self, steps: int) -> Tensor:
         """The network's output with adapted weights."""
@@ -134,11 +156,26 @@ class _Adaptation:
             return replace(w, name=name)
         return replace(w, name=name, shape=(*w.shape, SUPPORT))
 
+    def _widened(self) -> Tensor:
+        """The network with every product of a matrix that adapts made sample by sample, even of what all share."""
+
+        @cache
+        def image(n: Node) -> Node:
+            made = rebuild(n, image)
+            if isinstance(made, ir.MatMul) and SAMPLE not in made.axes and set(self.rates) & _names_of(made.matrix):
+                made = replace(made, x=ir.LinComb(((tensor.Broadcast(ONE, (SAMPLE,)), made.x, ()),)))
+            return made
+
+        f = image(self.f)
+        assert isinstance(f, Tensor)
+        return f
+
     def _gradients(self) -> dict[str, Change]:
         """What every support sample's loss asks of each weight, projected as training does."""
-        (x,) = (n for n in topological([self.f]) if isinstance(n, Input))
+        (x,) = _inputs(self.f)
+        f = self._widened()
         leaves: dict[Node, Node | None] = {w: self._template(w) for w in self.weights.values()}
-        f = Substitution({**leaves, x: X_SUPPORT}, axes={SAMPLE: SUPPORT}).tensor(self.f)
+        f = Substitution({**leaves, x: X_SUPPORT}, axes={SAMPLE: SUPPORT}).tensor(f)
         (classes,) = without(f.axes, (SUPPORT,))
         y = Input("y_support", (SUPPORT, classes))
         total = tensor.contract((per_sample(f, y, classes, self.loss),), (SUPPORT,))
@@ -186,23 +223,23 @@ class _Adaptation:
     def _check(self) -> None:
         for name in self.zero:
             if getattr(self.weights[name], "role", "") != "readout":
-                fail(f"tpc.adapt: only readouts can start at zero, {name!r} is none")
-        deep = [name for name in self.rates if not self._is_outer(self.weights[name])]
+                self.refuse(f"tpc.adapt: only readouts can start at zero, {name!r} is none")
+        for name in self.zero:
+            if not self.rates.get(name):
+                self.refuse(f"tpc.adapt: {name!r} starts at zero and does not adapt: it stays zero", "add it to layers")
         for n in topological([self.f]):
             if _mixes_samples(n):
-                fail("tpc.adapt expects a network that treats samples one by one, got a sum over samples")
-            if deep and self.order == 2 and isinstance(n, ir.Nonlin | ir.Moment) and _is_kinked(n.fn, len(n.xs)):
-                fail(
-                    f"second-order adaptation of {deep[0]!r} differentiates {n.fn} twice on both sides of a kernel: "
-                    "V[φ'',φ''] of a function with kinks is infinite where a latent equals a stored one (for relu it "
-                    "is 1/(2π√(pq − c²)))",
-                    "use order=1, adapt the readout only, or take a smooth nonlinearity such as tpc.gelu or tpc.erf",
-                )
-
-    @staticmethod
-    def _is_outer(w: AnyWeight) -> bool:
-        """Whether a weight comes after every nonlinearity."""
-        return isinstance(w, tensor.Weight) or (isinstance(w, ir.VectorWeight) and w.role == "readout")
+                self.refuse("tpc.adapt expects a network that treats samples one by one, got a sum over samples")
+            if self.order == 2 and isinstance(n, ir.Nonlin | ir.Moment) and _is_kinked(n.fn, len(n.xs)):
+                deep = [name for name in self.rates if name in _names_of(n)]
+                if deep:
+                    self.refuse(
+                        f"second-order adaptation of {deep[0]!r} differentiates {n.fn} twice on both sides of a kernel:"
+                        " V[φ'',φ''] of a function with kinks is infinite where a latent equals a stored one (for relu "
+                        "it is 1/(2π√(pq − c²)))",
+                        "use order=1, adapt what comes after the kink only, or take a smooth nonlinearity such as "
+                        "tpc.gelu or tpc.erf",
+                    )
 
 
 def _mixes_samples(n: Node) -> bool:
@@ -256,7 +293,8 @@ def _parts(change: Change, rate: Tensor, other: Axis) -> Iterator[Part]:
     if isinstance(change, Vector):
         renamed = {SUPPORT: other}
         terms = change.terms if isinstance(change, ir.LinComb) else ((ONE, change, ()),)
-        for c, x, over in terms:
+        for term in terms:
+            c, x, over = freshened(term, (other,))
             outer: Part = (rate, x, (other,))
             yield within(outer, (tensor.rename(c, renamed), ir.rename_vector(x, renamed), over))
 
@@ -266,10 +304,8 @@ def _increments(change: Change) -> tuple[Increment, ...]:
 
 
 def _applied(i: Increment, rate: Tensor, other: Axis) -> Increment:
-    pairs = {SUPPORT: other}
-    y, x = ir.rename_vector(i.y, pairs), ir.rename_vector(i.x, pairs)
-    over: Axes = tuple(pairs.get(a, a) for a in i.over)
-    return Increment(tensor.contract((rate, tensor.rename(i.coefficient, pairs))), y, x, over)
+    made = i.freshened(without((other,), (SUPPORT,))).renamed({SUPPORT: other})
+    return replace(made, coefficient=tensor.contract((rate, made.coefficient)))
 
 
 def release(program: Program) -> Program:

@@ -32,6 +32,17 @@ class Increment:
     x: Vector
     over: Axes
 
+    def freshened(self, taken: Axes) -> Increment:
+        """The same with bound axes that none of `taken` are."""
+        new = _apart(self.over, taken, union(self.coefficient.axes, self.y.axes, self.x.axes))
+        return self.renamed(new)
+
+    def renamed(self, new: Mapping[Axis, Axis]) -> Increment:
+        """The same with axes renamed, free and bound alike."""
+        pairs = dict(new)
+        y, x = ir.rename_vector(self.y, pairs), ir.rename_vector(self.x, pairs)
+        return Increment(tensor.rename(self.coefficient, pairs), y, x, tuple(pairs.get(a, a) for a in self.over))
+
 
 @dataclass
 class Substitution:
@@ -149,6 +160,7 @@ class Substitution:
             raise InternalError(f"the image of the matrix {w!r} is not a matrix")
         parts: list[Part] = [(ONE, ir.MatMul(ir.transpose(base) if transposed else base, x), ())]
         for i in self.increments.get(w, ()):
+            i = i.freshened(x.axes)
             into, out = (i.y, i.x) if transposed else (i.x, i.y)
             parts.append((tensor.contract((i.coefficient, ir.moment(ir.PRODUCT, (into, x)))), out, i.over))
         return ir.lincomb(parts)
@@ -157,14 +169,24 @@ class Substitution:
 def within(outer: Part, inner: Part) -> Part:
     """c · (Σ c' x') as one part."""
     c, _, over = outer
-    d, x, bound = inner
-    taken = union(c.axes, over)
+    d, x, bound = freshened(inner, union(c.axes, over))
+    return tensor.contract((c, d)), x, (*over, *bound)
+
+
+def freshened(part: Part, taken: Axes) -> Part:
+    """The same part with bound axes that none of `taken` are."""
+    c, x, over = part
+    new = _apart(over, taken, union(c.axes, x.axes))
+    return tensor.rename(c, new), ir.rename_vector(x, new), tuple(new.get(a, a) for a in over)
+
+
+def _apart(bound: Axes, taken: Axes, own: Axes) -> dict[Axis, Axis]:
+    """New names for bound axes that are taken."""
     new: dict[Axis, Axis] = {}
     for a in bound:
         if a in taken:
-            new[a] = fresh(a.primed(), union(taken, d.axes, x.axes, new.values()))
-    d, x = tensor.rename(d, new), ir.rename_vector(x, new)
-    return tensor.contract((c, d)), x, (*over, *(new.get(a, a) for a in bound))
+            new[a] = fresh(a.primed(), union(taken, own, bound, new.values()))
+    return new
 
 
 def _sized(part: Part) -> Part:

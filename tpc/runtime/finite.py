@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from tpc.errors import UsageError
 from tpc.limits.graph import Accumulate, Append, Store, Update
+from tpc.passes.adapt import is_adapted
 from tpc.program import ir
 from tpc.program.axes import without
 from tpc.program.nn import SAMPLE
@@ -23,7 +24,7 @@ from tpc.program.program import AnyWeight, Program
 from tpc.runtime.arguments import clip_factors, unknown_name
 from tpc.runtime.interpret import Value, evaluate, numeric
 from tpc.runtime.matrix import F64, LowRank, MatrixValue, total
-from tpc.runtime.support import Support
+from tpc.runtime.support import Support, check_given
 
 if TYPE_CHECKING:
     from tpc.compiler import Limit
@@ -108,6 +109,7 @@ class FiniteNetwork:
         return {"loss": float(_array(out["loss"]))}
 
     def _data(self, program: Program, x: ArrayLike, support: Support | None) -> dict[str, F64]:
+        check_given(support, is_adapted(program))
         rows = np.asarray(x, dtype=np.float64)
         if support is None:
             return {"x": rows}

@@ -27,7 +27,7 @@ from tpc.runtime.arguments import check_clip, check_not_negative, check_shape, c
 from tpc.runtime.backend import load_backend
 from tpc.runtime.folding import FoldOptions
 from tpc.runtime.initial import initial_state, shape_of
-from tpc.runtime.support import Support
+from tpc.runtime.support import Support, check_given
 
 if TYPE_CHECKING:
     from tpc.compiler import Limit
@@ -248,12 +248,9 @@ class Model:
 
     def _support(self, support: Support | None, samples: int) -> dict[str, Any]:
         """What an adapted network takes besides its samples."""
-        if not self.adapts:
-            if support is not None:
-                raise UsageError("this network does not adapt and takes no support; see tpc.adapt")
-            return {}
+        check_given(support, self.adapts)
         if support is None:
-            raise UsageError("this network adapts: expected support=tpc.Support(x, y), got none")
+            return {}
         x = self._inputs(support.x)
         if not len(x):
             raise UsageError("expected at least one support sample, got none")

@@ -45,6 +45,14 @@ class Support:
         }
 
 
+def check_given(support: Support | None, adapts: bool) -> None:
+    """Raise UsageError for a support that a network does not take, and for a missing one."""
+    if support is None and adapts:
+        raise UsageError("this network adapts: expected support=tpc.Support(x, y), got none")
+    if support is not None and not adapts:
+        raise UsageError("this network does not adapt and takes no support; see tpc.adapt")
+
+
 def _numbers(given: ArrayLike | None, count: int, name: str) -> Array:
     if given is None:
         return np.zeros(count, np.int64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from tpc.compiler import Limit, compile_program
 from tpc.data import load as load_data
 from tpc.errors import UsageError
+from tpc.passes.adapt import is_adapted
 from tpc.program.axes import without
 from tpc.program.nn import SAMPLE
 from tpc.program.program import Program
@@ -21,14 +23,16 @@ from tpc.runtime.finite import FiniteNetwork
 from tpc.runtime.folding import FoldOptions
 from tpc.runtime.initial import initial_state
 from tpc.runtime.model import Model, build
+from tpc.runtime.support import Support
 
 F64 = NDArray[np.float64]
-Batches = Sequence[tuple[F64, NDArray[Any]]]
+Batch = tuple[F64, NDArray[Any], Support | None]
 Progress = Callable[[int, int], None]  # networks done, networks in all
 
 WIDTHS = (128, 256, 512, 1024, 2048, 4096)
 BAND = (-0.7, -0.3)
 HELD_OUT = 64
+TASKS = 2  # that the samples of a batch belong to where a network adapts
 HUGE = 1e100  # logits beyond this have diverged, if not yet to infinity
 LEARNING_RATES = tuple(2.0**-k for k in range(-1, 20))
 LARGEST_MOVE = 0.5  # of the logits, relative to their size
@@ -161,7 +165,8 @@ def run_check(
     `y` (N,) hold the steps·batch training samples, then held-out ones; by default the digits of the program's
     classes. Without `lr` it is the largest of 2, 1, ½, … at which the limit's logits move by no more than half
     their own size: enough to see learning, little enough for n^(-1/2) to show at these widths. With `fold` the limit
-    folds its old atoms. `step_options` go to `Model.step`: lr_mult, weight_decay, momentum, clip, …
+    folds its old atoms. A network that adapts takes the first half of a batch as the support of two tasks, and learns
+    from the other half. `step_options` go to `Model.step`: lr_mult, weight_decay, momentum, clip, …
     Raises UsageError for numbers out of range and where training diverges.
     """
     sizes = _checked_widths(widths, rank)
@@ -176,8 +181,8 @@ def run_check(
     derived = compile_program(program, limit)
     (classes,) = without(program.tensor("logits").axes, (SAMPLE,))
     inputs, labels = _samples(x, y, steps * batch, classes.size or 0)
-    batches = [(inputs[i : i + batch], labels[i : i + batch]) for i in range(0, steps * batch, batch)]
-    held_out = inputs[steps * batch :]
+    ends = [*range(0, steps * batch + 1, batch), len(inputs)]
+    *batches, held_out = (_batch(inputs[a:b], labels[a:b], is_adapted(program)) for a, b in pairwise(ends))
     mode = "exact" if fold is None else "folded"
     model = build(derived, inputs.shape[1], rank, dtype="float64", seed=seed, init="paper", mode=mode, fold=fold)
     state = _initial(derived, model, seed)
@@ -227,23 +232,37 @@ def fit_slope(widths: Sequence[int], errors: Sequence[float]) -> tuple[float, fl
     return slope, math.sqrt(float(residual @ residual) / (len(u) - 2) / float(u @ u))
 
 
-def _trajectory(network: Model | FiniteNetwork, batches: Batches, x: F64, options: Mapping[str, Any]) -> F64:
-    """Logits of x before the first and after every step, shape (steps + 1, N, classes)."""
+def _batch(x: F64, y: NDArray[Any], adapts: bool) -> Batch:
+    """The samples as they are, or the second half of them with the first one as support, task by task in turn."""
+    if not adapts:
+        return x, y, None
+    half = len(x) // 2
+    if half < TASKS:
+        raise UsageError(f"expected at least {2 * TASKS} samples in a batch of a network that adapts, got {len(x)}")
+    tasks, queries = np.arange(half) % TASKS, np.arange(len(x) - half) % TASKS
+    return x[half:], y[half:], Support(x[:half], y[:half], tasks, queries)
+
+
+def _trajectory(
+    network: Model | FiniteNetwork, batches: Sequence[Batch], held_out: Batch, options: Mapping[str, Any]
+) -> F64:
+    """Logits of the held-out samples before the first and after every step, shape (steps + 1, N, classes)."""
+    x, _, known = held_out
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        found = [network.predict(x)]
-        for inputs, targets in batches:
-            network.step(inputs, targets, **options)
-            found.append(network.predict(x))
+        found = [network.predict(x, known)]
+        for inputs, targets, support in batches:
+            network.step(inputs, targets, support=support, **options)
+            found.append(network.predict(x, known))
     return np.stack(found)
 
 
 def _moderate_rate(
-    model: Model, state: Mapping[str, F64], batches: Batches, x: F64, options: Mapping[str, Any]
+    model: Model, state: Mapping[str, F64], batches: Sequence[Batch], held_out: Batch, options: Mapping[str, Any]
 ) -> float:
     """The largest of the rates tried at which the logits move by at most half their own size."""
     for rate in LEARNING_RATES:
         model.load_state(state)
-        values = _trajectory(model, batches, x, {**options, "lr": rate})
+        values = _trajectory(model, batches, held_out, {**options, "lr": rate})
         if (np.abs(values) < HUGE).all() and (_rms(values - values[0]) <= LARGEST_MOVE * _rms(values)[0]).all():
             return rate
     raise UsageError(f"training of the limit diverges even at learning rate {LEARNING_RATES[-1]:g}")
