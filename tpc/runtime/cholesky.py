@@ -82,28 +82,29 @@ class Factor:
         return self
 
     def solve(self, y: Array) -> Array:
-        """(K + ridge·I)⁻¹ y for y (n, k)."""
+        """(K + ridge·I)⁻¹ y for y (n, k); with fewer rows, (m, k), that of the first m samples alone.
+
+        The factor of the leading part of a matrix is the leading part of its factor.
+        """
         if self.ridge is None:
             raise ValueError("the matrix is not factored")
         x, a = np.array(y, self.matrix.dtype, order="C"), self.matrix
-        blocks = list(_blocks(len(self), self.block))
-        for own in blocks:  # L z = y
-            lower = np.tril(a[own, own])
-            x[own] = solve_triangular(lower, x[own], lower=True, check_finite=False)
-            for below in blocks[blocks.index(own) + 1 :]:
+        blocks = list(_blocks(len(y), self.block))
+        for k, own in enumerate(blocks):  # L z = y
+            x[own] = solve_triangular(np.tril(a[own, own]), x[own], lower=True, check_finite=False)
+            for below in blocks[k + 1 :]:
                 x[below] -= a[below, own] @ x[own]
-        for own in reversed(blocks):  # Lᵀ x = z
-            lower = np.tril(a[own, own])
-            x[own] = solve_triangular(lower, x[own], lower=True, trans="T", check_finite=False)
-            for above in blocks[: blocks.index(own)]:
+        for k, own in reversed(list(enumerate(blocks))):  # Lᵀ x = z
+            x[own] = solve_triangular(np.tril(a[own, own]), x[own], lower=True, trans="T", check_finite=False)
+            for above in blocks[:k]:
                 x[above] -= a[own, above].T @ x[own]
         return x
 
     def multiply(self, x: Array) -> Array:
-        """K x, from the upper triangle that the factorization leaves alone."""
+        """K x for x (n, k), or that of the first m samples for x (m, k); factored or not."""
         a = self.matrix
-        made = self.diagonal[:, None] * x
-        blocks = list(_blocks(len(self), self.block))
+        made = self.diagonal[: len(x), None] * x
+        blocks = list(_blocks(len(x), self.block))
         for k, own in enumerate(blocks):
             upper = np.triu(a[own, own], 1)
             made[own] += upper @ x[own] + upper.T @ x[own]
@@ -113,7 +114,7 @@ class Factor:
         return made
 
     def refined(self, y: Array, ridge: float, tolerance: float = 1e-5, limit: int = 200) -> tuple[Array, int]:
-        """(K + ridge·I)⁻¹ y by conjugate gradients, preconditioned with the factor; also the number of iterations.
+        """As `solve`, with another ridge, by conjugate gradients preconditioned with the factor; also their number.
 
         The spectrum left to them lies between 1 and the ratio of the two ridges, so nearby ridges are cheap. Raises
         SingularKernelError if the residual does not fall to `tolerance`.
