@@ -135,6 +135,15 @@ PARTICULAR = {
         "q = tpc.total(tpc.readout(tpc.erf(h), 4, name='q'), 'q_class')",
         "return tpc.readout(tpc.relu(h) * q, 3)",
     ],
+    "classes before a matrix": [
+        "h = tpc.dense(x, 'a')",
+        "h = tpc.dense(tpc.erf(h) * tpc.readout(tpc.erf(h), 4, name='q'), 'b') + tpc.bias('b')",
+        "return tpc.total(tpc.readout(tpc.erf(h), 3), 'q_class')",
+    ],
+    "what all samples share": [
+        "b = tpc.erf(tpc.bias('a', std=1))",
+        "return tpc.readout(tpc.erf(tpc.dense(x, 'a') + tpc.dense(b, 'w', space='a')), 3)",
+    ],
     "a function of the data": ["h = tpc.dense(x * (x + 1), 'a')", "return tpc.readout(tpc.relu(h), 3)"],
     "weights of another size": [
         "h = tpc.dense(tpc.relu(tpc.dense(x, 'a', weight_std=2)), 'b', weight_std=0.5) + tpc.bias('b', std=1)",
@@ -146,6 +155,15 @@ PARTICULAR = {
 @pytest.mark.parametrize("name", PARTICULAR)
 def test_particular_networks(name):
     check(make(network(*PARTICULAR[name])), *batch(), "mse", tolerance=1e-9)
+
+
+def test_atoms_are_stored_before_the_weights_they_may_be_views_of():
+    model = make(network(*PARTICULAR["what all samples share"]))
+    before = model.state()
+    model.step(*batch(), lr=0.5)
+    after = model.state()
+    assert np.abs(after["a.bias"] - before["a.bias"]).max() > 1e-3
+    np.testing.assert_array_equal(after["w.B"][-1], before["a.bias"])
 
 
 # --- shapes and number types -----------------------------------------------------------------------------------------

@@ -49,7 +49,18 @@ def moments_of_nonlinearities(x):
     return tpc.readout(tpc.relu(h) * (1 + tpc.moment(tpc.relu(h))) ** -1, 5)
 
 
-@pytest.mark.parametrize("name", ["mlp", "resmlp"])
+def adapted(phi, **adaptation):
+    """Two hidden layers and a readout bias, adapted."""
+
+    def network(x):
+        h = tpc.dense(x, name="embed") + 0.5 * tpc.bias("embed")
+        h = tpc.dense(phi(h), name="hidden") + tpc.bias("hidden")
+        return tpc.adapt(tpc.readout(phi(h), 5) + tpc.bias("readout"), **adaptation)
+
+    return tpc.trace(network)
+
+
+@pytest.mark.parametrize("name", ["mlp", "resmlp", "maml"])
 def test_the_programs_approach_their_limit(name):
     result = run_check(tpc.load(PROGRAMS / f"{name}.py"), **QUICK)
     assert result.ok, result.table()
@@ -72,6 +83,41 @@ def test_the_programs_approach_their_limit(name):
 def test_other_networks_approach_theirs(program):
     result = run_check(program, **{**QUICK, "steps": 2})
     assert result.ok, result.table()
+
+
+ADAPTED = {
+    "readout": (tpc.relu, {"layers": ["readout", "readout.bias"], "zero": "readout", "steps": 3}),
+    "all, first order": (tpc.relu, {"layers": "all", "order": 1, "steps": 2}),
+    "all, second order": (tpc.gelu, {"layers": "all", "steps": 2}),
+}
+
+
+@pytest.mark.parametrize("name", ADAPTED)
+def test_adapted_networks_approach_their_limit(name):
+    phi, options = ADAPTED[name]
+    quick = {"widths": (128, 512, 2048), "seeds": 8, "steps": 1 if "second" in name else 2}
+    result = run_check(adapted(phi, step_size=0.1, **options), **quick)
+    assert result.ok, result.table()
+    assert min(result.moved[1:]) > 0.1
+
+
+def test_a_wrong_step_on_the_support_is_found(monkeypatch):
+    other = tpc.compile(adapted(tpc.relu, zero="readout", step_size=0.15))
+
+    class Further(check.FiniteNetwork):
+        def __init__(self, limit, state, width, seed):
+            super().__init__(other, state, width, seed)
+
+    monkeypatch.setattr(check, "FiniteNetwork", Further)
+    right = adapted(tpc.relu, zero="readout", step_size=0.1)
+    result = run_check(right, **{**QUICK, "steps": 0, "widths": (512, 1024, 2048)})
+    assert result.errors[0][-1] > 0.3
+    assert not result.ok
+
+
+def test_batches_too_small_for_a_support_are_told():
+    with pytest.raises(UsageError, match="at least 4 samples in a batch of a network that adapts, got 3"):
+        run_check(adapted(tpc.relu), batch=3)
 
 
 @pytest.mark.parametrize(

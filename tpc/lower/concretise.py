@@ -6,6 +6,8 @@ leave the loop over atoms, and stored unit vectors need none.
 
 from __future__ import annotations
 
+from functools import cache
+
 import sympy as sp
 from sympy import Expr
 
@@ -155,6 +157,7 @@ class Concretiser:
         return tensor.contract((a, norm_power(self(update.columns[0]), update.store.degree)))
 
 
+@cache
 def _constant_factor(fn: Expr) -> tuple[Expr, Expr]:
     """fn = number · rest, the number irrational or not."""
     fn = sp.factor_terms(fn)

@@ -66,17 +66,18 @@ class NumpyPrinter:
         self.tables = {} if tables is None else tables
         self._keepers = self._shared_products()
         self._names: dict[Tensor, str] = {}
-        self._taken: set[str] = set()
+        self._taken: dict[str, int] = {}
 
     # --- names -------------------------------------------------------------------------------------------------
 
     def _fresh(self, wish: str) -> str:
         base = wish.replace("'", "_").replace(".", "_")
-        name, k = base, 1
+        name, k = base, self._taken.get(base, 1)
         while name in self._taken:
             k += 1
             name = f"{base}{k}"
-        self._taken.add(name)
+        self._taken[base] = k  # names before it are taken, too
+        self._taken.setdefault(name, 1)
         return name
 
     def _temporary(self) -> str:
