@@ -38,6 +38,7 @@ from tpc.options import (
     program_argument,
     program_options,
     train_options,
+    trained_options,
 )
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def compile_command(
       tpc compile programs/mlp.py
       tpc compile programs/mlp.py --set hidden=3 --emit update
       tpc compile programs/mlp.py --emit numpy > limit.py
+      tpc compile programs/mlp.py --limit ntk --emit latex > ntk.tex
       tpc compile programs/mlp.py --fold-degree 2 --emit c > limit.c
       tpc compile programs/mlp.py --emit program --emit kernels --out build/mlp
     """
@@ -202,7 +204,7 @@ def kernel(
 
 @main.command()
 @click.argument("program", required=False, type=click.Path(dir_okay=False, path_type=Path))
-@program_options
+@trained_options
 @train_options
 @click.option("--out", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Default: runs/<program>-<data>-<n>.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in RUN_DIR.")
@@ -288,7 +290,7 @@ def eval_command(run_dir: Path, data_dir: str | None, backend: str | None, as_js
 
 @main.command()
 @program_argument
-@program_options
+@trained_options
 @click.option("--rank", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--steps", type=click.IntRange(min=0), default=3, show_default=True, help="Steps to compare.")
 @click.option("--widths", type=powers_of_two, default="128:4096", show_default=True, metavar="LOW:HIGH",

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.blocks import threads
-from tpc.lower.kernels import LoweredKernels
 
 Array = NDArray[Any]
 
@@ -20,20 +19,19 @@ class KernelCode:
 
     ROWS, COLUMNS = 128, 1024  # of a block: its intermediate results stay in the cache
 
-    def __init__(self, lowered: LoweredKernels, module: ModuleType) -> None:
-        self.lowered = lowered
+    def __init__(self, module: ModuleType) -> None:
         self._module = module
 
     def points(self, x: Array) -> dict[str, Array]:
         """What pairs need to know of every sample."""
         with np.errstate(over="ignore", under="ignore"):
-            found: dict[str, Array] = self._module.points(*([x] if self.lowered.points.inputs else []))
+            found: dict[str, Array] = self._module.points(x)
         return found
 
     def diagonal(self, x: Array) -> dict[str, Array]:
         """The kernels at equal samples."""
         with np.errstate(over="ignore", under="ignore"):
-            found: dict[str, Array] = self._module.diagonal(*([x] if self.lowered.diagonal.inputs else []))
+            found: dict[str, Array] = self._module.diagonal(x)
         return found
 
     def pairs(self, first: Sequence[Array], second: Sequence[Array], out: Mapping[str, Array]) -> None:

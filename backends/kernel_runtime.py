@@ -1,4 +1,4 @@
-"""What generated NumPy code of kernel limits calls: the functions of numpy_runtime, and a gap that settles at |ρ| = 1."""
+"""What generated NumPy code of kernel limits calls: numpy_runtime, with a gap that settles at |ρ| = 1."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def compile_module(lowered: Lowered) -> ModuleType:
 
 def compile_kernels(lowered: LoweredKernels) -> KernelCode:
     """The generated functions of a kernel limit."""
-    return KernelCode(lowered, run_source(kernel_module(lowered), lowered.graph.name))
+    return KernelCode(run_source(kernel_module(lowered), lowered.graph.name))
 
 
 def run_source(source: str, limit: str, **names: Any) -> ModuleType:

@@ -78,7 +78,7 @@ class Limit:
         return self.kind in KERNEL_PASSES
 
     def trained(self, loss: str = "cross_entropy") -> Program:
-        """The program with loss, projected gradients and their norms; of kernel limits, one output and its gradients."""
+        """The program with loss, projected gradients and norms; for kernel limits one output with its gradients."""
         return self._stage(loss)[0]
 
     def graph(self, loss: str = "cross_entropy", degree: int | None = None, halves: bool = False) -> LimitGraph:

@@ -23,7 +23,7 @@ from tpc.program.ir import Vector, theta
 from tpc.program.nn import SAMPLE
 from tpc.program.node import Node, rebuild
 from tpc.program.program import Program
-from tpc.program.tensor import ONE, ZERO, Tensor
+from tpc.program.tensor import ONE, ZERO, Add, Broadcast, Contract, Map, Rename, StopGradient, Tensor, Weight
 
 Part = tuple[Tensor, Vector, Axes]  # Σ_over coefficient · base
 
@@ -67,31 +67,31 @@ class Moments:
         return made
 
     @_tensor.register
-    def _(self, n: tensor.Weight) -> Tensor:
+    def _(self, n: Weight) -> Tensor:
         return ZERO
 
     @_tensor.register
-    def _(self, n: tensor.Contract) -> Tensor:
+    def _(self, n: Contract) -> Tensor:
         return tensor.contract((self.tensor(f) for f in n.factors), n.over)
 
     @_tensor.register
-    def _(self, n: tensor.Add) -> Tensor:
+    def _(self, n: Add) -> Tensor:
         return tensor.add(self.tensor(t) for t in n.terms)
 
     @_tensor.register
-    def _(self, n: tensor.Map) -> Tensor:
+    def _(self, n: Map) -> Tensor:
         return tensor.elementwise(n.fn, [self.tensor(a) for a in n.args])
 
     @_tensor.register
-    def _(self, n: tensor.Rename) -> Tensor:
+    def _(self, n: Rename) -> Tensor:
         return tensor.rename(self.tensor(n.arg), dict(n.pairs))
 
     @_tensor.register
-    def _(self, n: tensor.Broadcast) -> Tensor:
+    def _(self, n: Broadcast) -> Tensor:
         return self.tensor(n.arg)  # values broadcast by name anyway, and a sum over an absent axis is its length
 
     @_tensor.register
-    def _(self, n: tensor.StopGradient) -> Tensor:
+    def _(self, n: StopGradient) -> Tensor:
         return self.tensor(n.arg)
 
     @_tensor.register
@@ -167,7 +167,7 @@ class Moments:
         (v, new), (w, other) = _unrenamed(x), _unrenamed(y)
         if isinstance(v, ir.VectorWeight):
             return _square(v.std) if v is w else ZERO
-        assert isinstance(v, ir.MatMul) and isinstance(v.matrix, ir.Transpose)
+        assert isinstance(v, ir.MatMul)
         if not isinstance(w, ir.MatMul) or w.matrix is not v.matrix:
             return ZERO
         inside = self.second(ir.rename_vector(v.x, new), ir.rename_vector(w.x, other))
@@ -193,16 +193,15 @@ class Moments:
         taken = union(over, c.axes, x.axes, g.axes)
         return self._pair((self.tensor(c), x, over), _apart((self.tensor(d), y, other), taken, h.axes))
 
-    def _scaled(self, part: Part, of: Vector, with_: Vector, first: bool) -> Tensor:
+    def _scaled(self, part: Part, of: Vector, other: Vector, first: bool) -> Tensor:
         """The covariance of one term of a sum."""
-        c, x, over = _apart(part, with_.axes, of.axes)
+        c, x, over = _apart(part, other.axes, of.axes)
         if self.tensor(c) is ZERO:
             return ZERO
+        whole = x
         if _is_base(x):
-            whole, c, over = ir.LinComb(((c, x, over),)), ONE, ()
-        else:
-            whole = x
-        inside = self.covariance(whole, with_) if first else self.covariance(with_, whole)
+            whole, c, over = ir.LinComb(((c, x, over),)), ONE, ()  # not x alone: its axes may be bound
+        inside = self.covariance(whole, other) if first else self.covariance(other, whole)
         return tensor.contract((self.tensor(c), inside), over)
 
     def _pair(self, first: Part, second: Part) -> Tensor:
@@ -255,7 +254,7 @@ def _single(g: Vector) -> Part | None:
     return parts[0] if len(parts) == 1 and _is_base(parts[0][1]) else None
 
 
-def variance_of_entries(w: ir.VectorWeight | ir.MatrixWeight | tensor.Weight) -> Tensor:
+def variance_of_entries(w: ir.VectorWeight | ir.MatrixWeight | Weight) -> Tensor:
     """σ² of N(0, σ²/fan-in), the factor of a weight in NTK parametrization; over the fan-in where that is finite."""
     shares = _shares(w) if isinstance(w, ir.VectorWeight) else ()
     return tensor.contract((_square(w.std), *shares))
@@ -291,7 +290,7 @@ def _apart(part: Part, taken: Iterable[Axis], free: Axes) -> Part:
     return tensor.rename(c, new), ir.rename_vector(x, new), tuple(new.get(a, a) for a in over)
 
 
-# --- the second sample -------------------------------------------------------------------------------------------------
+# --- the second sample ---------------------------------------------------------------------------------------------
 
 
 def second_sample(x: Tensor) -> Tensor:

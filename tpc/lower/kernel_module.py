@@ -79,7 +79,7 @@ class KernelPrinter(NumpyPrinter):
                 yield self._operation(what, [a for a in what.args if a.name in owned and last[a.name] == position])
             else:
                 yield from self._statement(what)
-            if isinstance(what, Operation) or isinstance(what, Contract):
+            if isinstance(what, Operation | Contract):
                 owned.add(target.name)  # a new array, and not a view of another
 
     def _operation(self, o: Operation, free: list[Value]) -> str:

@@ -17,7 +17,7 @@ from tpc.lower.plan import Planner
 from tpc.lower.schedule import Function
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis
-from tpc.program.nn import SAMPLE
+from tpc.program.nn import FEATURE, SAMPLE
 from tpc.program.node import Node, rebuild, topological
 from tpc.program.tensor import Constant, Input, Tensor
 
@@ -50,11 +50,12 @@ def lower_kernels(graph: LimitGraph, only: Iterable[str] = ()) -> LoweredKernels
     pairs = {name: split(images[name]) for name in names}
     steps = [n for n in topological(pairs.values()) if isinstance(n, Tensor) and not _is_leaf(n)]
     inputs = (*split.first.values(), *split.second.values())
+    data = tuple(n for n in graph.nodes if isinstance(n, Input)) or (Input("x", (SAMPLE, FEATURE)),)
     points = {split.names[t]: t for t in split.names if not isinstance(t, Input)}
     return LoweredKernels(
         graph,
-        _function("points", points),
-        _function("diagonal", {name: images[name + DIAGONAL] for name in names}),
+        _function("points", points, data),
+        _function("diagonal", {name: images[name + DIAGONAL] for name in names}, data),
         Function("pairs", inputs, tuple(steps), tuple(pairs.items())),
         tuple(split.names[t] for t in split.first),
         tuple(split.names[t] for t, _ in split.second),
@@ -65,10 +66,9 @@ def _is_leaf(n: Tensor) -> bool:
     return isinstance(n, Constant | Input)
 
 
-def _function(name: str, outputs: dict[str, Tensor]) -> Function:
+def _function(name: str, outputs: dict[str, Tensor], data: tuple[Input, ...]) -> Function:
     order = [n for n in topological(outputs.values()) if isinstance(n, Tensor)]
-    x = tuple(n for n in order if isinstance(n, Input))
-    return Function(name, x, tuple(n for n in order if not _is_leaf(n)), tuple(outputs.items()))
+    return Function(name, data, tuple(n for n in order if not _is_leaf(n)), tuple(outputs.items()))
 
 
 class _Split:
