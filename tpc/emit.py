@@ -81,6 +81,11 @@ def _numpy(limit: Limit, degree: int | None) -> str:
 
 
 def _c(limit: Limit, degree: int | None) -> str:
+    if limit.is_kernel:
+        from tpc.lower.kernel_native import kernel_c_source
+        from tpc.lower.kernels import lower_kernels
+
+        return kernel_c_source(lower_kernels(limit.graph()))
     from tpc.lower.lowered import lower
     from tpc.lower.native_module import c_source
 
@@ -202,7 +207,7 @@ def _entries(graph: LimitGraph) -> list[str]:
     pairs = sum(isinstance(n, Kernel) and len(n.axes) > 1 for n in graph.nodes)
     return [
         f"{' and '.join(found)} of N1 × N2 samples with d features",
-        f"  2·d·N1·N2 multiply-adds and {pairs} kernel evaluations per entry, half of that for N1 = N2 the same samples",
+        f"  2·d multiply-adds and {pairs} kernel evaluations per entry; half of them where x2 is x1",
     ]
 
 

@@ -99,6 +99,8 @@ class Moments:
         # (1/n) Σ fn(x) → E fn(Z^x), which is 0 for gradients: they are linear in independent Gaussians
         if is_random(n, self._random):
             return ZERO
+        if n.fn == argument(0) ** 2:
+            return self.second(n.xs[0], n.xs[0])
         terms = self.normal.applied(n.fn, n.xs, n.thetas, n)
         return tensor.add(self._mean(t, t.fn, t.gs, t.thetas) for t in terms if not t.leaves)
 

@@ -98,7 +98,9 @@ class _Writer:
                 return rf"\log \sum_{{{self.over((x.over,))}}} \exp {self.symbol(x.arg)}"
             case tensor.Size():
                 return rf"|\mathrm{{{x.axis.name}}}|"
-            case tensor.Rename() | tensor.Broadcast():
+            case tensor.Rename():
+                return self.symbol(x.arg) + "'" * all(b == a.primed() for a, b in x.pairs)
+            case tensor.Broadcast():
                 return self.symbol(x.arg)
         return self.symbol(x)
 

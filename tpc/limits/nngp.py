@@ -17,7 +17,7 @@ from tpc.passes.per_sample import OUTPUT, is_random
 from tpc.program import ir, tensor
 from tpc.program.axes import Axes, fresh, union
 from tpc.program.ir import Vector
-from tpc.program.node import Node
+from tpc.program.node import Node, topological
 from tpc.program.program import Program
 from tpc.program.tensor import ONE, ZERO, Tensor
 
@@ -93,7 +93,7 @@ class OutputParts:
     def __init__(self, program: Program) -> None:
         self._program = program
         self._random: dict[Node, bool] = {}
-        for n in program.nodes:
+        for n in topological([program[OUTPUT]]):
             self._check_hidden(n)
 
     def _check_hidden(self, n: Node) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tpc.errors import UsageError
 from tpc.lower.kernels import LoweredKernels, lower_kernels
+from tpc.program.nn import SAMPLE
 from tpc.runtime.backend import load_backend
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ class KernelCode(Protocol):
 
     def diagonal(self, x: Array) -> dict[str, Array]:
         """The kernels at equal samples."""
+
+    def point_type(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
+        """The type in which `pairs` takes what belongs to one sample."""
 
     def pairs(self, first: Sequence[Array], second: Sequence[Array], out: Mapping[str, Array]) -> None:
         """Write the kernels of every row with every column into the arrays of `out`."""
@@ -116,7 +120,7 @@ class KernelFunction:
             raise UsageError(f"expected {name} of shape (samples, features), got {rows.dtype} of shape {rows.shape}")
         if not np.isfinite(rows).all():
             raise UsageError(f"expected finite numbers in {name}, got nan or infinity")
-        return _Samples(self._code, rows, np.dtype(dtype))
+        return _Samples(self.lowered, self._code, rows, np.dtype(dtype))
 
     def _rooms(self, out: Mapping[str, Array] | None, shape: tuple[int, int], dtype: np.dtype[Any]) -> dict[str, Array]:
         found: dict[str, Array] = {}
@@ -124,40 +128,34 @@ class KernelFunction:
             room = None if out is None else out.get(name)
             if room is None:
                 room = np.empty(shape, dtype)
-            elif room.shape != shape or room.dtype != dtype:
-                raise UsageError(f"expected out[{name!r}] of shape {shape}, {dtype}; got {room.shape}, {room.dtype}")
+            elif room.shape != shape or room.dtype != dtype or room.strides[1] != dtype.itemsize:
+                got = f"{room.shape}, {room.dtype}, strides {room.strides}"
+                raise UsageError(f"expected out[{name!r}] of shape {shape}, {dtype}, contiguous rows; got {got}")
             found[name] = room
         return found
 
 
 class _Samples:
-    """Data with what `points` and `diagonal` say of it, in the type of the result."""
+    """Data with what `points` and `diagonal` say of it, in the types that `pairs` and results have."""
 
-    def __init__(self, code: KernelCode, x: Array, dtype: np.dtype[Any]) -> None:
+    def __init__(self, lowered: LoweredKernels, code: KernelCode, x: Array, dtype: np.dtype[Any]) -> None:
         self.count, self.width = x.shape
-        chunks = [np.asarray(x[k : k + CHUNK], np.float64) for k in range(0, len(x), CHUNK)]
+        points, diagonal = [], []
+        for k in range(0, len(x), CHUNK):
+            chunk = np.asarray(x[k : k + CHUNK], np.float64)
+            points.append(code.points(chunk))
+            diagonal.append(code.diagonal(chunk))
+        self._sampled = {"x", *(name for name, t in lowered.points.outputs if SAMPLE in t.axes)}
+        kind = code.point_type(dtype)
         self._known: dict[str, Array] = {"x": np.ascontiguousarray(x, dtype)}
-        self._known |= _joined([code.points(chunk) for chunk in chunks], dtype)
-        self.diagonal = {
-            name: np.broadcast_to(k, self.count)
-            for name, k in _joined([code.diagonal(chunk) for chunk in chunks], dtype).items()
-        }
+        for name, value in points[0].items():
+            parts = [p[name] for p in points]
+            self._known[name] = np.concatenate(parts).astype(kind) if name in self._sampled else np.asarray(value, kind)
+        self.diagonal = {name: np.concatenate([d[name] for d in diagonal]).astype(dtype) for name in diagonal[0]}
 
     def of(self, names: Iterable[str], rows: slice) -> list[Array]:
         """The named arrays of some rows; what has no sample axis is the same for all."""
-        found = (self._known[name] for name in names)
-        return [a[rows] if np.ndim(a) else a for a in found]
-
-
-def _joined(parts: list[dict[str, Array]], dtype: np.dtype[Any]) -> dict[str, Array]:
-    """Arrays of chunks as one; numbers that are the same for all samples stay numbers."""
-    found: dict[str, Array] = {}
-    for name, value in parts[0].items():
-        if np.ndim(value):
-            found[name] = np.concatenate([part[name] for part in parts]).astype(dtype)
-        else:
-            found[name] = dtype.type(value)
-    return found
+        return [self._known[name][rows] if name in self._sampled else self._known[name] for name in names]
 
 
 class _Meter:
