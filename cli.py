@@ -39,6 +39,7 @@ from tpc.options import (
     program_argument,
     program_options,
     train_options,
+    trained_options,
 )
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def compile_command(
       tpc compile programs/mlp.py
       tpc compile programs/mlp.py --set hidden=3 --emit update
       tpc compile programs/mlp.py --emit numpy > limit.py
+      tpc compile programs/mlp.py --limit ntk --emit latex > ntk.tex
       tpc compile programs/mlp.py --fold-degree 2 --emit c > limit.c
       tpc compile programs/mlp.py --emit program --emit kernels --out build/mlp
     """
@@ -205,7 +207,7 @@ def kernel(
 
 @main.command()
 @click.argument("program", required=False, type=click.Path(dir_okay=False, path_type=Path))
-@program_options
+@trained_options
 @train_options
 @click.pass_context
 def train(ctx: click.Context, /, **given: Any) -> None:
@@ -235,7 +237,7 @@ def train(ctx: click.Context, /, **given: Any) -> None:
 
 @main.command()
 @click.argument("program", required=False, type=click.Path(dir_okay=False, path_type=Path))
-@program_options
+@trained_options
 @fewshot_options
 @click.pass_context
 def fewshot(ctx: click.Context, /, **given: Any) -> None:
@@ -340,7 +342,7 @@ def eval_command(
 
 @main.command()
 @program_argument
-@program_options
+@trained_options
 @click.option("--rank", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--steps", type=click.IntRange(min=0), default=3, show_default=True, help="Steps to compare.")
 @click.option("--widths", type=powers_of_two, default="128:4096", show_default=True, metavar="LOW:HIGH",

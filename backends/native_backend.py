@@ -8,8 +8,18 @@ from functools import lru_cache
 from types import ModuleType
 
 from backends import native_build, native_powers, numpy_backend
+from backends.kernel_code import KernelCode, NativeKernelCode
 from backends.native_loops import Loop
-from backends.numpy_backend import array, new_atoms, new_moments, restore_atoms, restore_moments, to_numpy
+from backends.numpy_backend import (
+    array,
+    new_atoms,
+    new_moments,
+    restore_atoms,
+    restore_moments,
+    to_numpy,
+)
+from tpc.lower.kernel_native import native_kernels
+from tpc.lower.kernels import LoweredKernels
 from tpc.lower.lowered import Lowered
 from tpc.lower.native_module import NativePrinter, native_module
 
@@ -34,6 +44,18 @@ def compile_module(lowered: Lowered) -> ModuleType:
     return numpy_backend.run_source(made.python, lowered.graph.name, native=loops)
 
 
+def compile_kernels(lowered: LoweredKernels) -> KernelCode:
+    """The generated functions of a kernel limit; NumPy's where C has no rule for them or nothing can be compiled."""
+    made = native_kernels(lowered)
+    if made is not None:
+        try:
+            library = native_build.load(made.c)
+            return NativeKernelCode(numpy_backend.run_source(made.python, lowered.graph.name), library, made)
+        except native_build.NoCompilerError as e:
+            _warn(str(e))
+    return numpy_backend.compile_kernels(lowered)
+
+
 @lru_cache(maxsize=1)
 def _warn(reason: str) -> None:
     """One line, once."""
@@ -46,6 +68,7 @@ __all__ = [
     "NAME",
     "STORAGE",
     "array",
+    "compile_kernels",
     "compile_module",
     "new_atoms",
     "new_moments",

@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 
 from backends import numpy_runtime
+from backends.kernel_code import KernelCode
 from backends.moments import Moments
 from backends.numpy_runtime import Array, Atoms
+from tpc.lower.kernel_module import kernel_module
+from tpc.lower.kernels import LoweredKernels
 from tpc.lower.lowered import Lowered
 from tpc.lower.numpy_module import numpy_module
 
@@ -25,6 +28,11 @@ STORAGE = ("float32", "float64", "bfloat16", "float16")  # 16 bits are converted
 def compile_module(lowered: Lowered) -> ModuleType:
     """The generated module of a limit, ready to call."""
     return run_source(numpy_module(lowered), lowered.graph.name)
+
+
+def compile_kernels(lowered: LoweredKernels) -> KernelCode:
+    """The generated functions of a kernel limit."""
+    return KernelCode(run_source(kernel_module(lowered), lowered.graph.name))
 
 
 def run_source(source: str, limit: str, **names: Any) -> ModuleType:
@@ -67,6 +75,7 @@ __all__ = [
     "NAME",
     "STORAGE",
     "array",
+    "compile_kernels",
     "compile_module",
     "new_atoms",
     "new_moments",

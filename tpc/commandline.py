@@ -7,7 +7,7 @@ import json
 import math
 import os
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,15 +75,15 @@ def describe(error: Exception) -> tuple[str, int]:
 class Available(click.Choice[str]):
     """A choice of which later versions have more: what is not there is told by its name."""
 
-    def __init__(self, what: str, choices: Iterable[str]) -> None:
+    def __init__(self, what: str, choices: Iterable[str], unfit: Mapping[str, str] | None = None) -> None:
         super().__init__(tuple(choices))
         self.what = what
+        self.unfit = unfit or {}  # what is there, but not for this command, and why
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if value not in self.choices:
-            raise click.UsageError(
-                f"the {value} {self.what} is not in this version; available: {', '.join(self.choices)}.", ctx
-            )
+            reason = self.unfit.get(value, "is not in this version")
+            raise click.UsageError(f"the {value} {self.what} {reason}; available: {', '.join(self.choices)}.", ctx)
         return str(value)
 
 

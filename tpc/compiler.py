@@ -8,28 +8,42 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tpc.errors import UsageError
-from tpc.limits.existence import check_kernels, singular_kernels
+from tpc.limits.existence import check_kernels, refuse_singular, singular_kernels
 from tpc.limits.fold import fold
 from tpc.limits.graph import LimitGraph
+from tpc.limits.nngp import nngp_limit
+from tpc.limits.ntk import ntk_limit
 from tpc.limits.pi import pi_limit
 from tpc.limits.verify import verify_limit
 from tpc.passes.adapt import release
 from tpc.passes.backward import backward
 from tpc.passes.loss import attach_loss
+from tpc.passes.per_sample import gradients, single_output
 from tpc.passes.project import norms, project
 from tpc.program.program import Program
 from tpc.program.verify import verify
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import ArrayLike
+
+    from tpc.runtime.kernels import Array, KernelFunction, Progress
     from tpc.runtime.model import Model
 
-PASSES: tuple[tuple[str, Callable[[Program], Program]], ...] = (
+Passes = tuple[tuple[str, Callable[[Program], Program]], ...]
+
+PASSES: Passes = (
     ("backward", backward),
     ("release", release),
     ("project", project),
     ("norms", norms),
 )
-LIMITS: dict[str, Callable[[Program], LimitGraph]] = {"pi": pi_limit}
+LIMITS: dict[str, Callable[[Program], LimitGraph]] = {"pi": pi_limit, "nngp": nngp_limit, "ntk": ntk_limit}
+KERNEL_PASSES: dict[str, Passes] = {
+    "nngp": (("single_output", single_output),),
+    "ntk": (("single_output", single_output), ("gradients", gradients)),
+}
 
 
 def compile_program(program: Program, limit: str = "pi") -> Limit:
@@ -54,13 +68,22 @@ class Limit:
     def _folded(self) -> dict[tuple[str, int, bool], LimitGraph]:
         return {}
 
+    @cached_property
+    def _kernel_functions(self) -> dict[tuple[str, tuple[str, ...]], KernelFunction]:
+        return {}
+
+    @property
+    def is_kernel(self) -> bool:
+        """Whether the limit is a kernel of two samples, and not a model that is trained."""
+        return self.kind in KERNEL_PASSES
+
     def trained(self, loss: str = "cross_entropy") -> Program:
-        """The program with loss, projected gradients and their norms."""
+        """The program with loss, projected gradients and norms; for kernel limits one output with its gradients."""
         return self._stage(loss)[0]
 
     def graph(self, loss: str = "cross_entropy", degree: int | None = None, halves: bool = False) -> LimitGraph:
         """The limit graph of the trained program; with a degree, old atoms are folded to tensors up to it."""
-        if degree is None:
+        if degree is None or self.is_kernel:
             return self._stage(loss)[1]
         key = (loss, degree, halves)
         if key not in self._folded:
@@ -68,19 +91,22 @@ class Limit:
         return self._folded[key]
 
     def _stage(self, loss: str) -> tuple[Program, LimitGraph]:
+        loss = "" if self.is_kernel else loss
         if loss not in self._derived:
-            program = verify(attach_loss(self.program, loss), "attach_loss")
-            for name, run in PASSES:
+            program = verify(attach_loss(self.program, loss), "attach_loss") if loss else self.program
+            for name, run in KERNEL_PASSES.get(self.kind, PASSES):
                 program = verify(run(program), name)
             graph = verify_limit(LIMITS[self.kind](program), f"the {self.kind}-limit")
             check_kernels(graph, self.program)
+            if self.is_kernel:
+                refuse_singular(graph, self.program)
             self._derived[loss] = (program, graph)
         return self._derived[loss]
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a user should know before training: kernels that are infinite at coinciding latents."""
-        return singular_kernels(self.graph())
+        return () if self.is_kernel else singular_kernels(self.graph())
 
     @property
     def kernels(self) -> dict[str, Any]:
@@ -111,4 +137,51 @@ class Limit:
         """An initialized model; see `tpc.runtime.model.build` for the options."""
         from tpc.runtime.model import build
 
+        if self.is_kernel:
+            raise UsageError(
+                f"the {self.kind}-limit is a kernel and not a model that is trained: call .kernel(x1, x2), or compile "
+                "with limit='pi'"
+            )
         return build(self, input_dim, rank, **options)
+
+    def kernel(
+        self,
+        x1: ArrayLike,
+        x2: ArrayLike | None = None,
+        *,
+        backend: str = "numpy",
+        dtype: str = "float64",
+        only: Iterable[str] = (),
+        out: Mapping[str, Array] | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, Array]:
+        """The kernels {"nngp": (N1, N2)} of an NNGP limit, {"nngp": …, "ntk": …} of an NTK limit.
+
+        x1 (N1, features), x2 (N2, features); without x2 it is x1 and half of the entries are computed. `only` names
+        the kernels wanted. `out` has arrays to write to, by kernel; what it lacks is allocated. The rest of the memory
+        does not grow with N1·N2. `progress` is called with the numbers of entries done and in all, from any thread.
+        With dtype float32 products and results are float32, and what depends on one sample is computed in float64.
+        Raises UsageError for other limits, names, shapes and types.
+        """
+        return self.kernel_function(backend, only)(x1, x2, dtype=dtype, out=out, progress=progress)
+
+    def kernel_diagonal(
+        self, x: ArrayLike, *, backend: str = "numpy", dtype: str = "float64", only: Iterable[str] = ()
+    ) -> dict[str, Array]:
+        """The kernels of every sample of x (N, features) with itself, {"nngp": (N,), …}."""
+        return self.kernel_function(backend, only).diagonal(x, dtype=dtype)
+
+    def kernel_function(self, backend: str = "numpy", only: Iterable[str] = ()) -> KernelFunction:
+        """The compiled kernels of a kernel limit; kept, so that small calls do not compile again."""
+        from tpc.runtime.kernels import KernelFunction
+
+        if not self.is_kernel:
+            raise UsageError(f"the {self.kind}-limit is no kernel: compile with limit='nngp' or limit='ntk'")
+        names = (only,) if isinstance(only, str) else tuple(only)
+        known = ("nngp",) if self.kind == "nngp" else ("nngp", "ntk")
+        if unknown := [name for name in names if name not in known]:
+            raise UsageError(f"the {self.kind}-limit has the kernels {', '.join(known)}, got {unknown[0]!r}")
+        key = (backend, names)
+        if key not in self._kernel_functions:
+            self._kernel_functions[key] = KernelFunction(self, backend, names)
+        return self._kernel_functions[key]

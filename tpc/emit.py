@@ -12,6 +12,7 @@ from tpc.gaussian.explain import equation
 from tpc.gaussian.kernel import kernel
 from tpc.limits.fold import fold_store
 from tpc.limits.graph import Accumulate, Append, Kernel, LimitGraph
+from tpc.limits.nngp import DIAGONAL
 from tpc.limits.text import listing as limit_listing
 from tpc.limits.text import update_listing
 from tpc.program.functions import X
@@ -55,6 +56,12 @@ def _applied(phi: sp.Expr, variable: str) -> str:
     return f"({text})" if phi.is_Add else text
 
 
+def _update(limit: Limit, degree: int | None) -> str:
+    if limit.is_kernel:
+        raise UsageError(f"the {limit.kind}-limit is a kernel, which has no update; see the stages limit and kernels")
+    return update_listing(limit.graph(degree=degree))
+
+
 def _latex(limit: Limit, degree: int | None) -> str:
     from tpc.limits.latex import document
 
@@ -62,6 +69,11 @@ def _latex(limit: Limit, degree: int | None) -> str:
 
 
 def _numpy(limit: Limit, degree: int | None) -> str:
+    if limit.is_kernel:
+        from tpc.lower.kernel_module import kernel_module
+        from tpc.lower.kernels import lower_kernels
+
+        return kernel_module(lower_kernels(limit.graph()))
     from tpc.lower.lowered import lower
     from tpc.lower.numpy_module import numpy_module
 
@@ -69,6 +81,11 @@ def _numpy(limit: Limit, degree: int | None) -> str:
 
 
 def _c(limit: Limit, degree: int | None) -> str:
+    if limit.is_kernel:
+        from tpc.lower.kernel_native import kernel_c_source
+        from tpc.lower.kernels import lower_kernels
+
+        return kernel_c_source(lower_kernels(limit.graph()))
     from tpc.lower.lowered import lower
     from tpc.lower.native_module import c_source
 
@@ -88,7 +105,7 @@ STAGES: dict[str, Callable[[Limit, int | None], str]] = {
     "program": lambda limit, _: listing(limit.program),
     "backward": lambda limit, _: listing(limit.trained()),
     "limit": lambda limit, degree: limit_listing(limit.graph(degree=degree)),
-    "update": lambda limit, degree: update_listing(limit.graph(degree=degree)),
+    "update": _update,
     "kernels": _kernels,
     "latex": _latex,
     "numpy": _numpy,
@@ -101,6 +118,7 @@ STAGES: dict[str, Callable[[Limit, int | None], str]] = {
 def summary(limit: Limit) -> str:
     """One screen about a compilation."""
     program, graph = limit.program, limit.graph()
+    derived = "one output and its gradients" if limit.is_kernel else "backward pass and projection"
     nodes = program.nodes
     vectors = [n for n in nodes if isinstance(n, Vector)]
     gaussian = sum(n.kind == "G" for n in vectors)
@@ -109,18 +127,20 @@ def summary(limit: Limit) -> str:
     lines = [
         f"{program.name}: {len(nodes)} lines ({gaussian} G-vectors, {len(vectors) - gaussian} X-vectors, "
         f"{matrices} matrices, {finite} scalars) over the spaces {', '.join(program.spaces)}",
-        f"with backward pass and projection: {len(limit.trained().nodes)} lines",
+        f"with {derived}: {len(limit.trained().nodes)} lines",
         f"{limit.kind}-limit: {len(graph.nodes)} tensors, "
         f"{sum(isinstance(n, Kernel) for n in graph.nodes)} kernel evaluations",
         "",
-        "parameters",
     ]
-    lines += [f"  {weight:<16}{_parameter(updates)}" for weight, updates in graph.updates]
-    lines += ["", "kernels"]
+    if not limit.is_kernel:
+        lines += ["parameters", *(f"  {weight:<16}{_parameter(updates)}" for weight, updates in graph.updates), ""]
+    lines += ["kernels"]
     for phi, psi in graph.kernels:
         v = kernel(phi, psi)
         form = "numeric" if v.plain is None else sp.sstr(v.plain)
         lines.append(f"  V[{phi}, {psi}](p, q, c) = {form}")
+    if limit.is_kernel:
+        return "\n".join([*lines, "", *_entries(graph)]) + "\n"
     lines += [
         "",
         "cost of a step: rank r, batch b, M atoms per kernel matrix",
@@ -179,6 +199,16 @@ def _costs(graph: LimitGraph) -> list[str]:
             f"about 2·b·M·({_times(2 * width)}r + 2·{outputs}) multiply-adds; M grows by b"
         )
     return lines
+
+
+def _entries(graph: LimitGraph) -> list[str]:
+    """What a kernel limit computes, and for how many pairs of samples."""
+    found = [name for name, _ in graph.outputs if not name.endswith(DIAGONAL)]
+    pairs = sum(isinstance(n, Kernel) and len(n.axes) > 1 for n in graph.nodes)
+    return [
+        f"{' and '.join(found)} of N1 × N2 samples with d features",
+        f"  2·d multiply-adds and {pairs} kernel evaluations per entry; half of them where x2 is x1",
+    ]
 
 
 def _times(n: int) -> str:

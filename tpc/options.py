@@ -22,7 +22,9 @@ from tpc.commandline import (
 from tpc.errors import UsageError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-LIMITS = ("pi",)
+LIMITS = ("pi", "nngp", "ntk")
+TRAINED = ("pi",)
+NOT_TRAINED = dict.fromkeys(("nngp", "ntk"), "is a kernel, which is not trained")
 MODES = ("exact", "folded")
 BACKENDS = ("numpy", "native")
 STORAGE = ("float32", "float64", "bfloat16", "float16")
@@ -58,10 +60,17 @@ def json_option(command: Command) -> Command:
 
 def program_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--function, --set and --limit."""
+    return _program_options(command, Available("limit", LIMITS))
+
+
+def trained_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for commands that train."""
+    return _program_options(command, Available("limit", TRAINED, NOT_TRAINED))
+
+
+def _program_options(command: Callable[..., Any], limits: Available) -> Callable[..., Any]:
     for option in (
-        click.option(
-            "--limit", type=Available("limit", LIMITS), default="pi", show_default=True, help="Which limit to take."
-        ),
+        click.option("--limit", type=limits, default="pi", show_default=True, help="Which limit to take."),
         click.option(
             "--set",
             "settings",

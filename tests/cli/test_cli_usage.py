@@ -75,8 +75,13 @@ MISTAKES = {
     "drop of a clip that is none": (["train", MLP, "--clip-drop", "1:0.5"], "needs clip (--clip)", 2),
     "drop after the end": (["train", MLP, "--lr-drop", "10:0.5"], "never takes effect", 2),
     "limit of another version": (
-        ["compile", MLP, "--limit", "ntk"],
-        "the ntk limit is not in this version; available: pi",
+        ["compile", MLP, "--limit", "mu"],
+        "the mu limit is not in this version; available: pi, nngp, ntk",
+        2,
+    ),
+    "limit that is not trained": (
+        ["train", MLP, "--limit", "ntk"],
+        "the ntk limit is a kernel, which is not trained; available: pi",
         2,
     ),
     "mode of another version": (["train", MLP, "--mode", "sparse"], "available: exact, folded", 2),
@@ -123,7 +128,7 @@ def test_unknown_config_entry_is_named(run):
         ("lr_mult = 3", "lr_mult to be a table"),
         ("lr_drop = [3]", "3 is not EPOCH:FACTOR"),
         ("batch_size = 0", "batch_size to be a whole number from 1 on, got 0"),
-        ("limit = 'ntk'", "the ntk limit is not in this version"),
+        ("limit = 'ntk'", "the ntk limit is a kernel, which is not trained"),
     ],
 )
 def test_a_wrong_config_entry_is_told(run, entry, told):

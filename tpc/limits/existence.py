@@ -39,15 +39,29 @@ def singular_kernels(graph: LimitGraph) -> tuple[str, ...]:
     Two deltas at one place, as in V[δ,δ] = 1/(2π√(pq - c²)), come from jumps (step, sign), where the limit itself is
     singular, and from gates with kinks, where only their sum is finite. Generated code takes them as 0 at |ρ| = 1.
     """
-    found = []
+    return tuple(
+        f"V[{phi}, {psi}] is infinite where a latent equals a stored one up to sign: training is only reliable "
+        "while samples do not repeat; a smooth nonlinearity (erf for sign, gelu for relu in a gate) avoids it"
+        for phi, psi in graph.kernels
+        if _is_singular(phi, psi)
+    )
+
+
+def refuse_singular(graph: LimitGraph, network: Program) -> None:
+    """Raise ProgramError for a kernel that is infinite at equal samples, as the tangent kernel of a jump is."""
     for phi, psi in graph.kernels:
-        value = kernel(phi, psi).value
-        if value is not None and any(e.exp.is_negative and isinstance(e.base, gap) for e in value.atoms(Pow)):
-            found.append(
-                f"V[{phi}, {psi}] is infinite where a latent equals a stored one up to sign: training is only reliable "
-                "while samples do not repeat; a smooth nonlinearity (erf for sign, gelu for relu in a gate) avoids it"
+        if _is_singular(phi, psi):
+            raise ProgramError(
+                f"the {graph.limit}-limit does not exist: V[{phi}, {psi}] is infinite at equal samples, for the "
+                "derivative of a jump has no variance",
+                _line((phi, psi), network),
+                "use a nonlinearity without jumps (erf for sign), or take the NNGP limit, which has none of them",
             )
-    return tuple(found)
+
+
+def _is_singular(phi: Expr, psi: Expr) -> bool:
+    value = kernel(phi, psi).value
+    return value is not None and any(e.exp.is_negative and isinstance(e.base, gap) for e in value.atoms(Pow))
 
 
 def _line(functions: tuple[Expr, ...], network: Program) -> SourceLine | None:

@@ -1,8 +1,13 @@
-"""E fn(⟨z, g₁⟩, …, ⟨z, g_k⟩) as kernels of Gram entries."""
+"""E fn(u₁, …, u_k) of jointly Gaussian variables as kernels of their covariances.
+
+In the π-limit the variables are ⟨z, g_i⟩ of latents g_i, with Gram entries for covariances; in kernel limits they are
+the Gaussian vectors of a network at initialization, with covariances derived from the program.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import sympy as sp
 from sympy import Expr
@@ -14,12 +19,20 @@ from tpc.program.functions import X, argument, partial
 from tpc.program.ir import theta
 from tpc.program.tensor import ONE, ZERO, Constant, Tensor
 
+G = TypeVar("G")
+
 
 def expectation(fn: Expr, latents: Sequence[Tensor], thetas: Sequence[Tensor] = ()) -> Tensor:
-    """The expectation over z ~ N(0, I) of fn, in u_i = ⟨z, latents[i]⟩ and t_j = thetas[j].
+    """The expectation over z ~ N(0, I) of fn, in u_i = ⟨z, latents[i]⟩ and t_j = thetas[j]."""
+    return mean(fn, latents, thetas, gram)
 
-    Bilinear: sums are taken apart where they join different variables, and numbers and parameters come out. Products
-    of functions of one variable each become V[φ,ψ]; a bare factor u_i of a longer product goes by Stein's lemma.
+
+def mean(fn: Expr, latents: Sequence[G], thetas: Sequence[Tensor], covariance: Callable[[G, G], Tensor]) -> Tensor:
+    """E fn over zero-mean Gaussians u_i with Cov(u_i, u_j) = covariance(latents[i], latents[j]); t_j = thetas[j].
+
+    Bilinear: sums are taken apart where they join different variables, and numbers and parameters come out.
+    Independent variables are taken apart, too. Products of functions of one variable each become V[φ,ψ]; a bare
+    factor u_i of a longer product goes by Stein's lemma.
     """
     variables = [argument(i) for i in range(len(latents))] + [theta(j) for j in range(len(thetas))]
     number, fn = sp.sympify(fn).as_independent(*variables, as_Add=False)
@@ -33,15 +46,29 @@ def expectation(fn: Expr, latents: Sequence[Tensor], thetas: Sequence[Tensor] = 
         if len(us) > 1 or (us and ts):
             summands = _summands(fn, factor)
             if len(summands) > 1:
-                parts = [expectation(t, latents, thetas) for t in summands]
+                parts = [mean(t, latents, thetas, covariance) for t in summands]
                 return tensor.contract((Constant(number), tensor.add(parts)))
-            return tensor.contract((*outside, _joint(fn, latents, ts)))
+            return tensor.contract((*outside, _joint(fn, latents, ts, covariance)))
         if us:
             groups[us[0]] = groups.get(us[0], sp.Integer(1)) * factor
         else:
             scalar = factor.xreplace({theta(j): argument(j) for j in range(len(thetas))})
             outside.append(tensor.elementwise(scalar, thetas))
-    return tensor.contract((*outside, _product(groups, latents)))
+    parts = [_product(g, latents, covariance) for g in _independent(groups, latents, covariance)]
+    return tensor.contract((*outside, *parts))
+
+
+def _independent(
+    groups: dict[int, Expr], latents: Sequence[G], covariance: Callable[[G, G], Tensor]
+) -> Iterable[dict[int, Expr]]:
+    """The factors, those of independent variables apart: E of their product is the product of their E."""
+    if len(groups) < 2:
+        return (groups,)
+    joined: list[set[int]] = []
+    for i in groups:
+        met = [s for s in joined if any(covariance(latents[i], latents[j]) is not ZERO for j in s)]
+        joined = [s for s in joined if s not in met] + [set().union({i}, *met)]
+    return [{i: phi for i, phi in groups.items() if i in s} for s in sorted(joined, key=min)]
 
 
 def _summands(fn: Expr, factor: Expr) -> list[Expr]:
@@ -50,7 +77,7 @@ def _summands(fn: Expr, factor: Expr) -> list[Expr]:
     return [rest * t for t in sp.Add.make_args(factor if isinstance(factor, sp.Add) else sp.expand(factor))]
 
 
-def _product(groups: dict[int, Expr], latents: Sequence[Tensor]) -> Tensor:
+def _product(groups: dict[int, Expr], latents: Sequence[G], covariance: Callable[[G, G], Tensor]) -> Tensor:
     """E Π φ_i(u_i) for distinct variables."""
     if not groups:
         return ONE
@@ -59,21 +86,21 @@ def _product(groups: dict[int, Expr], latents: Sequence[Tensor]) -> Tensor:
         a, b = latents[i], latents[j]
         phi, psi = phi.xreplace({argument(i): X}), psi.xreplace({argument(j): X})
         if not psi.has(X):
-            return kernel(phi, psi, gram(a, a), ZERO, ZERO) if phi.has(X) else kernel(phi, psi, ZERO, ZERO, ZERO)
-        return kernel(phi, psi, gram(a, a), gram(b, b), gram(a, b))
+            return kernel(phi, psi, covariance(a, a) if phi.has(X) else ZERO, ZERO, ZERO)
+        return kernel(phi, psi, covariance(a, a), covariance(b, b), covariance(a, b))
     for i, phi in groups.items():
-        if phi == argument(i):  # Stein: E[u_i F] = Σ_j ⟨g_i, g_j⟩ E[∂_j F]
+        if phi == argument(i):  # Stein: E[u_i F] = Σ_j Cov(u_i, u_j) E[∂_j F]
             rest = sp.Mul(*(psi for j, psi in groups.items() if j != i))
             parts = [
-                tensor.contract((gram(latents[i], latents[j]), expectation(partial(rest, argument(j)), latents)))
+                tensor.contract((c, mean(partial(rest, argument(j)), latents, (), covariance)))
                 for j in groups
-                if j != i
+                if j != i and (c := covariance(latents[i], latents[j])) is not ZERO
             ]
             return tensor.add(parts)
-    return _joint(sp.Mul(*groups.values()), latents, [])
+    return _joint(sp.Mul(*groups.values()), latents, [], covariance)
 
 
-def _joint(fn: Expr, latents: Sequence[Tensor], thetas: Sequence[int]) -> Tensor:
+def _joint(fn: Expr, latents: Sequence[G], thetas: Sequence[int], covariance: Callable[[G, G], Tensor]) -> Tensor:
     used = [i for i in range(len(latents)) if fn.has(argument(i))]
     if thetas:
         raise GaussianError(
@@ -82,5 +109,5 @@ def _joint(fn: Expr, latents: Sequence[Tensor], thetas: Sequence[int]) -> Tensor
         )
     fn = fn.xreplace({argument(i): argument(k) for k, i in enumerate(used)})
     kept = [latents[i] for i in used]
-    grams = tuple(gram(kept[i], kept[j]) for i in range(len(kept)) for j in range(i, len(kept)))
+    grams = tuple(covariance(kept[i], kept[j]) for i in range(len(kept)) for j in range(i, len(kept)))
     return Expectation(fn, grams)

@@ -20,7 +20,7 @@ _HEAD = r"""\documentclass{article}
 \usepackage{amsmath,amssymb}
 \allowdisplaybreaks
 \begin{document}
-\section*{The $\pi$-limit of \texttt{%s}}
+\section*{The %s of \texttt{%s}}
 """
 
 
@@ -28,19 +28,17 @@ def document(graph: LimitGraph) -> str:
     """A complete document: forward pass, kernels, update rules."""
     names = limit_names(graph)
     writer = _Writer(names)
-    lines = [_HEAD % graph.name.replace("_", r"\_")]
+    title = r"$\pi$-limit" if graph.limit == "pi" else f"{graph.limit.upper()} limit"
+    lines = [_HEAD % (title, graph.name.replace("_", r"\_"))]
     lines += [r"\subsection*{The graph}", r"\begin{align}"]
     rows = [f"{writer.symbol(n)} &= {writer.right(n)}" for n in graph.nodes if names.is_line(n) and not _is_leaf(n)]
     lines += [" \\\\\n".join(rows), r"\end{align}"]
     lines += [r"\subsection*{Kernels}", r"\begin{align}"]
     lines += [" \\\\\n".join(_kernel(phi, psi) for phi, psi in graph.kernels), r"\end{align}"]
-    lines += [r"\subsection*{Update rules}", r"\begin{align}"]
-    lines += [
-        " \\\\\n".join(writer.update(u) for _, us in graph.updates for u in us),
-        r"\end{align}",
-        r"\end{document}",
-    ]
-    return "\n".join(lines) + "\n"
+    if graph.updates:
+        lines += [r"\subsection*{Update rules}", r"\begin{align}"]
+        lines += [" \\\\\n".join(writer.update(u) for _, us in graph.updates for u in us), r"\end{align}"]
+    return "\n".join([*lines, r"\end{document}"]) + "\n"
 
 
 def _is_leaf(n: Tensor) -> bool:
@@ -100,7 +98,9 @@ class _Writer:
                 return rf"\log \sum_{{{self.over((x.over,))}}} \exp {self.symbol(x.arg)}"
             case tensor.Size():
                 return rf"|\mathrm{{{x.axis.name}}}|"
-            case tensor.Rename() | tensor.Broadcast():
+            case tensor.Rename():
+                return self.symbol(x.arg) + "'" * all(b == a.primed() for a, b in x.pairs)
+            case tensor.Broadcast():
                 return self.symbol(x.arg)
         return self.symbol(x)
 

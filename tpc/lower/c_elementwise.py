@@ -22,33 +22,37 @@ _CALL = {
 KNOWN = frozenset(_INFIX) | frozenset(_CALL) | {"negative", "square", "reciprocal"}
 
 
-def number(x: float) -> str:
-    """A float literal."""
-    text = repr(float(x))
-    return f"{text}f" if x >= 0 else f"({text}f)"
+def number(x: float, real: str = "float") -> str:
+    """A literal."""
+    text = repr(float(x)) + ("f" if real == "float" else "")
+    return text if x >= 0 else f"({text})"
 
 
 def device_function(
-    name: str, arguments: Sequence[str], operations: Sequence[Operation], results: Mapping[str, Value]
+    name: str,
+    arguments: Sequence[str],
+    operations: Sequence[Operation],
+    results: Mapping[str, Value],
+    real: str = "float",
 ) -> str:
     """`TPC_DEV void name(float argument, …, float *result, …)`: computes every result of one element.
 
-    Every operation must be in `KNOWN`.
+    Every operation must be in `KNOWN`. With `real` double it needs kernel_functions.h and an argument `settled`.
     """
-    inputs = [f"float {a}" for a in arguments]
-    outputs = [f"float *{r}" for r in results]
+    inputs = [f"{real} {a}" for a in arguments]
+    outputs = [f"{real} *{r}" for r in results]
     lines = [f"TPC_DEV void {name}({', '.join(inputs + outputs)})", "{"]
-    lines += [f"    const float {o.target.name} = {_operation(o)};" for o in operations]
-    lines += [f"    *{result} = {_operand(value)};" for result, value in results.items()]
+    lines += [f"    const {real} {o.target.name} = {_operation(o, real)};" for o in operations]
+    lines += [f"    *{result} = {_operand(value, real)};" for result, value in results.items()]
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def _operand(v: Value) -> str:
-    return v.name if v.number is None else number(v.number)
+def _operand(v: Value, real: str) -> str:
+    return v.name if v.number is None else number(v.number, real)
 
 
-def _operation(o: Operation) -> str:
-    args = [_operand(a) for a in o.args]
+def _operation(o: Operation, real: str) -> str:
+    args = [_operand(a, real) for a in o.args]
     if o.op in _INFIX:
         return f"{args[0]} {_INFIX[o.op]} {args[1]}"
     if o.op == "negative":
@@ -56,5 +60,9 @@ def _operation(o: Operation) -> str:
     if o.op == "square":
         return f"{args[0]} * {args[0]}"
     if o.op == "reciprocal":
-        return f"1.0f / {args[0]}"
-    return f"{_CALL[o.op]}({', '.join(args)})"
+        return f"{number(1, real)} / {args[0]}"
+    call = _CALL[o.op]
+    if real == "double":
+        call = f"{call}_double" if call.startswith("tpc_") else call.removesuffix("f")
+        args += ["settled"] if o.op == "gap" else []
+    return f"{call}({', '.join(args)})"

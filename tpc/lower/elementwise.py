@@ -110,7 +110,8 @@ class Builder:
             return self.emit("gap", *args)
         if isinstance(expr, g.angle):
             # + 0 turns -0.0 into 0.0: at a zero latent the angle is 0, not π
-            return self.emit("arctan2", self.emit("gap", *args), self.emit("add", args[2], Value("", (), 0.0)))
+            height = self.expression(g.gap(*expr.args), values)  # the same for c and -c
+            return self.emit("arctan2", height, self.emit("add", args[2], Value("", (), 0.0)))
         if isinstance(expr, g.gap1):
             one = Value("", (), 1.0)
             return self.emit(

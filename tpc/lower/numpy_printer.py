@@ -126,6 +126,10 @@ class NumpyPrinter:
             return f"1 / {texts[0]}"
         return f"{texts[0]} {_INFIX[o.op]} {texts[1]}" if o.op in _INFIX else f"{_UFUNC[o.op]}({', '.join(texts)})"
 
+    @staticmethod
+    def _ufunc(op: str) -> str:
+        return _UFUNC[op]
+
     # --- statements --------------------------------------------------------------------------------------------
 
     def _statement(self, x: Tensor) -> Iterator[str]:

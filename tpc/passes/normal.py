@@ -49,8 +49,9 @@ class Term:
 class Normaliser:
     """Computes normal forms; remembers them per node."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, limit: str = "π-limit") -> None:
         self._program = program
+        self._limit = limit
         self._known: dict[Vector, tuple[Term, ...]] = {}
 
     def terms(self, x: Vector) -> tuple[Term, ...]:
@@ -122,7 +123,7 @@ class Normaliser:
         except sp.PolynomialError:
             raise ProgramError(
                 "a nonlinearity meets a sum of stored nonlinearities (two in a row, or one of a readout weight), "
-                "which has no finite representation in the π-limit",
+                f"which has no finite representation in the {self._limit}",
                 self._program.where(at),
                 "put a tpc.dense layer between them",
             ) from None

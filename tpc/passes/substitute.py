@@ -68,6 +68,10 @@ class Substitution:
         assert made is None or isinstance(made, Vector)
         return made
 
+    def known(self, n: Node) -> Node | None:
+        """The image of a node that came up so far, None if it did not or is zero."""
+        return self._known.get(n)
+
     def _image(self, n: Node) -> Node | None:
         if n not in self._known:
             made = self.leaves[n] if n in self.leaves else self._rebuilt(n)

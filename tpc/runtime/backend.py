@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any, Protocol, cast
 
 from tpc.errors import UsageError
+from tpc.lower.kernels import LoweredKernels
 from tpc.lower.lowered import Lowered
 
 BACKENDS = ("numpy", "native")
@@ -23,6 +24,9 @@ class Backend(Protocol):
 
     def compile_module(self, lowered: Lowered) -> ModuleType:
         """A module with predict, gradients, norms and update."""
+
+    def compile_kernels(self, lowered: LoweredKernels) -> Any:
+        """The functions of a kernel limit, a `tpc.runtime.kernels.KernelCode`."""
 
     def array(self, x: Any, dtype: str) -> Any:
         """x on the backend's device."""

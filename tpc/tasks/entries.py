@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
-from tpc.compiler import LIMITS
+from tpc.compiler import KERNEL_PASSES, LIMITS
 from tpc.errors import UsageError
 from tpc.passes.loss import LOSSES
 from tpc.runtime.arguments import CLIP_MODES
@@ -36,6 +36,10 @@ def check_entry(name: str, value: Any) -> None:
         choices = _CHOICES[name]
         if value not in choices:
             what = value if isinstance(value, str) else repr(value)
+            if name == "limit" and value in KERNEL_PASSES:
+                raise UsageError(
+                    f"the {what} limit is a kernel, which is not trained; available: {', '.join(choices)}."
+                )
             raise UsageError(f"the {what} {name} is not in this version; available: {', '.join(choices)}.")
         return
     fits, wanted = _ENTRIES[name]
@@ -72,7 +76,7 @@ def _are_multipliers(value: object) -> bool:
 
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
-    "limit": tuple(LIMITS),
+    "limit": tuple(limit for limit in LIMITS if limit not in KERNEL_PASSES),
     "backend": BACKENDS,
     "mode": MODES,
     "dtype": DTYPES,

@@ -1,0 +1,318 @@
+"""Second moments of a program's vectors at initialization, by the Master Theorem (Yang, Tensor Programs I, II).
+
+A G-vector h becomes a Gaussian Z^h, an X-vector φ(h, …) becomes φ(Z^h, …), and a moment (1/n) Σ_α ψ(x_α) becomes the
+number E ψ(Z^x). For W with N(0, σ²/n) entries Cov(Z^{Wx}, Z^{Wy}) = σ² E Z^x Z^y, and distinct matrices are
+independent; so are W and Wᵀ where Wᵀ occurs in gradients only (gradient independence). One rule per instruction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import singledispatchmethod
+
+import sympy as sp
+
+from tpc.errors import InternalError
+from tpc.limits.expect import mean
+from tpc.passes.normal import Normaliser, Term, freshened
+from tpc.passes.per_sample import is_random
+from tpc.program import ir, tensor
+from tpc.program.axes import Axes, Axis, fresh, union, without
+from tpc.program.functions import argument
+from tpc.program.ir import Vector, theta
+from tpc.program.nn import SAMPLE
+from tpc.program.node import Node, rebuild
+from tpc.program.program import Program
+from tpc.program.tensor import ONE, ZERO, Add, Broadcast, Contract, Map, Rename, StopGradient, Tensor, Weight
+
+Part = tuple[Tensor, Vector, Axes]  # Σ_over coefficient · base
+
+
+class Moments:
+    """One derivation for a program of `single_output`, with or without its gradients; remembers what it has found.
+
+    Two samples are two axes: `sample` of one vector and its primed copy of the other. What depends on the second
+    sample alone is always written as the same thing of the first, renamed.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.normal = Normaliser(program, "kernel limits")
+        self._tensors: dict[Tensor, Tensor] = {}
+        self._covariances: dict[tuple[Vector, Vector], Tensor] = {}
+        self._seconds: dict[tuple[Vector, Vector], Tensor] = {}
+        self._random: dict[Node, bool] = {}
+
+    @property
+    def sources(self) -> dict[Tensor, Node]:
+        """The program's node that a tensor of the limit comes from, where there is one."""
+        found: dict[Tensor, Node] = {value: x for (x, _), value in (self._covariances | self._seconds).items()}
+        return found | {value: n for n, value in self._tensors.items()}
+
+    # --- finite tensors ------------------------------------------------------------------------------------------
+
+    def tensor(self, n: Tensor) -> Tensor:
+        """The limit of a scalar that is not random.
+
+        In units of the gradient's size, n^(-1/2) per neuron, an output and the bias of one are 0.
+        """
+        if n not in self._tensors:
+            self._tensors[n] = self._tensor(n)
+        return self._tensors[n]
+
+    @singledispatchmethod
+    def _tensor(self, n: Tensor) -> Tensor:
+        made = rebuild(n, lambda m: self.tensor(m) if isinstance(m, Tensor) else m)
+        assert isinstance(made, Tensor)
+        return made
+
+    @_tensor.register
+    def _(self, n: Weight) -> Tensor:
+        return ZERO
+
+    @_tensor.register
+    def _(self, n: Contract) -> Tensor:
+        return tensor.contract((self.tensor(f) for f in n.factors), n.over)
+
+    @_tensor.register
+    def _(self, n: Add) -> Tensor:
+        return tensor.add(self.tensor(t) for t in n.terms)
+
+    @_tensor.register
+    def _(self, n: Map) -> Tensor:
+        return tensor.elementwise(n.fn, [self.tensor(a) for a in n.args])
+
+    @_tensor.register
+    def _(self, n: Rename) -> Tensor:
+        return tensor.rename(self.tensor(n.arg), dict(n.pairs))
+
+    @_tensor.register
+    def _(self, n: Broadcast) -> Tensor:
+        return self.tensor(n.arg)  # values broadcast by name anyway, and a sum over an absent axis is its length
+
+    @_tensor.register
+    def _(self, n: StopGradient) -> Tensor:
+        return self.tensor(n.arg)
+
+    @_tensor.register
+    def _(self, n: ir.Moment) -> Tensor:
+        # (1/n) Σ fn(x) → E fn(Z^x), which is 0 for gradients: they are linear in independent Gaussians
+        if is_random(n, self._random):
+            return ZERO
+        if n.fn == argument(0) ** 2:
+            return self.second(n.xs[0], n.xs[0])
+        terms = self.normal.applied(n.fn, n.xs, n.thetas, n)
+        return tensor.add(self._mean(t, t.fn, t.gs, t.thetas) for t in terms if not t.leaves)
+
+    def _mean(self, t: Term, fn: sp.Expr, gs: tuple[Vector, ...], thetas: tuple[Tensor, ...]) -> Tensor:
+        coefficient = self.tensor(t.coefficient)
+        if coefficient is ZERO:
+            return ZERO
+        value = mean(fn, gs, [self.tensor(p) for p in thetas], self.covariance)
+        return tensor.contract((coefficient, value), t.over)
+
+    # --- vectors ---------------------------------------------------------------------------------------------------
+
+    def second(self, x: Vector, y: Vector) -> Tensor:
+        """E Z^x Z^y, along the axes of both."""
+        if _is_second_sample(x):
+            if _is_second_sample(y):
+                return second_sample(self.second(first_sample(x), first_sample(y)))
+            x, y = y, x
+        if (x, y) not in self._seconds:
+            parts = []
+            for c, a, over in self._summands(x):
+                taken = union(over, c.axes, a.axes, x.axes)
+                for d, b, other in (_apart(part, taken, y.axes) for part in self._summands(y)):
+                    inside = self._products(a, b) if a is x and b is y else self.second(a, b)
+                    parts.append(tensor.contract((c, d, inside), (*over, *other)))
+            self._seconds[x, y] = tensor.add(parts)
+        return self._seconds[x, y]
+
+    def _summands(self, x: Vector) -> list[Part]:
+        """A sum of X-vectors as its terms, so that what they have in common is derived once."""
+        inner, new = _unrenamed(x)
+        if not isinstance(inner, ir.LinComb) or inner.kind == "G":
+            return [(ONE, x, ())]
+        found = []
+        for c, y, over in inner.terms:
+            c, y, over = _apart((self.tensor(c), y, over), new.values(), inner.axes)
+            if c is not ZERO:
+                found.append((tensor.rename(c, new), ir.rename_vector(y, new), over))
+        return found
+
+    def _products(self, x: Vector, y: Vector) -> Tensor:
+        return tensor.add(self._product(s, freshened(t, s.axes)) for s in self.terms(x) for t in self.terms(y))
+
+    def terms(self, x: Vector) -> tuple[Term, ...]:
+        """The normal form of a vector without terms that are 0 in the limit."""
+        return tuple(t for t in self.normal.terms(x) if self.tensor(t.coefficient) is not ZERO)
+
+    def _product(self, s: Term, t: Term) -> Tensor:
+        """E of the product of two terms; their G-vectors stay apart even where they are the same."""
+        if len(s.leaves) != len(t.leaves) or len(s.leaves) > 1:
+            if len(s.leaves) + len(t.leaves) == 1:
+                return ZERO  # E of a gradient's Gaussian, which nothing else depends on
+            raise InternalError("a gradient is linear in the gradients of what comes after it")
+        shift: dict[sp.Expr, sp.Expr] = {argument(i): argument(i + len(s.gs)) for i in range(len(t.gs))}
+        shift |= {theta(j): theta(j + len(s.thetas)) for j in range(len(t.thetas))}
+        factors = [self.tensor(s.coefficient), self.tensor(t.coefficient)]
+        factors += [self.leaves(a, b) for a, b in zip(s.leaves, t.leaves)]
+        if ZERO in factors:
+            return ZERO
+        thetas = [self.tensor(p) for p in (*s.thetas, *t.thetas)]
+        factors.append(mean(s.fn * t.fn.xreplace(shift), (*s.gs, *t.gs), thetas, self.covariance))
+        return tensor.contract(factors, (*s.over, *t.over))
+
+    def leaves(self, x: Vector, y: Vector) -> Tensor:
+        """The covariance of two Gaussians of the gradients: readouts, or Wᵀ dx and Wᵀ dy."""
+        (v, new), (w, other) = _unrenamed(x), _unrenamed(y)
+        if isinstance(v, ir.VectorWeight):
+            return _square(v.std) if v is w else ZERO
+        assert isinstance(v, ir.MatMul)
+        if not isinstance(w, ir.MatMul) or w.matrix is not v.matrix:
+            return ZERO
+        inside = self.second(ir.rename_vector(v.x, new), ir.rename_vector(w.x, other))
+        return tensor.contract((_square(_weight(v).std), inside))
+
+    def covariance(self, g: Vector, h: Vector) -> Tensor:
+        """Cov(Z^g, Z^h) of two G-vectors."""
+        if _is_second_sample(g):
+            if _is_second_sample(h):
+                return second_sample(self.covariance(first_sample(g), first_sample(h)))
+            g, h = h, g
+        if (g, h) not in self._covariances:
+            self._covariances[g, h] = self._covariance(g, h)
+        return self._covariances[g, h]
+
+    def _covariance(self, g: Vector, h: Vector) -> Tensor:
+        left, right = _single(g), _single(h)
+        if left is None:
+            return tensor.add(self._scaled(part, g, h, first=True) for part in _sum(g))
+        if right is None:
+            return tensor.add(self._scaled(part, h, g, first=False) for part in _sum(h))
+        (c, x, over), (d, y, other) = left, right
+        taken = union(over, c.axes, x.axes, g.axes)
+        return self._pair((self.tensor(c), x, over), _apart((self.tensor(d), y, other), taken, h.axes))
+
+    def _scaled(self, part: Part, of: Vector, other: Vector, first: bool) -> Tensor:
+        """The covariance of one term of a sum."""
+        c, x, over = _apart(part, other.axes, of.axes)
+        if self.tensor(c) is ZERO:
+            return ZERO
+        whole = x
+        if _is_base(x):
+            whole, c, over = ir.LinComb(((c, x, over),)), ONE, ()  # not x alone: its axes may be bound
+        inside = self.covariance(whole, other) if first else self.covariance(other, whole)
+        return tensor.contract((self.tensor(c), inside), over)
+
+    def _pair(self, first: Part, second: Part) -> Tensor:
+        """Σ over both of the covariance of two parts, whose bound axes differ."""
+        (c, x, over), (d, y, other) = first, second
+        (v, new), (w, renamed) = _unrenamed(x), _unrenamed(y)
+        if isinstance(v, ir.VectorWeight):
+            if v is not w:
+                return ZERO
+            same: dict[Axis, Axis] = {}  # components of a weight are independent: Σ_ij c_i d_j δ_ij
+            for a in without(v.shape, (SAMPLE,)):
+                left, right = new.get(a, a), renamed.get(a, a)
+                if left != right:
+                    if right not in other:
+                        raise InternalError(f"{v.name} is used without a sum over {a}")
+                    same[right] = left
+            value = tensor.contract((_square(v.std), *_shares(v)))
+            d, other = tensor.rename(d, same), without(other, same)
+            return tensor.contract((value, c, d), union(over, other))
+        assert isinstance(v, ir.MatMul)
+        if not isinstance(w, ir.MatMul) or w.matrix is not v.matrix:
+            return ZERO
+        inside = self.second(ir.rename_vector(v.x, new), ir.rename_vector(w.x, renamed))
+        return tensor.contract((_square(_weight(v).std), c, d, inside), (*over, *other))
+
+
+def _is_base(x: Vector) -> bool:
+    return isinstance(_unrenamed(x)[0], ir.VectorWeight | ir.MatMul)
+
+
+def _sum(g: Vector) -> list[Part]:
+    """The terms of a G-vector that is no base."""
+    x, new = _unrenamed(g)
+    if isinstance(x, ir.StopGradientVector):
+        return [(ONE, ir.rename_vector(x.arg, new), ())]
+    if not isinstance(x, ir.LinComb):
+        raise InternalError(f"{type(x).__name__} is not a Gaussian vector at initialization")
+    found = []
+    for part in x.terms:
+        c, y, over = _apart(part, new.values(), x.axes)
+        found.append((tensor.rename(c, new), ir.rename_vector(y, new), over))
+    return found
+
+
+def _single(g: Vector) -> Part | None:
+    """A base with its coefficient: what covariances are defined for; None for sums of others."""
+    if _is_base(g):
+        return ONE, g, ()
+    parts = _sum(g)
+    return parts[0] if len(parts) == 1 and _is_base(parts[0][1]) else None
+
+
+def variance_of_entries(w: ir.VectorWeight | ir.MatrixWeight | Weight) -> Tensor:
+    """σ² of N(0, σ²/fan-in), the factor of a weight in NTK parametrization; over the fan-in where that is finite."""
+    shares = _shares(w) if isinstance(w, ir.VectorWeight) else ()
+    return tensor.contract((_square(w.std), *shares))
+
+
+def _square(std: sp.Expr) -> Tensor:
+    return tensor.Constant(std**2)
+
+
+def _shares(w: ir.VectorWeight) -> tuple[Tensor, ...]:
+    """1/fan-in of an input-like matrix."""
+    return tuple(tensor.elementwise(1 / argument(0), (tensor.Size(a),)) for a in without(w.shape, (SAMPLE,)))
+
+
+def _weight(x: ir.MatMul) -> ir.MatrixWeight:
+    w = x.matrix.arg if isinstance(x.matrix, ir.Transpose) else x.matrix
+    assert isinstance(w, ir.MatrixWeight)
+    return w
+
+
+def _unrenamed(x: Vector) -> tuple[Vector, dict[Axis, Axis]]:
+    return (x.arg, dict(x.pairs)) if isinstance(x, ir.RenameVector) else (x, {})
+
+
+def _apart(part: Part, taken: Iterable[Axis], free: Axes) -> Part:
+    """A part whose bound axes are none of `taken`."""
+    c, x, over = part
+    used = union(taken)
+    new: dict[Axis, Axis] = {}
+    for a in over:
+        if a in used:
+            new[a] = fresh(a.primed(), union(used, free, over, c.axes, x.axes, new.values()))
+    return tensor.rename(c, new), ir.rename_vector(x, new), tuple(new.get(a, a) for a in over)
+
+
+# --- the second sample ---------------------------------------------------------------------------------------------
+
+
+def second_sample(x: Tensor) -> Tensor:
+    """The same for the second of two samples: its axes primed."""
+    return tensor.rename(x, {a: a.primed() for a in x.axes})
+
+
+def second_vector(x: Vector, shared: Axes = ()) -> Vector:
+    """A vector of the second sample; `shared` axes are those of both."""
+    return ir.rename_vector(x, {a: a.primed() for a in without(x.axes, shared)})
+
+
+def first_sample(x: Vector) -> Vector:
+    """A vector of the second sample as one of the first."""
+    return ir.rename_vector(x, {a: _unprimed(a) for a in x.axes})
+
+
+def _is_second_sample(x: Vector) -> bool:
+    return SAMPLE.primed() in x.axes and all(a.name.endswith("'") for a in x.axes)
+
+
+def _unprimed(a: Axis) -> Axis:
+    return Axis(a.name.removesuffix("'"), a.size, a.role)

@@ -1,0 +1,134 @@
+"""A kernel limit as three functions: what depends on one sample, on two, and the kernels' diagonals.
+
+With `points` known for all samples, entries of a kernel are arithmetic on pairs of them after one matrix product of
+the data, so that any block of a kernel can be computed by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tpc.errors import InternalError
+from tpc.limits.graph import LimitGraph
+from tpc.limits.nngp import DIAGONAL
+from tpc.lower.concretise import Concretiser
+from tpc.lower.plan import Planner
+from tpc.lower.schedule import Function
+from tpc.program import tensor
+from tpc.program.axes import Axes, Axis
+from tpc.program.nn import FEATURE, SAMPLE
+from tpc.program.node import Node, rebuild, topological
+from tpc.program.tensor import Constant, Input, Tensor
+
+OTHER = SAMPLE.primed()
+
+
+@dataclass(frozen=True)
+class LoweredKernels:
+    """Functions of a kernel limit, ready to print.
+
+    `points` takes x and gives named numbers of every sample (or of none), `diagonal` the kernels at equal samples.
+    `pairs` takes, in the order of `first` and `second`, what these name of either sample: "x" or an output of
+    `points`; its inputs for the second sample are along primed axes.
+    """
+
+    graph: LimitGraph
+    points: Function
+    diagonal: Function
+    pairs: Function
+    first: tuple[str, ...]
+    second: tuple[str, ...]
+
+
+def lower_kernels(graph: LimitGraph, only: Iterable[str] = ()) -> LoweredKernels:
+    """Schedule the kernels of a graph, or those named in `only`."""
+    names = tuple(only) or tuple(name for name, _ in graph.outputs if not name.endswith(DIAGONAL))
+    concrete, plan = Concretiser(()), Planner()
+    images = {name: plan(concrete(t)) for name, t in graph.outputs}
+    split = _Split()
+    pairs = {name: split(images[name]) for name in names}
+    steps = [n for n in topological(pairs.values()) if isinstance(n, Tensor) and not _is_leaf(n)]
+    inputs = (*split.first.values(), *split.second.values())
+    data = tuple(n for n in graph.nodes if isinstance(n, Input)) or (Input("x", (SAMPLE, FEATURE)),)
+    points = {split.names[t]: t for t in split.names if not isinstance(t, Input)}
+    return LoweredKernels(
+        graph,
+        _function("points", points, data),
+        _function("diagonal", {name: images[name + DIAGONAL] for name in names}, data),
+        Function("pairs", inputs, tuple(steps), tuple(pairs.items())),
+        tuple(split.names[t] for t in split.first),
+        tuple(split.names[t] for t, _ in split.second),
+    )
+
+
+def _is_leaf(n: Tensor) -> bool:
+    return isinstance(n, Constant | Input)
+
+
+def _function(name: str, outputs: dict[str, Tensor], data: tuple[Input, ...]) -> Function:
+    order = [n for n in topological(outputs.values()) if isinstance(n, Tensor)]
+    return Function(name, data, tuple(n for n in order if not _is_leaf(n)), tuple(outputs.items()))
+
+
+class _Split:
+    """Cuts tensors of two samples where they depend on one of them; those parts become inputs."""
+
+    def __init__(self) -> None:
+        self.names: dict[Tensor, str] = {}
+        self.first: dict[Tensor, Input] = {}
+        self.second: dict[tuple[Tensor, Axes], Input] = {}
+        self._known: dict[Tensor, Tensor] = {}
+
+    def __call__(self, n: Tensor) -> Tensor:
+        if n not in self._known:
+            self._known[n] = self._image(n)
+        return self._known[n]
+
+    def _image(self, n: Tensor) -> Tensor:
+        if isinstance(n, Constant):
+            return n
+        if OTHER not in n.axes:
+            return self.first.setdefault(n, Input(self._name(n), n.axes))
+        if SAMPLE not in n.axes:
+            one = _of_first(n)
+            return self.second.setdefault((one, n.axes), Input(f"{self._name(one)}_", n.axes))
+        made = rebuild(n, lambda m: self(m) if isinstance(m, Tensor) else m)
+        assert isinstance(made, Tensor)
+        return made
+
+    def _name(self, n: Tensor) -> str:
+        if n not in self.names:
+            taken = sum(not isinstance(t, Input) for t in self.names)
+            self.names[n] = n.name if isinstance(n, Input) else f"p{taken + 1}"
+        return self.names[n]
+
+
+def _of_first(n: Tensor) -> Tensor:
+    """What depends on the second sample alone, of the first."""
+    names = {a: Axis(a.name.removesuffix("'"), a.size, a.role) for a in _scope(n)}
+
+    def image(m: Node) -> Node:
+        if isinstance(m, tensor.Rename):
+            return tensor.rename(m, names)
+        if isinstance(m, tensor.Contract):
+            over = tuple(names.get(a, a) for a in m.over)
+            return tensor.Contract(tuple(_tensor(image(f)) for f in m.factors), over)
+        if isinstance(m, Input):
+            raise InternalError(f"{m!r} is data of the first sample")
+        return rebuild(m, image)
+
+    return _tensor(image(n))
+
+
+def _tensor(n: Node) -> Tensor:
+    assert isinstance(n, Tensor)
+    return n
+
+
+def _scope(n: Tensor) -> Axes:
+    found: dict[Axis, None] = {}
+    for m in topological([n]):
+        if isinstance(m, Tensor):
+            found.update(dict.fromkeys(m.axes))
+    return tuple(a for a in found if a.name.endswith("'"))

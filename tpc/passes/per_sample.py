@@ -1,0 +1,120 @@
+"""One output of a network, with a copy of the weights for every sample, and its gradients.
+
+At initialization the outputs of a network are independent and alike, so kernels are those of one of them. Weights
+that carry the sample axis have gradients that are not summed over samples: pairs of them make the tangent kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from tpc.errors import ProgramError
+from tpc.passes.adapt import is_adapted
+from tpc.passes.backward import differentiate
+from tpc.passes.project import PREFIX, outers
+from tpc.passes.substitute import Substitution
+from tpc.program import ir, tensor
+from tpc.program.axes import Axes, Axis, without
+from tpc.program.ir import Matrix
+from tpc.program.nn import SAMPLE
+from tpc.program.node import Node
+from tpc.program.program import AnyWeight, Program, axes_in
+from tpc.program.tensor import Tensor
+
+OUTPUT = "output"
+
+
+def single_output(program: Program) -> Program:
+    """The program with the one output "output" (sample,) in place of its logits.
+
+    Raises ProgramError, at the user's line, for a network that is adapted to a support set, that lets samples depend
+    on each other, that mixes its outputs, or that applies both W and Wᵀ.
+    """
+    if is_adapted(program):
+        raise ProgramError(
+            "kernel limits are those of a network before adaptation, and this one adapts to a support set",
+            program.where(program["logits"]),
+            "take the kernel limit of the network without tpc.adapt; its kernel regression on the support set is the "
+            "adaptation of the limit",
+        )
+    _check(program)
+    classes = _classes(program)
+    leaves: dict[Node, Node | None] = {w: _copy(w, classes) for w in program.weights}
+    image = Substitution(leaves)
+    output = tensor.broadcast(image.tensor(program.tensor("logits")), (SAMPLE,))
+    sources = {m: line for n, line in program.sources.items() if (m := image.known(n)) is not None}
+    return Program(program.name, ((OUTPUT, output),), {**program.sources, **sources})
+
+
+def gradients(program: Program) -> Program:
+    """Add the outputs "grad:<weight>": gradients of the output of `single_output`, sample by sample."""
+    found = differentiate(program.tensor(OUTPUT), program.weights)
+    return program.with_outputs(*((f"{PREFIX}{w.name}", found[w]) for w in program.weights if w in found))
+
+
+def sampled_outers(grad: Matrix) -> Iterator[tuple[ir.Vector, ir.Vector, Axes]]:
+    """A matrix gradient as (y, x, over): one sample's is (1/n) Σ y xᵀ over all axes but the samples."""
+    for o in outers(grad):
+        yield o.y, o.x, without(o.over, (SAMPLE,))
+
+
+def _copy(w: AnyWeight, classes: Axes) -> AnyWeight:
+    return w if isinstance(w, ir.MatrixWeight) else replace(w, shape=(*without(w.shape, classes), SAMPLE))
+
+
+def _classes(program: Program) -> Axes:
+    """The axes of outputs."""
+    found: dict[Axis, None] = {}
+    for w in program.weights:
+        if isinstance(w, tensor.Weight) or (isinstance(w, ir.VectorWeight) and w.role == "readout"):
+            found.update(dict.fromkeys(w.shape))
+    return tuple(found)
+
+
+def _check(program: Program) -> None:
+    classes = set(_classes(program))
+    for n in program.nodes:
+        summed = set(_summed(n))
+        if SAMPLE in summed or any(a.base == SAMPLE.name and a != SAMPLE for a in axes_in(n)):
+            raise ProgramError(
+                "one sample's output depends on other samples here, and a kernel is a function of two samples",
+                program.where(n),
+                "replace the sum over samples, for example by tpc.rms_norm, which averages over neurons",
+            )
+        if summed & classes:
+            raise ProgramError(
+                "outputs are mixed here, so they are not independent copies of one another, and no kernel describes "
+                "them",
+                program.where(n),
+                "take the kernel limit of the network without it",
+            )
+        if isinstance(n, ir.Transpose):
+            raise ProgramError(
+                "a layer is applied backwards here; kernel limits treat W and Wᵀ as independent, which only holds "
+                "between a network and its gradient",
+                program.where(n),
+            )
+
+
+def _summed(n: Node) -> Iterator[Axis]:
+    """The axes that an instruction sums over, but for contractions with a weight's own axes."""
+    if isinstance(n, tensor.Contract):
+        yield from n.over
+    elif isinstance(n, tensor.LogSumExp):
+        yield n.over
+    elif isinstance(n, ir.LinComb):
+        for _, _, over in n.terms:
+            yield from over
+
+
+def is_random(n: Tensor, known: dict[Node, bool]) -> bool:
+    """Whether a scalar of `single_output` is random at initialization: an output, or its bias, or made of them."""
+    if n not in known:
+        if isinstance(n, ir.Moment):
+            known[n] = any(isinstance(x, ir.VectorWeight) and x.role == "readout" for x in n.xs)
+        else:
+            known[n] = isinstance(n, tensor.Weight) or any(
+                is_random(m, known) for m in n.operands if isinstance(m, Tensor)
+            )
+    return known[n]
