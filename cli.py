@@ -38,6 +38,7 @@ from tpc.options import (
     json_option,
     program_argument,
     program_options,
+    regress_options,
     train_options,
     trained_options,
 )
@@ -290,6 +291,52 @@ def _finish(result: RunResult, report: bool, as_json: bool, representations: Fig
         print_json(scores | files)
     else:
         click.echo("\n".join(f"{name}: {path}" for name, path in files.items()))
+
+
+@main.command()
+@program_argument
+@program_options
+@regress_options
+def regress(program: Path, ridges: tuple[float, ...], as_json: bool, **given: Any) -> None:
+    """Fit the kernel limit of PROGRAM (--limit nngp or ntk) by kernel regression.
+
+    The ridge is chosen among those given on training samples held out. For omniglot every task is a regression on its
+    support, and the ridge is chosen on validation tasks.
+
+    \b
+    Examples:
+      tpc regress programs/mlp.py --limit ntk
+      tpc regress programs/mlp.py --limit nngp --data cifar10 --data-dir data --ridge 1e-2 --ridge 3e-2
+      tpc regress programs/maml.py --limit ntk --data omniglot --data-dir data
+    """
+    from tpc.report.console import print_regression, print_tasks
+    from tpc.tasks import regress as task
+    from tpc.tasks.job import FewShotJob
+
+    def say(line: str) -> None:
+        click.echo(line, err=as_json)
+
+    settings = {"function": given["function"], "settings": dict(given["settings"])}
+    if given["limit"] == "pi":
+        raise click.UsageError("the pi-limit is trained, with tpc train; regression is for --limit nngp or ntk.")
+    if given["data"] == "omniglot":
+        few = FewShotJob(str(program), data_dir=given["data_dir"], seed=given["seed"], **settings)
+        found = task.few_shot(few, given["limit"], ridges or (0.0, *task.RIDGES), given["backend"], say)
+        if as_json:
+            print_json({"ridge": found.ridge, "validation": dict(found.validation), **found.test.to_dict()})
+        else:
+            click.echo(f"ridge {found.ridge:g} chosen")
+            print_tasks(0, "test", found.test)
+        return
+    names = ("limit", "data", "data_dir", "limit_train_size", "backend", "dtype", "held_out", "seed")
+    chosen = {name: given[name] for name in names}
+    job = task.RegressJob(str(program), ridges=ridges or task.RIDGES, **chosen, **settings)
+    result = task.regress(job, given["out"], given["overwrite"], say)
+    if as_json:
+        print_json({"chosen": result.chosen.to_dict(), "ridges": [s.to_dict() for s in result.scores],
+                    "seconds": result.seconds})  # fmt: skip
+    else:
+        print_regression(result)
 
 
 @main.command("eval")

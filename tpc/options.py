@@ -258,6 +258,29 @@ def fewshot_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def regress_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a RegressJob; defaults are the fields' own."""
+    options = (
+        click.option("--data", default="digits", show_default=True, metavar="NAME", help="digits, cifar10, omniglot."),
+        click.option("--data-dir", type=click.Path(file_okay=False), help="Where the data set lies."),
+        click.option("--limit-train-size", type=_FROM_ONE, metavar="N", help="Take the first N samples only."),
+        click.option("--backend", type=Available("backend", BACKENDS), default="native", show_default=True),
+        click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True),
+        click.option("--ridge", "ridges", type=FiniteRange(min=0), multiple=True, metavar="R",
+                     help="Regularization relative to the mean diagonal.  [default: 1e-4, 1e-3, 1e-2, 3e-2, 1e-1]"),
+        click.option("--held-out", type=FiniteRange(0, 1, min_open=True, max_open=True), default=0.1,
+                     show_default=True, help="Share of the samples that choose the ridge."),
+        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
+        click.option("--out", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Record the result there."),
+        click.option("--overwrite", is_flag=True, help="Replace the run in RUN_DIR."),
+        json_option,
+        debug_option,
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def given_job(given: dict[str, Any]) -> dict[str, Any]:
     """The entries of a job among the parameters of a command."""
     job = {name: value for name, value in given.items() if name not in NOT_JOB}

@@ -14,6 +14,7 @@ from tpc.data import FileCheck, Holding
 from tpc.runtime.episodic import FewShotEvaluation
 from tpc.runtime.evaluate import Evaluation
 from tpc.runtime.progress import human_bytes
+from tpc.tasks.regress import Regression
 
 PIPED_WIDTH = 240
 
@@ -50,6 +51,20 @@ def print_tasks(step: int, split: str, found: FewShotEvaluation) -> None:
     for name, (right, count) in found.alphabets.items():
         table.add_row(name, str(count), f"{right:.1%}")
     out.print(table)
+
+
+def print_regression(found: Regression) -> None:
+    """A row per ridge; the chosen one is marked."""
+    table = Table("ridge", "held-out accuracy", "test accuracy", "test loss", "")
+    for score in found.scores:
+        mark = "chosen" if score is found.chosen else ""
+        numbers = (f"{score.held_out_accuracy:.2%}", f"{score.test_accuracy:.2%}", f"{score.test_loss:.4f}")
+        table.add_row(f"{score.ridge:g}", *numbers, mark)
+    out = console()
+    out.print(table)
+    out.print(f"test accuracy {found.chosen.test_accuracy:.2%} after {found.seconds:.0f} s")
+    if found.run is not None:
+        out.print(f"run: {found.run.path}", markup=False)
 
 
 def print_holdings(rows: Sequence[Holding]) -> None:
