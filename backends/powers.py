@@ -1,4 +1,4 @@
-"""Packed symmetric powers in NumPy: Φ_n(g) lists the monomials of degree n once each, scaled so that
+"""Packed symmetric tensors in NumPy: Φ_n(g) lists the monomials of degree n once each, scaled so that
 ⟨Φ_n(g), Φ_n(h)⟩ = ⟨g, h⟩ⁿ.
 
 Monomials are ordered by their largest index, then by the rest: those in the first i variables are a prefix, and those
@@ -7,7 +7,7 @@ whose largest index is i are g_i times the monomials of degree n - 1 in the firs
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import comb, factorial
 from typing import Any
@@ -97,6 +97,79 @@ def slope(dual: Array, g: Array, order: int) -> Array:
     return total
 
 
+def product(factors: Sequence[Array]) -> Array:
+    """The symmetric part of g₁ ⊗ … ⊗ g_n packed, n arrays (…, r) → (…, count): product([g] * n) is power(g, n).
+
+    In packed form Π ⟨g_i, x⟩ is a polynomial in x; its coefficients are divided by the monomials' scale.
+    """
+    made = _polynomial(factors)
+    made /= weights(factors[0].shape[-1], len(factors)).astype(made.dtype)
+    return made
+
+
+def _polynomial(factors: Sequence[Array]) -> Array:
+    """The coefficients of Π ⟨g_i, x⟩."""
+    made = factors[0]
+    for n, g in enumerate(factors[1:], 2):
+        made = _times(made, g, n)
+    return made
+
+
+def _times(q: Array, g: Array, order: int) -> Array:
+    """q(x)·⟨g, x⟩ of degree `order`, from the coefficients of q."""
+    if order == 1:
+        scaled: Array = q * g
+        return scaled
+    rank = g.shape[-1]
+    made = np.empty((*np.broadcast_shapes(q.shape[:-1], g.shape[:-1]), count(rank, order)), g.dtype)
+    _fill_times(made, q, g, order, 0, rank)
+    return made
+
+
+def _fill_times(out: Array, q: Array, g: Array, order: int, start: int, stop: int) -> None:
+    """The coefficients of q(x)·⟨g, x⟩ whose largest index is start … stop - 1.
+
+    With x_i leading, (q·g)_i = q_i·⟨g, x⟩ + g_i·(q without x_i, x_{i+1}, …), both in the first variables.
+    """
+    first = count(start, order)
+    for i in range(start, stop):
+        part = out[..., count(i, order) - first : count(i + 1, order) - first]
+        below = count(i, order - 1)
+        part[...] = _times(q[..., below : count(i + 1, order - 1)], g[..., : i + 1], order - 1)
+        part[..., :below] += g[..., i : i + 1] * q[..., :below]
+
+
+def opened(dual: Array, lower: Array, order: int) -> Array:
+    """⟨dual, T ⊗ ·⟩ for packed tensors of degree `order` and one less, (…, count) and (…, count') → (…, r)."""
+    rank = _variables(lower.shape[-1], order - 1)
+    shape = np.broadcast_shapes(dual.shape[:-1], lower.shape[:-1])
+    total = np.zeros((*shape, rank), dual.dtype)
+    scale = weights(rank, order - 1).astype(lower.dtype)
+    _add_opened(total, dual / weights(rank, order).astype(dual.dtype), lower * scale, order)
+    return total
+
+
+def _add_opened(total: Array, dual: Array, q: Array, order: int) -> None:
+    """total += what _times with q takes dual back to."""
+    if order == 1:
+        total += dual * q
+        return
+    for i in range(total.shape[-1]):
+        part = dual[..., count(i, order) : count(i + 1, order)]
+        below = count(i, order - 1)
+        total[..., i] += np.einsum("...i,...i->...", part[..., :below], q[..., :below])
+        _add_opened(total[..., : i + 1], part, q[..., below : count(i + 1, order - 1)], order - 1)
+
+
+@lru_cache(maxsize=16)
+def _variables(size: int, order: int) -> int:
+    """The rank whose packed tensors of a degree have so many numbers."""
+    rank = 1
+    while count(rank, order) < size:
+        rank += 1
+    return rank
+
+
 def half(matrix: Array, g: Array) -> Array:
     """⟨M, g ⊗ ·⟩ for packed symmetric M, (k, count) and (b, r) or (r,) → (b, k, r) or (k, r)."""
     if g.ndim == 1:
@@ -128,8 +201,40 @@ def add_powers(target: Array, a: Array, b: Array, order: int) -> None:
     if order == 1:
         target += a.T @ b
         return
-    low, a = _monomials(b, order - 1), np.ascontiguousarray(a.T)
+    low, scale = _monomials(b, order - 1), weights(b.shape[1], order).astype(b.dtype)
+
+    def fill(part: Array, start: int, stop: int) -> None:
+        _fill(part, b, low, order, start, stop)
+        part *= scale[count(start, order) : count(stop, order)]
+
+    _add(target, a, b, order, fill)
+
+
+def add_products(target: Array, a: Array, parts: Sequence[tuple[Array, Sequence[Array]]]) -> None:
+    """target += Σ_m a_m Σ_parts c_m g₁ₘ ⊗ … ⊗ g_nₘ, its symmetric part packed: (k, count), (M, k), [((M,), n · (M, r))]."""
+    order = len(parts[0][1])
+    if order <= 1:
+        for c, gs in parts:
+            add_powers(target, a * c[:, None], gs[0] if gs else a, order)
+        return
+    b = parts[0][1][0]
     scale = weights(b.shape[1], order).astype(b.dtype)
+    products = [(_polynomial(gs[:-1]) * c[:, None], gs[-1]) for c, gs in parts]
+
+    def fill(part: Array, start: int, stop: int) -> None:
+        _fill_times(part, *products[0], order, start, stop)
+        more = np.empty_like(part) if len(products) > 1 else part
+        for q, g in products[1:]:
+            _fill_times(more, q, g, order, start, stop)
+            part += more
+        part /= scale[count(start, order) : count(stop, order)]
+
+    _add(target, a, b, order, fill)
+
+
+def _add(target: Array, a: Array, b: Array, order: int, fill: Callable[[Array, int, int], None]) -> None:
+    """target += aᵀ T, where `fill` gives the columns of T between two largest indices."""
+    a = np.ascontiguousarray(a.T)
     errors = np.geterr()  # which a worker thread would not inherit
 
     def job(chunks: list[tuple[int, int]]) -> Callable[[], None]:
@@ -138,8 +243,7 @@ def add_powers(target: Array, a: Array, b: Array, order: int) -> None:
                 for start, stop in chunks:
                     columns = slice(count(start, order), count(stop, order))
                     part = np.empty((len(b), columns.stop - columns.start), b.dtype)
-                    _fill(part, b, low, order, start, stop)
-                    part *= scale[columns]
+                    fill(part, start, stop)
                     target[:, columns] += a @ part
 
         return run
