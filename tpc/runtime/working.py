@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import prod
 
 from tpc.limits.graph import State, Store
-from tpc.limits.power import ROLE, Half, Power, Slope, order_of, packed_size
+from tpc.limits.power import ROLE, Half, Opened, Power, Product, Slope, order_of, packed_size
 from tpc.lower.lowered import Lowered
 from tpc.lower.native_loop import native_loop
 from tpc.lower.schedule import Function, Loop
@@ -162,6 +162,14 @@ def _inside(x: Tensor, lengths: Lengths, batch: int) -> int:
     if isinstance(x, Power):
         n, rows = order_of(x.slot), lengths.numbers(without(x.arg.axes, (x.rank,)), batch)
         return rows * _lower(lengths.rank, n) + packed_size(lengths.rank, n)
+    if isinstance(x, Product):
+        n, rows = order_of(x.slot), lengths.numbers(without(x.axes, (x.slot,)), batch)
+        return rows * (_lower(lengths.rank, n) + packed_size(lengths.rank, n)) + packed_size(lengths.rank, n)
+    if isinstance(x, Opened):
+        n = order_of(x.slot)
+        packed, lower = packed_size(lengths.rank, n), packed_size(lengths.rank, n - 1)
+        dual, arg = (lengths.numbers(t.axes, batch) for t in (x.dual, x.arg))
+        return dual + arg + packed + lower + lengths.numbers(x.axes, batch)
     if isinstance(x, Slope):
         n, rows = order_of(x.slot), lengths.numbers(without(x.axes, (x.rank,)), batch)
         packed = packed_size(lengths.rank, n)
