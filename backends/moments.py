@@ -112,7 +112,7 @@ class Moments:
                 powers.add_powers(flat, a * (f[:, None] if f.ndim else f), old.latents[0], n)
             else:
                 numbers = (np.broadcast_to(self._often(index) * f, len(a)) for index, f in parts)
-                powers.add_products(flat, a, [(c, old.factors(index)) for c, (index, _) in zip(numbers, parts)])
+                powers.add_products(flat, a, old.latents, [(c, index) for c, (index, _) in zip(numbers, parts)])
         self.count += len(a)
 
     def _indexed(self, found: Mapping[str, Any]) -> dict[Index, Array]:
@@ -178,10 +178,6 @@ class _Rows:
     @property
     def latents(self) -> list[Array]:
         return [x for x in self.columns if x.ndim == 2]
-
-    def factors(self, index: Index) -> list[Array]:
-        """Every latent as often as the multi-index says."""
-        return [b for b, n in zip(self.latents, index, strict=True) for _ in range(n)]
 
 
 def _term(one: _Rows, other: _Rows, order: int) -> Array:

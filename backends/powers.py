@@ -7,9 +7,10 @@ whose largest index is i are g_i times the monomials of degree n - 1 in the firs
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from math import comb, factorial
+from functools import lru_cache, reduce
+from math import comb, factorial, prod
 from typing import Any
 
 import numpy as np
@@ -102,41 +103,62 @@ def product(factors: Sequence[Array]) -> Array:
 
     In packed form Π ⟨g_i, x⟩ is a polynomial in x; its coefficients are divided by the monomials' scale.
     """
-    made = _polynomial(factors)
-    made /= weights(factors[0].shape[-1], len(factors)).astype(made.dtype)
-    return made
+    distinct = list({id(g): g for g in factors}.values())
+    index = tuple(sum(g is v for g in factors) for v in distinct)
+    scale = weights(factors[0].shape[-1], len(factors)).astype(factors[0].dtype)
+    found: Array = _Products(distinct).of(index) / scale
+    return found
 
 
-def _polynomial(factors: Sequence[Array]) -> Array:
-    """The coefficients of Π ⟨g_i, x⟩."""
-    made = factors[0]
-    for n, g in enumerate(factors[1:], 2):
-        made = _times(made, g, n)
-    return made
+class _Products:
+    """The coefficients of Π_i ⟨g_i, x⟩^β_i for some arrays g_i (…, r) and multi-indices β."""
+
+    def __init__(self, vectors: Sequence[Array]) -> None:
+        self._vectors = vectors
+        self._known: dict[tuple[int, ...], Array] = {}
+
+    def of(self, index: tuple[int, ...]) -> Array:
+        """Those of one product."""
+        if sum(index) == 1:
+            return self._vectors[index.index(1)]
+        if index not in self._known:
+            shares, rank, order = self.shares(index), self._vectors[0].shape[-1], sum(index)
+            shape = np.broadcast_shapes(*(c.shape[:-1] for terms in shares for c, _ in terms))
+            made = np.empty((*shape, count(rank, order)), self._vectors[0].dtype)
+            _fill_shares(made, shares, order, 0, rank)
+            self._known[index] = made
+        return self._known[index]
+
+    def shares(self, index: tuple[int, ...]) -> list[list[tuple[Array, Array | None]]]:
+        """What `_fill_shares` puts together: for j = 1, 2, … the terms whose largest variable x_i has the power j.
+
+        In them γ of the factors, j together, give their entry i, and the others a product in the variables before x_i;
+        its coefficients come first among those in all variables.
+        """
+        made: list[list[tuple[Array, Array | None]]] = [[] for _ in range(sum(index))]
+        for taken in itertools.product(*(range(n + 1) for n in index)):
+            if any(taken):
+                often = self._vectors[0].dtype.type(prod(map(comb, index, taken)))
+                entry = often * reduce(np.multiply, (v**k for v, k in zip(self._vectors, taken, strict=True) if k))
+                left = tuple(n - k for n, k in zip(index, taken, strict=True))
+                made[sum(taken) - 1].append((entry, self.of(left) if any(left) else None))
+        return made
 
 
-def _times(q: Array, g: Array, order: int) -> Array:
-    """q(x)·⟨g, x⟩ of degree `order`, from the coefficients of q."""
-    if order == 1:
-        scaled: Array = q * g
-        return scaled
-    rank = g.shape[-1]
-    made = np.empty((*np.broadcast_shapes(q.shape[:-1], g.shape[:-1]), count(rank, order)), g.dtype)
-    _fill_times(made, q, g, order, 0, rank)
-    return made
-
-
-def _fill_times(out: Array, q: Array, g: Array, order: int, start: int, stop: int) -> None:
-    """The coefficients of q(x)·⟨g, x⟩ whose largest index is start … stop - 1.
-
-    With x_i leading, (q·g)_i = q_i·⟨g, x⟩ + g_i·(q without x_i, x_{i+1}, …), both in the first variables.
-    """
+def _fill_shares(
+    out: Array, shares: list[list[tuple[Array, Array | None]]], order: int, start: int, stop: int
+) -> None:
+    """The coefficients of a product whose largest variables are x_start … x_{stop - 1}."""
     first = count(start, order)
     for i in range(start, stop):
-        part = out[..., count(i, order) - first : count(i + 1, order) - first]
-        below = count(i, order - 1)
-        part[...] = _times(q[..., below : count(i + 1, order - 1)], g[..., : i + 1], order - 1)
-        part[..., :below] += g[..., i : i + 1] * q[..., :below]
+        at = count(i, order) - first
+        for j, terms in enumerate(shares, 1):
+            size = count(i, order - j) if j < order else 1
+            block = out[..., at : at + size]
+            for k, (entry, low) in enumerate(terms):
+                value = entry[..., i : i + 1] if low is None else entry[..., i : i + 1] * low[..., :size]
+                np.add(block, value, out=block) if k else np.copyto(block, value)
+            at += size
 
 
 def opened(dual: Array, lower: Array, order: int) -> Array:
@@ -150,15 +172,23 @@ def opened(dual: Array, lower: Array, order: int) -> Array:
 
 
 def _add_opened(total: Array, dual: Array, q: Array, order: int) -> None:
-    """total += what _times with q takes dual back to."""
-    if order == 1:
-        total += dual * q
-        return
-    for i in range(total.shape[-1]):
+    """total_l += Σ dual(x_l m) q(m) over the monomials m of degree `order` - 1.
+
+    Those m whose largest variable is at most x_l come first in q, and x_l m first among those led by x_l. For the
+    others x_l m is led by what leads m: the same sum for one degree less.
+    """
+    rank = total.shape[-1]
+    for i in range(rank):
         part = dual[..., count(i, order) : count(i + 1, order)]
         below = count(i, order - 1)
         total[..., i] += np.einsum("...i,...i->...", part[..., :below], q[..., :below])
-        _add_opened(total[..., : i + 1], part, q[..., below : count(i + 1, order - 1)], order - 1)
+        rest = q[..., below : count(i + 1, order - 1)]
+        if order == 2:
+            total[..., : i + 1] += part * rest
+        elif order == 3:  # symmetric matrices, which are small here, times vectors
+            total[..., : i + 1] += np.einsum("...ij,...j->...i", part[..., _places(i + 1)], rest)
+        else:
+            _add_opened(total[..., : i + 1], part, rest, order - 1)
 
 
 @lru_cache(maxsize=16)
@@ -184,7 +214,7 @@ def half(matrix: Array, g: Array) -> Array:
     return made
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=512)
 def _places(rank: int) -> Array:
     """Where the entries of a symmetric matrix are in its packed form, (rank, rank)."""
     i, j = np.indices((rank, rank))
@@ -210,23 +240,27 @@ def add_powers(target: Array, a: Array, b: Array, order: int) -> None:
     _add(target, a, b, order, fill)
 
 
-def add_products(target: Array, a: Array, parts: Sequence[tuple[Array, Sequence[Array]]]) -> None:
-    """target += Σ_m a_m Σ_parts c_m g₁ₘ ⊗ … ⊗ g_nₘ, its symmetric part packed: (k, count), (M, k), [((M,), n · (M, r))]."""
-    order = len(parts[0][1])
+def add_products(
+    target: Array, a: Array, vectors: Sequence[Array], parts: Sequence[tuple[Array, tuple[int, ...]]]
+) -> None:
+    """target += Σ_m a_m Σ_parts c_m sym(b₁ₘ^⊗β₁ ⊗ b₂ₘ^⊗β₂ ⊗ …) packed, in place, for parts (c, β) of one degree.
+
+    Shapes (k, count), (M, k), (M, r) of every vector, (M,) of every c.
+    """
+    order = sum(parts[0][1])
     if order <= 1:
-        for c, gs in parts:
-            add_powers(target, a * c[:, None], gs[0] if gs else a, order)
+        for c, index in parts:
+            add_powers(target, a * c[:, None], vectors[index.index(1)] if order else a, order)
         return
-    b = parts[0][1][0]
+    products, b = _Products(vectors), vectors[0]
+    shares = [(c[:, None], products.shares(index)) for c, index in parts]
     scale = weights(b.shape[1], order).astype(b.dtype)
-    products = [(_polynomial(gs[:-1]) * c[:, None], gs[-1]) for c, gs in parts]
 
     def fill(part: Array, start: int, stop: int) -> None:
-        _fill_times(part, *products[0], order, start, stop)
-        more = np.empty_like(part) if len(products) > 1 else part
-        for q, g in products[1:]:
-            _fill_times(more, q, g, order, start, stop)
-            part += more
+        made = part if len(shares) == 1 else np.empty_like(part)
+        for k, (c, terms) in enumerate(shares):
+            _fill_shares(made, terms, order, start, stop)
+            np.multiply(made, c, out=part) if k == 0 else np.add(part, made * c, out=part)
         part /= scale[count(start, order) : count(stop, order)]
 
     _add(target, a, b, order, fill)
