@@ -234,10 +234,10 @@ class _Reading:
             left = tensor.rename(m, {self.slot: self.rank}) if opened else m
             yield tensor.contract((number, weight, left, *self.factors), self.over)
             return
-        number = means[0][0] if len(means) == 1 else ONE
-        if not opened:
-            packed = self._packed(means)
-            yield tensor.contract((number, weight, m, packed, *self.factors), (*self.over, self.slot))
+        if not opened:  # product by product: the slopes of R by its latents put in the same ones
+            for number, args in means:
+                packed = power(args, self.rank, self.lower)
+                yield tensor.contract((number, weight, m, packed, *self.factors), (*self.over, self.slot))
             return
         summed = tuple(a for a in m.axes if a in self.over)
         flat = [g for f in self.factors for g in (f.factors if isinstance(f, tensor.Contract) and not f.over else (f,))]
@@ -245,16 +245,13 @@ class _Reading:
         dual = tensor.contract((m, *inner), summed)
         if len(means) == 1 and len(set(means[0][1])) == 1:
             made = slope(dual, means[0][1][0], self.rank, self.slot)
-            made = tensor.contract((Constant(sp.Rational(1, n)), made))
+            number, made = means[0][0], tensor.contract((Constant(sp.Rational(1, n)), made))
         else:
-            made = Opened(dual, self._packed(means), self.rank, self.slot, self.lower)
+            number = ONE
+            packed = tensor.add(tensor.contract((c, power(args, self.rank, self.lower))) for c, args in means)
+            made = Opened(dual, packed, self.rank, self.slot, self.lower)
         rest = (f for f in flat if f not in inner)
         yield tensor.contract((number, weight, made, *rest), without(self.over, summed))
-
-    def _packed(self, means: Sequence[tuple[Tensor, tuple[Tensor, ...]]]) -> Tensor:
-        if len(means) == 1:
-            return power(means[0][1], self.rank, self.lower)
-        return tensor.add(tensor.contract((c, power(args, self.rank, self.lower))) for c, args in means)
 
     def halves(self, means: Sequence[tuple[Tensor, tuple[Tensor, ...]]], opened: bool) -> Iterator[Tensor]:
         """For a matrix M: ⟨M, g ⊗ ·⟩ first, for every latent g."""
