@@ -108,7 +108,7 @@ class Moments:
             flat = tensor.reshape(a.shape[1], -1) if n else tensor.reshape(-1)
             parts = [(index, f) for index, f in old.profiles.items() if sum(index) == n]
             if len(old.latents) == 1:
-                (_, f), = parts
+                ((_, f),) = parts
                 powers.add_powers(flat, a * (f[:, None] if f.ndim else f), old.latents[0], n)
             else:
                 numbers = (np.broadcast_to(self._often(index) * f, len(a)) for index, f in parts)

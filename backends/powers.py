@@ -145,9 +145,7 @@ class _Products:
         return made
 
 
-def _fill_shares(
-    out: Array, shares: list[list[tuple[Array, Array | None]]], order: int, start: int, stop: int
-) -> None:
+def _fill_shares(out: Array, shares: list[list[tuple[Array, Array | None]]], order: int, start: int, stop: int) -> None:
     """The coefficients of a product whose largest variables are x_start … x_{stop - 1}."""
     first = count(start, order)
     for i in range(start, stop):

@@ -1,13 +1,13 @@
 """Folding: the old atoms of a store become one polynomial, held in tensors of fixed size.
 
-An atom is a function of z, x_m(z) = φ(⟨z,b₁⟩, ⟨z,b₂⟩, …), and has a Hermite series. Cut at degree D, the sum over atoms is
-P(z) = Σ_{n≤D} 1/n! ⟨M_n, He_n(z)⟩ with M_n = Σ_m A_m ⊗ E∇ⁿx_m, and for every function R of a batch's latents
+An atom is a function of z, x_m(z) = φ(⟨z,b₁⟩, ⟨z,b₂⟩, …), and has a Hermite series. Cut at degree D, the sum over
+atoms is P(z) = Σ_{n≤D} 1/n! ⟨M_n, He_n(z)⟩ with M_n = Σ_m A_m ⊗ E∇ⁿx_m, and for every function R of a batch's latents
 
     E[R P] = Σ_n 1/n! ⟨M_n, E∇ⁿR⟩,      E[R ∇P] = Σ_n 1/n! ⟨M_{n+1}, E∇ⁿR ⊗ ·⟩,
     E∇ⁿR = Σ_{|β|=n} n!/β! · E[∂^β R] · sym(g₁^⊗β₁ ⊗ g₂^⊗β₂ ⊗ …).
 
-For one latent on each side this is the Mehler series in Stein's form. The derivation of the limit is unchanged: wherever
-a sum over atoms arises, which now holds the newest ones only, the same sum with P is added. P is one function in the
+For one latent on each side this is the Mehler series in Stein's form. The derivation of the limit is unchanged:
+wherever a sum over atoms arises, now over the newest ones, the same sum with P is added. P is one function in the
 forward and the backward pass, so backward is the exact gradient of the folded forward pass. Weights w_n, 1 unless they
 are fitted, multiply M_n where it is read, and keep that property.
 """
@@ -230,7 +230,7 @@ class _Reading:
         """With E∇ⁿR/n! packed, a sum of products; `opened` leaves one slot of M as the rank axis."""
         m, weight, n = self.tensor, self.moment.weight, self.moment.order
         if n == opened:  # nothing to put in
-            (number, _), = means
+            ((number, _),) = means
             left = tensor.rename(m, {self.slot: self.rank}) if opened else m
             yield tensor.contract((number, weight, left, *self.factors), self.over)
             return

@@ -100,9 +100,7 @@ def lower(graph: LimitGraph, multipliers: bool = False, predicted: LimitGraph | 
 
 def _fold_plan(k: int, f: Fold, final: Callable[[Tensor], Tensor]) -> FoldPlan:
     one, other = (_rows(f.store, axis, *names) for axis, names in (("first", "bs"), ("second", "ct")))
-    profiles = {
-        ",".join(map(str, index)): final(expectation(fn, *one)) for m in f.moments for index, fn in m.profiles
-    }
+    profiles = {",".join(map(str, index)): final(expectation(fn, *one)) for m in f.moments for index, fn in m.profiles}
     (b, s), (c, t) = one, other
     later = {argument(i): argument(len(b) + i) for i in range(len(b))}
     later |= {theta(j): theta(len(s) + j) for j in range(len(s))}

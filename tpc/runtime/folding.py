@@ -109,9 +109,7 @@ def relative_remainder(f: Fold, rho: float = 1.0) -> float:
         v = kernel(f.store.function)
         return v.series(f.degree).remainder(1.0, 1.0, rho) / float(v.at(1.0, 1.0, 1.0))
     whole = _mean(f.store, f.store.fn**2)
-    kept = sum(
-        _mean(f.store, fn) ** 2 / prod(map(factorial, index)) for m in f.moments for index, fn in m.profiles
-    )
+    kept = sum(_mean(f.store, fn) ** 2 / prod(map(factorial, index)) for m in f.moments for index, fn in m.profiles)
     return max(0.0, abs(rho) ** (f.degree + 1) * (whole - kept) / whole)
 
 
