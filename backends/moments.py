@@ -1,4 +1,7 @@
-"""What a store's old atoms are folded into: M_n = Σ_m A_m f_n(|B_m|²) Φ_n(B_m) for every degree n, packed.
+"""What a store's old atoms are folded into: M_n = Σ_m A_m ⊗ T_n(m) for every degree n, packed.
+
+T_n = E∇ⁿx = Σ_α n!/α! f_α ∂^α, where α says how often each latent of an atom x is a factor of the symmetric product ∂^α
+and f_α = E ∂^α fn; for one latent f_n(|b|²) Φ_n(b).
 
 Decay multiplies one number for all of them. Each degree is read with a weight: 1 is the Mehler series; fitted weights
 w ≥ 0 minimise the squared error of Σ_n w_n s_n, s_n the series' terms, against V over pairs of atoms that were folded
@@ -7,9 +10,12 @@ and atoms newer than they. They are read off running sums, so they can follow th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
-from math import factorial
+from itertools import combinations_with_replacement
+from math import factorial, prod
 from typing import Any
 
 import numpy as np
@@ -19,6 +25,7 @@ from backends import powers
 from backends.atoms import Atoms
 
 Array = NDArray[Any]
+Index = tuple[int, ...]
 PROBES = 64  # the newest atoms that stand for what reads the folded ones
 DECAY = 0.98  # of the running sums, per fold
 SETTLED = 64.0  # atoms whose velocity is below 1/SETTLED of rounding have their final coefficient
@@ -81,37 +88,50 @@ class Moments:
             self.scale = 1.0
 
     def absorb(self, atoms: Atoms, profiles: Callable[..., Any], exact: Callable[..., Any]) -> None:
-        """Fold the oldest atoms while more than `window` newer ones stay."""
-        columns = []
+        """Fold the oldest atoms while more than `window` newer ones stay.
+
+        `profiles` gives f_α of atoms under the name "α₁,α₂,…", `exact` E x x' under "V" for two sets of atoms.
+        """
+        segments = []
         while self._due(atoms):
-            columns.append(atoms.pop_segment())
-        if not columns:
+            segments.append(atoms.pop_segment())
+        if not segments:
             return
-        a, b = (np.concatenate([c[name] for c in columns]) for name in "AB")
-        found = {int(n): np.asarray(f, self.dtype) for n, f in profiles(None, b).items()}
-        newest = atoms.newest("B", PROBES)
-        self._compare(a, b, found, newest if len(newest) else b[-PROBES:], profiles, exact)
+        names = [name for name in atoms.widths if name != "A"]
+        a, *given = (np.concatenate([s[name] for s in segments]) for name in ("A", *names))
+        old = _Rows(given, self._indexed(profiles(None, *given)))
+        newest = [atoms.newest(name, PROBES) for name in names]
+        newer = newest if len(newest[0]) else [x[-PROBES:] for x in given]
+        self._compare(a, old, _Rows(newer, self._indexed(profiles(None, *newer))), exact)
         a = a.reshape(len(a), -1) / self.dtype.type(self.scale)
         for n, tensor in self._tensors.items():
-            factor = found[n] if found[n].ndim == 0 else found[n][:, None]
             flat = tensor.reshape(a.shape[1], -1) if n else tensor.reshape(-1)
-            powers.add_powers(flat, a * factor, b, n)
-        self.count += len(b)
+            parts = [(index, f) for index, f in old.profiles.items() if sum(index) == n]
+            if len(old.latents) == 1:
+                ((_, f),) = parts
+                powers.add_powers(flat, a * (f[:, None] if f.ndim else f), old.latents[0], n)
+            else:
+                numbers = (np.broadcast_to(self._often(index) * f, len(a)) for index, f in parts)
+                powers.add_products(flat, a, old.latents, [(c, index) for c, (index, _) in zip(numbers, parts)])
+        self.count += len(a)
+
+    def _indexed(self, found: Mapping[str, Any]) -> dict[Index, Array]:
+        return {tuple(map(int, name.split(","))): np.asarray(f, self.dtype) for name, f in found.items()}
+
+    def _often(self, index: Index) -> Any:
+        """n!/α!"""
+        return self.dtype.type(factorial(sum(index)) / prod(map(factorial, index)))
 
     def _due(self, atoms: Atoms) -> bool:
         if len(atoms) - atoms.rows < self.window:
             return False
         return atoms.oldest_velocity() <= float(np.finfo(self.dtype).eps) / SETTLED
 
-    def _compare(
-        self, a: Array, b: Array, found: Mapping[int, Array], c: Array, profiles: Callable[..., Any], exact: Any
-    ) -> None:
-        """Add the pairs of folded atoms b and newer ones c to the running sums; refit the weights."""
-        read = {int(n): np.asarray(f, np.float64) for n, f in profiles(None, c).items()}
-        dot = (b @ c.T).astype(np.float64)
+    def _compare(self, a: Array, old: _Rows, newer: _Rows, exact: Callable[..., Any]) -> None:
+        """Add the pairs of folded atoms and newer ones to the running sums; refit the weights."""
         size = np.square(a.reshape(len(a), -1), dtype=np.float64).sum(axis=1)
-        values = [dot**n * _rows(found[n]) * read[n].reshape(1, -1) / factorial(n) for n in self.orders]
-        values.append(np.asarray(exact(None, b, c)["V"], np.float64))
+        values = [_term(old, newer, n) for n in self.orders]
+        values.append(np.asarray(exact(None, *old.columns, *newer.columns)["V"], np.float64))
         if not all(np.isfinite(v).all() for v in values):  # a diverging run is told by its loss
             return
         stacked = np.stack([v * np.sqrt(size)[:, None] for v in values]).reshape(len(values), -1)
@@ -148,8 +168,42 @@ class Moments:
         return made
 
 
-def _rows(x: Array) -> Array:
-    return x.astype(np.float64).reshape(-1, 1)
+@dataclass(frozen=True)
+class _Rows:
+    """Some atoms: their latents (M, r), then their parameters (M,), and f_α of them, (M,) or a number."""
+
+    columns: Sequence[Array]
+    profiles: Mapping[Index, Array]
+
+    @property
+    def latents(self) -> list[Array]:
+        return [x for x in self.columns if x.ndim == 2]
+
+
+def _term(one: _Rows, other: _Rows, order: int) -> Array:
+    """1/n! ⟨T_n, T_n'⟩ of every pair of atoms, (M, M'): Σ f_α f_β' Π_ij ⟨b_i, c_j⟩^N_ij / N_ij! over the matrices N of
+    natural numbers with sum n, where α and β are the sums of their rows and columns.
+    """
+    dots = [[(b @ c.T).astype(np.float64) for c in other.latents] for b in one.latents]
+    total = np.zeros((len(one.columns[0]), len(other.columns[0])))
+    for matrix in _matrices(len(dots), len(dots[0]), order):
+        alpha, beta = tuple(map(sum, matrix)), tuple(map(sum, zip(*matrix, strict=True)))
+        if alpha in one.profiles and beta in other.profiles:
+            f, g = one.profiles[alpha].astype(np.float64), other.profiles[beta].astype(np.float64)
+            made = f.reshape(-1, 1) * g.reshape(1, -1) / prod(factorial(n) for row in matrix for n in row)
+            for row, entries in zip(dots, matrix, strict=True):
+                for dot, n in zip(row, entries, strict=True):
+                    made = made * dot**n if n else made
+            total += made
+    return total
+
+
+@lru_cache(maxsize=64)
+def _matrices(rows: int, columns: int, total: int) -> list[tuple[Index, ...]]:
+    """The matrices of natural numbers with a sum."""
+    places = combinations_with_replacement(range(rows * columns), total)
+    flat = ([chosen.count(k) for k in range(rows * columns)] for chosen in places)
+    return [tuple(tuple(f[i * columns : (i + 1) * columns]) for i in range(rows)) for f in flat]
 
 
 def fit(sums: Array) -> Array:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from backends.atoms import Atoms
 from backends.blocks import over_blocks, threads
-from backends.powers import half, power, slope
+from backends.powers import half, opened, power, product, slope
 
 Array = NDArray[Any]
 
@@ -151,8 +151,10 @@ __all__ = [
     "gap",
     "half",
     "logsumexp",
+    "opened",
     "over_blocks",
     "power",
+    "product",
     "relu",
     "rsqrt",
     "slope",

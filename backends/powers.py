@@ -1,4 +1,4 @@
-"""Packed symmetric powers in NumPy: Φ_n(g) lists the monomials of degree n once each, scaled so that
+"""Packed symmetric tensors in NumPy: Φ_n(g) lists the monomials of degree n once each, scaled so that
 ⟨Φ_n(g), Φ_n(h)⟩ = ⟨g, h⟩ⁿ.
 
 Monomials are ordered by their largest index, then by the rest: those in the first i variables are a prefix, and those
@@ -7,9 +7,10 @@ whose largest index is i are g_i times the monomials of degree n - 1 in the firs
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
-from math import comb, factorial
+import itertools
+from collections.abc import Callable, Sequence
+from functools import lru_cache, reduce
+from math import comb, factorial, prod
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,106 @@ def slope(dual: Array, g: Array, order: int) -> Array:
     return total
 
 
+def product(factors: Sequence[Array]) -> Array:
+    """The symmetric part of g₁ ⊗ … ⊗ g_n packed, n arrays (…, r) → (…, count): product([g] * n) is power(g, n).
+
+    In packed form Π ⟨g_i, x⟩ is a polynomial in x; its coefficients are divided by the monomials' scale.
+    """
+    distinct = list({id(g): g for g in factors}.values())
+    index = tuple(sum(g is v for g in factors) for v in distinct)
+    scale = weights(factors[0].shape[-1], len(factors)).astype(factors[0].dtype)
+    found: Array = _Products(distinct).of(index) / scale
+    return found
+
+
+class _Products:
+    """The coefficients of Π_i ⟨g_i, x⟩^β_i for some arrays g_i (…, r) and multi-indices β."""
+
+    def __init__(self, vectors: Sequence[Array]) -> None:
+        self._vectors = vectors
+        self._known: dict[tuple[int, ...], Array] = {}
+
+    def of(self, index: tuple[int, ...]) -> Array:
+        """Those of one product."""
+        if sum(index) == 1:
+            return self._vectors[index.index(1)]
+        if index not in self._known:
+            shares, rank, order = self.shares(index), self._vectors[0].shape[-1], sum(index)
+            shape = np.broadcast_shapes(*(c.shape[:-1] for terms in shares for c, _ in terms))
+            made = np.empty((*shape, count(rank, order)), self._vectors[0].dtype)
+            _fill_shares(made, shares, order, 0, rank)
+            self._known[index] = made
+        return self._known[index]
+
+    def shares(self, index: tuple[int, ...]) -> list[list[tuple[Array, Array | None]]]:
+        """What `_fill_shares` puts together: for j = 1, 2, … the terms whose largest variable x_i has the power j.
+
+        In them γ of the factors, j together, give their entry i, and the others a product in the variables before x_i;
+        its coefficients come first among those in all variables.
+        """
+        made: list[list[tuple[Array, Array | None]]] = [[] for _ in range(sum(index))]
+        for taken in itertools.product(*(range(n + 1) for n in index)):
+            if any(taken):
+                often = self._vectors[0].dtype.type(prod(map(comb, index, taken)))
+                entry = often * reduce(np.multiply, (v**k for v, k in zip(self._vectors, taken, strict=True) if k))
+                left = tuple(n - k for n, k in zip(index, taken, strict=True))
+                made[sum(taken) - 1].append((entry, self.of(left) if any(left) else None))
+        return made
+
+
+def _fill_shares(out: Array, shares: list[list[tuple[Array, Array | None]]], order: int, start: int, stop: int) -> None:
+    """The coefficients of a product whose largest variables are x_start … x_{stop - 1}."""
+    first = count(start, order)
+    for i in range(start, stop):
+        at = count(i, order) - first
+        for j, terms in enumerate(shares, 1):
+            size = count(i, order - j) if j < order else 1
+            block = out[..., at : at + size]
+            for k, (entry, low) in enumerate(terms):
+                value = entry[..., i : i + 1] if low is None else entry[..., i : i + 1] * low[..., :size]
+                np.add(block, value, out=block) if k else np.copyto(block, value)
+            at += size
+
+
+def opened(dual: Array, lower: Array, order: int) -> Array:
+    """⟨dual, T ⊗ ·⟩ for packed tensors of degree `order` and one less, (…, count) and (…, count') → (…, r)."""
+    rank = _variables(lower.shape[-1], order - 1)
+    shape = np.broadcast_shapes(dual.shape[:-1], lower.shape[:-1])
+    total = np.zeros((*shape, rank), dual.dtype)
+    scale = weights(rank, order - 1).astype(lower.dtype)
+    _add_opened(total, dual / weights(rank, order).astype(dual.dtype), lower * scale, order)
+    return total
+
+
+def _add_opened(total: Array, dual: Array, q: Array, order: int) -> None:
+    """total_l += Σ dual(x_l m) q(m) over the monomials m of degree `order` - 1.
+
+    Those m whose largest variable is at most x_l come first in q, and x_l m first among those led by x_l. For the
+    others x_l m is led by what leads m: the same sum for one degree less.
+    """
+    rank = total.shape[-1]
+    for i in range(rank):
+        part = dual[..., count(i, order) : count(i + 1, order)]
+        below = count(i, order - 1)
+        total[..., i] += np.einsum("...i,...i->...", part[..., :below], q[..., :below])
+        rest = q[..., below : count(i + 1, order - 1)]
+        if order == 2:
+            total[..., : i + 1] += part * rest
+        elif order == 3:  # symmetric matrices, which are small here, times vectors
+            total[..., : i + 1] += np.einsum("...ij,...j->...i", part[..., _places(i + 1)], rest)
+        else:
+            _add_opened(total[..., : i + 1], part, rest, order - 1)
+
+
+@lru_cache(maxsize=16)
+def _variables(size: int, order: int) -> int:
+    """The rank whose packed tensors of a degree have so many numbers."""
+    rank = 1
+    while count(rank, order) < size:
+        rank += 1
+    return rank
+
+
 def half(matrix: Array, g: Array) -> Array:
     """⟨M, g ⊗ ·⟩ for packed symmetric M, (k, count) and (b, r) or (r,) → (b, k, r) or (k, r)."""
     if g.ndim == 1:
@@ -111,7 +212,7 @@ def half(matrix: Array, g: Array) -> Array:
     return made
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=512)
 def _places(rank: int) -> Array:
     """Where the entries of a symmetric matrix are in its packed form, (rank, rank)."""
     i, j = np.indices((rank, rank))
@@ -128,8 +229,44 @@ def add_powers(target: Array, a: Array, b: Array, order: int) -> None:
     if order == 1:
         target += a.T @ b
         return
-    low, a = _monomials(b, order - 1), np.ascontiguousarray(a.T)
+    low, scale = _monomials(b, order - 1), weights(b.shape[1], order).astype(b.dtype)
+
+    def fill(part: Array, start: int, stop: int) -> None:
+        _fill(part, b, low, order, start, stop)
+        part *= scale[count(start, order) : count(stop, order)]
+
+    _add(target, a, b, order, fill)
+
+
+def add_products(
+    target: Array, a: Array, vectors: Sequence[Array], parts: Sequence[tuple[Array, tuple[int, ...]]]
+) -> None:
+    """target += Σ_m a_m Σ_parts c_m sym(b₁ₘ^⊗β₁ ⊗ b₂ₘ^⊗β₂ ⊗ …) packed, in place, for parts (c, β) of one degree.
+
+    Shapes (k, count), (M, k), (M, r) of every vector, (M,) of every c.
+    """
+    order = sum(parts[0][1])
+    if order <= 1:
+        for c, index in parts:
+            add_powers(target, a * c[:, None], vectors[index.index(1)] if order else a, order)
+        return
+    products, b = _Products(vectors), vectors[0]
+    shares = [(c[:, None], products.shares(index)) for c, index in parts]
     scale = weights(b.shape[1], order).astype(b.dtype)
+
+    def fill(part: Array, start: int, stop: int) -> None:
+        made = part if len(shares) == 1 else np.empty_like(part)
+        for k, (c, terms) in enumerate(shares):
+            _fill_shares(made, terms, order, start, stop)
+            np.multiply(made, c, out=part) if k == 0 else np.add(part, made * c, out=part)
+        part /= scale[count(start, order) : count(stop, order)]
+
+    _add(target, a, b, order, fill)
+
+
+def _add(target: Array, a: Array, b: Array, order: int, fill: Callable[[Array, int, int], None]) -> None:
+    """target += aᵀ T, where `fill` gives the columns of T between two largest indices."""
+    a = np.ascontiguousarray(a.T)
     errors = np.geterr()  # which a worker thread would not inherit
 
     def job(chunks: list[tuple[int, int]]) -> Callable[[], None]:
@@ -138,8 +275,7 @@ def add_powers(target: Array, a: Array, b: Array, order: int) -> None:
                 for start, stop in chunks:
                     columns = slice(count(start, order), count(stop, order))
                     part = np.empty((len(b), columns.stop - columns.start), b.dtype)
-                    _fill(part, b, low, order, start, stop)
-                    part *= scale[columns]
+                    fill(part, start, stop)
                     target[:, columns] += a @ part
 
         return run

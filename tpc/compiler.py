@@ -40,6 +40,7 @@ PASSES: Passes = (
     ("norms", norms),
 )
 LIMITS: dict[str, Callable[[Program], LimitGraph]] = {"pi": pi_limit, "nngp": nngp_limit, "ntk": ntk_limit}
+FOLDED: dict[str, Callable[[Program, int, bool], LimitGraph]] = {"pi": fold}
 KERNEL_PASSES: dict[str, Passes] = {
     "nngp": (("single_output", single_output),),
     "ntk": (("single_output", single_output), ("gradients", gradients)),
@@ -87,7 +88,8 @@ class Limit:
             return self._stage(loss)[1]
         key = (loss, degree, halves)
         if key not in self._folded:
-            self._folded[key] = verify_limit(fold(self._stage(loss)[1], degree, halves), f"folding to degree {degree}")
+            made = FOLDED[self.kind](self._stage(loss)[0], degree, halves)
+            self._folded[key] = verify_limit(made, f"folding to degree {degree}")
         return self._folded[key]
 
     def _stage(self, loss: str) -> tuple[Program, LimitGraph]:

@@ -38,6 +38,55 @@ def test_slope_is_the_gradient(size):
         np.testing.assert_allclose(found[:, i], change, rtol=1e-6, atol=1e-6 * np.abs(found).max())
 
 
+INDICES = [(1, 1), (2, 1), (1, 3), (2, 2), (1, 1, 1), (3, 1, 1), (2, 0, 1), (4,), (1, 0)]
+
+
+def mixed(index, rank):
+    """One latent per place of a multi-index, and every latent as often as it says."""
+    vectors = [latents(rank, seed=k) for k in range(len(index))]
+    return vectors, [v for v, n in zip(vectors, index) for _ in range(n)]
+
+
+@pytest.mark.parametrize("index", INDICES)
+@pytest.mark.parametrize("rank", [1, 2, 6])
+def test_inner_products_of_mixed_products(index, rank):
+    _, factors = mixed(index, rank)
+    h = latents(rank, seed=9)
+    wanted = np.prod([(g * h).sum(axis=1) for g in factors], axis=0)
+    found = (powers.product(factors) * powers.power(h, sum(index))).sum(axis=1)
+    np.testing.assert_allclose(found, wanted, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("index", INDICES)
+@pytest.mark.parametrize("rank", [1, 2, 6])
+def test_opened_leaves_one_slot(index, rank):
+    _, factors = mixed(index, rank)
+    order = sum(index) + 1
+    bases = [latents(rank, seed=k) for k in (20, 21, 22)]
+    dual = sum(powers.power(h, order) for h in bases)
+    wanted = sum(np.prod([(g * h).sum(axis=1) for g in factors], axis=0)[:, None] * h for h in bases)
+    found = powers.opened(dual, powers.product(factors), order)
+    np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-11)
+    shared = powers.opened(dual[:1], powers.product(factors), order)  # one dual for all samples
+    np.testing.assert_allclose(shared[0], found[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("rank", [1, 6, 60])
+def test_adding_mixed_products(rank):
+    vectors, a = [latents(rank, 20, seed=k) for k in range(2)], latents(4, 20, seed=5)
+    rng = np.random.default_rng(3)
+    for parts in ([(0, 0)], [(1, 0), (0, 1)], [(2, 0), (1, 1)], [(2, 1), (0, 3), (1, 2)]):
+        order = sum(parts[0])
+        target = np.full((4, powers.count(rank, order)) if order else (4,), 0.5)
+        numbers = [rng.standard_normal(20) for _ in parts]
+        powers.add_products(target, a, vectors, list(zip(numbers, parts)))
+        wanted = np.full_like(target, 0.5)
+        for c, index in zip(numbers, parts):
+            factors = [v for v, n in zip(vectors, index) for _ in range(n)]
+            wanted += (a * c[:, None]).T @ powers.product(factors) if order else (a * c[:, None]).sum(axis=0)
+        np.testing.assert_allclose(target, wanted, rtol=1e-11, atol=1e-11)
+
+
 @pytest.mark.parametrize("order", [0, 1, 2, 3])
 @pytest.mark.parametrize("rank", [1, 7, 100])
 def test_adding_powers(rank, order):

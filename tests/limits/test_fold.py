@@ -251,18 +251,9 @@ def test_degrees_follow_the_tolerance(program):
         least_degree(tpc.compile(program(MLP, "step(x)")).graph(), 0.01)
 
 
-def test_what_cannot_fold_is_told(program, tmp_path):
+def test_what_cannot_fold_is_told(program):
     with pytest.raises(UserError, match="nothing of it but a constant; give a degree from 2"):
         folded(program(SHALLOW, "abs(x)"), FoldOptions(degree=1))
-    path = tmp_path / "gate.py"
-    path.write_text(
-        '"""A gate."""\nimport tpc\n'
-        "def net(x, *, classes=3):\n"
-        "    a, b = tpc.dense(x, name='a', space='s'), tpc.dense(x, name='b', space='s')\n"
-        "    return tpc.readout(tpc.relu(a) * b, classes, name='readout')\n"
-    )
-    with pytest.raises(UserError, match="mode exact"):
-        make(tpc.load(path), mode="folded", fold=FoldOptions(degree=2))
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,13 @@ def net(x, *, classes: int = 10):
     h = tpc.dense(x, name="embed")
     return tpc.readout(tpc.tanh(tpc.dense(tpc.tanh(h), name="hidden1")), classes, name="readout")
 """
+GATE = """import tpc
+
+
+def net(x, *, classes: int = 10):
+    a, b = (tpc.dense(x, name=name, space="inner") for name in ("gate", "value"))
+    return tpc.readout(tpc.relu(tpc.dense(tpc.erf(a) * b, name="hidden1")), classes, name="readout")
+"""
 MEASURE = """
 import json, resource, sys
 import numpy as np
@@ -86,12 +93,18 @@ def free(gigabytes):
         {"input_dim": 64, "rank": 400, "batch": 64, "steps": 12, "mode": "folded", "fold": {"window": 256}},
         {"input_dim": 64, "rank": 100, "batch": 16, "steps": 18, "mode": "folded", "program": "tanh",
          "fold": {"window": 64, "degree": 3}, "momentum": 0.3},
+        {"input_dim": 64, "rank": 400, "batch": 64, "steps": 12, "mode": "folded", "program": "gate",
+         "fold": {"window": 256, "degree": 2}, "backend": "native"},
+        {"input_dim": 64, "rank": 100, "batch": 16, "steps": 18, "mode": "folded", "program": "gate",
+         "fold": {"window": 64, "degree": 3}},
     ],
-    ids=["exact", "16 bits", "native", "folded", "degree 3"],
+    ids=["exact", "16 bits", "native", "folded", "degree 3", "gate", "gate of degree 3"],
 )  # fmt: skip
 def test_the_prediction_is_a_close_bound_of_what_training_takes(given, tmp_path):
-    (tmp_path / "tanh.py").write_text(TANH)
-    program = str(tmp_path / "tanh.py") if given.get("program") else str(MLP)
+    program = str(MLP)
+    if "program" in given:
+        program = str(tmp_path / "net.py")
+        Path(program).write_text({"tanh": TANH, "gate": GATE}[given["program"]])
     given = {**given, "program": program, "samples": given["batch"] * given["steps"]}
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, json.dumps(given)],

@@ -40,6 +40,15 @@ class LimitTerm:
     over: Axes
 
 
+@dataclass(frozen=True)
+class Leaf:
+    """Σ_m a_m X_m over the atoms of a store: a = A with renamed axes, or ⟨A, dual⟩."""
+
+    store: Store
+    names: dict[Axis, Axis]
+    dual: Tensor | None = None
+
+
 def pi_limit(program: Program) -> LimitGraph:
     """The limit graph of a program that has logits, and optionally loss, projected gradients and norms."""
     return PiLimit(program).graph()
@@ -210,8 +219,7 @@ class PiLimit:
         # (1/n) Σ fn(x) → E fn(Z^x); with a G-vector, E⟨z,g⟩ x(z) = ⟨g, E z x(z)⟩
         if n.fn in (ir.PRODUCT, argument(0) ** 2) and any(x.kind == "G" for x in n.xs):
             return gram(self.latent(n.xs[0]), self.latent(n.xs[-1]))
-        terms = [s for t in self.normal.applied(n.fn, n.xs, n.thetas, n) for s in self.limits(t)]
-        return tensor.add(_mean(t, t.fn) for t in terms)
+        return tensor.add(part for t in self.normal.applied(n.fn, n.xs, n.thetas, n) for part in self.means(t))
 
     # --- vectors -----------------------------------------------------------------------------------------------
 
@@ -247,66 +255,83 @@ class PiLimit:
         # W = (1/n) Ω' Aᵀ X:  g' = Σ_m A_m K(x_m, x)
         if not isinstance(x.matrix, ir.MatrixWeight):
             return self._projected(x)
-        parts = []
-        for store in self.stores[x.matrix.name]:
-            atom = LimitTerm(ONE, store.fn, store.columns, store.thetas, ())
-            for t in self.normal.terms(x.x):
-                for s in self.limits(t):
-                    together = _multiply(atom, s, store.coefficients.axes)
-                    k = _mean(replace(together, over=without(together.over, (store.atom,))), together.fn)
-                    parts.append(tensor.contract((store.coefficients, k), (store.atom,)))
-        return tensor.add(parts)
+        stores = self.stores[x.matrix.name]
+        return tensor.add(part for s in stores for t in self.normal.terms(x.x) for part in self.applied(s, t))
 
     def _projected(self, x: Vector) -> Tensor:
-        # Stein: E[z f(⟨z,g₁⟩, …)] = Σ_j E[∂_j f] g_j
-        parts = []
-        for t in self.normal.terms(x):
-            for s in self.limits(t):
-                for j, g in enumerate(s.latents):
-                    slope = partial(s.fn, argument(j))
-                    if slope != 0:
-                        parts.append(_mean(s, slope, g))
-        return tensor.add(parts)
+        return tensor.add(part for t in self.normal.terms(x) for part in self.projections(t))
 
     # --- normal-form terms -------------------------------------------------------------------------------------
+
+    def means(self, t: Term) -> Iterator[Tensor]:
+        """The summands of E t."""
+        for s in self.limits(t):
+            yield mean(s, s.fn)
+
+    def applied(self, store: Store, t: Term) -> Iterator[Tensor]:
+        """The summands of W t, for the part of W that a store holds: Σ_m A_m E[x_m t]."""
+        atom = LimitTerm(ONE, store.fn, store.columns, store.thetas, ())
+        for s in self.limits(t):
+            together = _multiply(atom, s, store.coefficients.axes)
+            k = mean(replace(together, over=without(together.over, (store.atom,))), together.fn)
+            yield tensor.contract((store.coefficients, k), (store.atom,))
+
+    def projections(self, t: Term) -> Iterator[Tensor]:
+        """The summands of E[z t], by Stein: E[z f(⟨z,g₁⟩, …)] = Σ_j E[∂_j f] g_j"""
+        for s in self.limits(t):
+            for j, g in enumerate(s.latents):
+                slope = partial(s.fn, argument(j))
+                if slope != 0:
+                    yield mean(s, slope, g)
 
     def limits(self, t: Term) -> list[LimitTerm]:
         """A term with its leaves replaced by sums over atoms."""
         if t not in self._limits:
-            base = LimitTerm(
-                self.tensor(t.coefficient),
-                t.fn,
-                tuple(self.latent(g) for g in t.gs),
-                tuple(self.tensor(p) for p in t.thetas),
-                t.over,
-            )
             made = []
             for choice in product(*(self._leaf(x) for x in t.leaves)):
-                whole = base
+                whole = self.without_leaves(t)
                 for part in choice:
                     whole = _multiply(whole, part, t.axes)
                 made.append(whole)
             self._limits[t] = made
         return self._limits[t]
 
+    def without_leaves(self, t: Term) -> LimitTerm:
+        """All of a term but its leaves."""
+        return LimitTerm(
+            self.tensor(t.coefficient),
+            t.fn,
+            tuple(self.latent(g) for g in t.gs),
+            tuple(self.tensor(p) for p in t.thetas),
+            t.over,
+        )
+
     def _leaf(self, x: Vector) -> list[LimitTerm]:
         """An X-leaf as Σ_m a_m X_m."""
+        made = []
+        for leaf in self.leaves(x):
+            s = leaf.store
+            a = tensor.rename(s.coefficients, leaf.names)
+            if leaf.dual is not None:
+                a = tensor.contract((a, leaf.dual), s.coefficients.axes[1:])
+            made.append(LimitTerm(a, s.fn, s.columns, s.thetas, (s.atom,)))
+        return made
+
+    def leaves(self, x: Vector) -> Iterator[Leaf]:
+        """The sums over atoms that an X-leaf consists of, one per store."""
         pairs: dict[Axis, Axis] = dict(x.pairs) if isinstance(x, ir.RenameVector) else {}
         x = x.arg if isinstance(x, ir.RenameVector) else x
-        made = []
         if isinstance(x, ir.VectorWeight):  # v = (1/n) Aᵀ X
             for s in self.stores[x.name]:
-                made.append(LimitTerm(tensor.rename(s.coefficients, pairs), s.fn, s.columns, s.thetas, (s.atom,)))
+                yield Leaf(s, pairs)
         elif isinstance(x, ir.MatMul) and isinstance(x.matrix, ir.Transpose):  # Wᵀ y = Σ_m ⟨A_m, E z y(z)⟩ X_m
             w = x.matrix.arg
             assert isinstance(w, ir.MatrixWeight)
             y = tensor.rename(self.latent(x.x), pairs)
             for s in self.stores[w.name]:
-                a = tensor.contract((s.coefficients, y), s.coefficients.axes[1:])
-                made.append(LimitTerm(a, s.fn, s.columns, s.thetas, (s.atom,)))
+                yield Leaf(s, {}, y)
         else:
             raise InternalError(f"{type(x).__name__} is not a leaf of a normal form")
-        return made
 
 
 def _multiply(a: LimitTerm, b: LimitTerm, also: Axes) -> LimitTerm:
@@ -332,10 +357,10 @@ def _multiply(a: LimitTerm, b: LimitTerm, also: Axes) -> LimitTerm:
     )
 
 
-def _mean(t: LimitTerm, fn: Expr, *extra: Tensor) -> Tensor:
+def mean(t: LimitTerm, fn: Expr, *extra: Tensor) -> Tensor:
     """Σ_over coefficient · E fn · Π extra"""
-    mean = expectation(fn, t.latents, t.thetas)
-    parts = mean.terms if isinstance(mean, tensor.Add) else (mean,)
+    value = expectation(fn, t.latents, t.thetas)
+    parts = value.terms if isinstance(value, tensor.Add) else (value,)
     return tensor.add(tensor.contract((t.coefficient, part, *extra), t.over) for part in parts)
 
 

@@ -1,9 +1,10 @@
-"""Symmetric powers of latents, packed: Φ_n(g) holds every monomial of degree n in g once, scaled so that
+"""Symmetric tensors over a rank axis, packed: Φ_n(g) holds every monomial of degree n in g once, scaled so that
 ⟨Φ_n(g), Φ_n(h)⟩ = ⟨g, h⟩ⁿ. Folded atoms live in this space.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import comb
 
 from tpc.program.axes import Axes, Axis, union, without
@@ -23,6 +24,32 @@ class Power(Tensor):
 
     def _find_axes(self) -> Axes:
         return (*without(self.arg.axes, (self.rank,)), self.slot)
+
+
+@node
+class Product(Tensor):
+    """The symmetric part of args[0] ⊗ args[1] ⊗ …, packed; Φ_n(g) when all are g."""
+
+    args: tuple[Tensor, ...]
+    rank: Axis
+    slot: Axis
+
+    def _find_axes(self) -> Axes:
+        return (*without(union(*(a.axes for a in self.args)), (self.rank,)), self.slot)
+
+
+@node
+class Opened(Tensor):
+    """⟨dual, arg ⊗ ·⟩ for a packed tensor of one degree less: its slot is contracted, and a rank axis is left."""
+
+    dual: Tensor
+    arg: Tensor
+    rank: Axis
+    slot: Axis
+    lower: Axis
+
+    def _find_axes(self) -> Axes:
+        return (*union(without(self.dual.axes, (self.slot,)), without(self.arg.axes, (self.lower,))), self.rank)
 
 
 @node
@@ -72,9 +99,11 @@ def packed_size(rank: int, order: int) -> int:
     return comb(rank + order - 1, order)
 
 
-def power(arg: Tensor, rank: Axis, slot: Axis) -> Tensor:
-    """Φ(arg); Φ_1 is the latent itself."""
-    return rename(arg, {rank: slot}) if order_of(slot) == 1 else Power(arg, rank, slot)
+def power(args: Sequence[Tensor], rank: Axis, slot: Axis) -> Tensor:
+    """The symmetric product of as many latents as the degree of `slot`; of a single one the latent itself."""
+    if len(args) == 1:
+        return rename(args[0], {rank: slot})
+    return Power(args[0], rank, slot) if len(set(args)) == 1 else Product(tuple(args), rank, slot)
 
 
 def slope(dual: Tensor, arg: Tensor, rank: Axis, slot: Axis) -> Tensor:

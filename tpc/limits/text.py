@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from math import factorial, prod
+
+from sympy import Expr
+
 from tpc.limits.fold import Fold
-from tpc.limits.graph import Accumulate, Expectation, Gram, Kernel, LimitGraph, State, Update
-from tpc.limits.power import Half, Power, Slope, order_of
+from tpc.limits.graph import Accumulate, Expectation, Gram, Kernel, LimitGraph, State, Store, Update
+from tpc.limits.power import Half, Opened, Power, Product, Slope, order_of
+from tpc.program.functions import X, argument
 from tpc.program.node import Node, topological
 from tpc.program.tensor import Tensor
 from tpc.program.text import Names, operation
@@ -33,13 +38,25 @@ def listing(graph: LimitGraph) -> str:
 
 def _folding(f: Fold) -> list[str]:
     """What becomes of a store's oldest atoms."""
-    a, b = f.store.coefficients.name, f.column.name
+    s = f.store
     lines = []
     for m in f.moments:
-        mean = f"E[{m.profile}](<{b}, {b}>)"
-        factors = f"{a}, {mean}" + (f", power[{m.order}]({b})" if m.order else "")
-        lines.append(f"fold {m.state.name} <- {m.state.name} + sum[{f.store.atom}]({factors})  for the oldest atoms")
+        sums = [f"sum[{s.atom}]({', '.join(_folded_factors(s, *profile))})" for profile in m.profiles]
+        right = " + ".join([m.state.name, *sums])
+        lines.append(f"fold {m.state.name} <- {right}  for the oldest atoms")
     return lines
+
+
+def _folded_factors(s: Store, index: tuple[int, ...], profile: Expr) -> list[str]:
+    """number, A, E profile, and the product of the stored latents as often as `index` says."""
+    order, single = sum(index), len(s.columns) == 1
+    number = factorial(order) // prod(map(factorial, index))
+    shown = profile.xreplace({argument(0): X}) if single and not s.thetas else profile
+    given = [f"<{s.columns[0].name}, {s.columns[0].name}>"] if single else [c.name for c in s.columns]
+    mean = f"E[{shown}]({', '.join([*given, *(t.name for t in s.thetas)])})"
+    args = [c.name for c, n in zip(s.columns, index, strict=True) for _ in range(n)]
+    tensors = [f"power[{order}]({args[0]})" if len(set(args)) == 1 else f"product({', '.join(args)})"] if args else []
+    return [*([str(number)] if number > 1 else []), s.coefficients.name, mean, *tensors]
 
 
 def update_line(u: Update, names: Names) -> str:
@@ -100,6 +117,10 @@ def equation(n: Tensor, names: Names) -> str:
             return f"E[{n.fn}]({', '.join(names[g] for g in n.grams)})"
         case Power():
             return f"power[{order_of(n.slot)}]({names[n.arg]})"
+        case Product():
+            return f"product({', '.join(names[g] for g in n.args)})"
+        case Opened():
+            return f"opened[{order_of(n.slot)}]({names[n.dual]}, {names[n.arg]})"
         case Half():
             return f"half({names[n.matrix]}, {names[n.arg]})"
         case Slope():

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import sympy as sp
-
+from tpc.limits.expect import expectation
 from tpc.limits.fold import Fold
-from tpc.limits.graph import Accumulate, Append, LimitGraph, State, Update, gram, kernel
+from tpc.limits.graph import Accumulate, Append, LimitGraph, State, Store, Update
 from tpc.lower.concretise import Concretiser
 from tpc.lower.plan import Planner
 from tpc.lower.schedule import Function, Loop, schedule
 from tpc.program.axes import Axes, Axis, without
+from tpc.program.functions import argument
+from tpc.program.ir import theta
 from tpc.program.node import topological
 from tpc.program.tensor import ZERO, Add, Contract, Input, Tensor, broadcast, rename
 
@@ -33,7 +34,10 @@ class UpdatePlan:
 
 @dataclass(frozen=True)
 class FoldPlan:
-    """How a store folds: `profiles` gives E profile of every degree at rows of B, `exact` V[fn,fn] of two such rows."""
+    """How a store folds: `profiles` gives E ∂^α fn of atoms by multi-index, `exact` E fn fn' of two sets of atoms.
+
+    Atoms are given by the columns of their latents and parameters.
+    """
 
     fold: Fold
     profiles: Function
@@ -95,12 +99,21 @@ def lower(graph: LimitGraph, multipliers: bool = False, predicted: LimitGraph | 
 
 
 def _fold_plan(k: int, f: Fold, final: Callable[[Tensor], Tensor]) -> FoldPlan:
-    unit, rank = f.column.unit, f.column.axes[-1]
-    b, c = (State(name, (Axis(axis), rank), unit) for name, axis in (("b", "first"), ("c", "second")))
-    fn, one = f.store.function, sp.Integer(1)
-    profiles = {str(m.order): final(kernel(m.profile, one, gram(b, b), ZERO, ZERO)) for m in f.moments}
-    exact = final(kernel(fn, fn, gram(b, b), gram(c, c), gram(b, c)))
-    return FoldPlan(f, schedule(f"profiles{k}", profiles, [b]), schedule(f"exact{k}", {"V": exact}, [b, c]))
+    one, other = (_rows(f.store, axis, *names) for axis, names in (("first", "bs"), ("second", "ct")))
+    profiles = {",".join(map(str, index)): final(expectation(fn, *one)) for m in f.moments for index, fn in m.profiles}
+    (b, s), (c, t) = one, other
+    later = {argument(i): argument(len(b) + i) for i in range(len(b))}
+    later |= {theta(j): theta(len(s) + j) for j in range(len(s))}
+    exact = final(expectation(f.store.fn * f.store.fn.xreplace(later), (*b, *c), (*s, *t)))
+    given = schedule(f"profiles{k}", profiles, [*b, *s]), schedule(f"exact{k}", {"V": exact}, [*b, *s, *c, *t])
+    return FoldPlan(f, *given)
+
+
+def _rows(store: Store, axis: str, latent: str, number: str) -> tuple[tuple[State, ...], tuple[State, ...]]:
+    """The stored latents and parameters of some atoms, as arguments of a function."""
+    rows = Axis(axis)
+    latents = (State(f"{latent}{i or ''}", (rows, b.axes[-1]), b.unit) for i, b in enumerate(store.columns))
+    return tuple(latents), tuple(State(f"{number}{j or ''}", (rows,)) for j in range(len(store.thetas)))
 
 
 def _parts(u: Update, concrete: Concretiser, plan: Planner) -> tuple[list[Tensor], tuple[str, ...]]:

@@ -8,7 +8,7 @@ from string import ascii_letters
 
 from tpc.errors import InternalError
 from tpc.limits.graph import State
-from tpc.limits.power import Half, Power, Slope, order_of
+from tpc.limits.power import Half, Opened, Power, Product, Slope, order_of
 from tpc.lower.concretise import Tabulated
 from tpc.lower.elementwise import Builder, Operation, Value
 from tpc.lower.schedule import Function, Loop
@@ -159,15 +159,17 @@ class NumpyPrinter:
                 matrix, arg = self._last(x.matrix, x.slot), self._last(x.arg, x.rank)
                 have = (*without(x.arg.axes, (x.rank,)), *without(x.matrix.axes, (x.slot,)), x.left)
                 yield f"{name} = {self._permuted(f'{self.half}({matrix}, {arg})', have, layout(x.axes))}"
-            case Slope():
-                shared = union(without(x.dual.axes, (x.slot,)), without(x.arg.axes, (x.rank,)))
+            case Product():
+                shared = layout(without(x.axes, (x.slot,)))
+                args = ", ".join(self._along(g, shared, x.rank) for g in x.args)
+                made = f"rt.product(({args}))"
+                yield f"{name} = {self._permuted(made, (*shared, x.slot), layout(x.axes))}"
+            case Slope() | Opened():
+                last = x.rank if isinstance(x, Slope) else x.lower
+                shared = layout(union(without(x.dual.axes, (x.slot,)), without(x.arg.axes, (last,))))
                 dual = self._aligned(self._value(x.dual), (*shared, x.slot))
-                arg = self._last(x.arg, x.rank)
-                missing = [a in x.arg.axes for a in layout(shared)]
-                if not all(missing):
-                    arg = f"{arg}[{', '.join(':' if have else 'None' for have in missing)}]"
-                made = f"rt.slope({dual}, {arg}, {order_of(x.slot)})"
-                yield f"{name} = {self._permuted(made, (*layout(shared), x.rank), layout(x.axes))}"
+                made = f"{type(x).__name__.lower()}({dual}, {self._along(x.arg, shared, last)}, {order_of(x.slot)})"
+                yield f"{name} = {self._permuted(f'rt.{made}', (*shared, x.rank), layout(x.axes))}"
             case _:
                 raise InternalError(f"the NumPy printer has no rule for {type(x).__name__}")
 
@@ -175,6 +177,11 @@ class NumpyPrinter:
         """The array of a tensor with `axis` as its last one."""
         have = layout(x.axes)
         return self._permuted(self._name(x), have, (*without(have, (axis,)), axis))
+
+    def _along(self, x: Tensor, shared: Axes, axis: Axis) -> str:
+        """The array of a tensor with `axis` as its last one, to broadcast against `shared` before it."""
+        array, have = self._last(x, axis), [a in x.axes for a in shared]
+        return array if all(have) else f"{array}[{', '.join(':' if a else 'None' for a in have)}]"
 
     @staticmethod
     def _renamed(x: tensor.Rename) -> Axes:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from math import factorial, prod
 from typing import Any
 
 import numpy as np
+import sympy as sp
+from sympy import Expr
 
 from tpc.errors import UsageError, UserError
+from tpc.gaussian.expectation import expectation
 from tpc.gaussian.kernel import kernel
+from tpc.gaussian.symbols import gram
 from tpc.limits.fold import Fold, fold_store, least_useful_degree
-from tpc.limits.graph import LimitGraph
+from tpc.limits.graph import LimitGraph, Store
 from tpc.limits.power import packed_size
+from tpc.program.functions import argument
+from tpc.program.ir import theta
 
 COEFFICIENTS = ("fitted", "taylor")
 TOLERANCE = 0.1
@@ -92,9 +100,33 @@ def least_degree(graph: LimitGraph, tolerance: float) -> int:
 
 
 def relative_remainder(f: Fold, rho: float = 1.0) -> float:
-    """A bound on |V − series| / V(1, 1, 1) at unit variances and correlation ρ."""
-    v = kernel(f.store.function)
-    return v.series(f.degree).remainder(1.0, 1.0, rho) / float(v.at(1.0, 1.0, 1.0))
+    """A bound on |V − series| / V(1, 1, 1) at unit variances and correlation ρ.
+
+    The latents of an atom that has several are taken as orthonormal, each correlated with the other atom's by ρ, and
+    parameters as 1: V is then Σ_n ρⁿ t_n with t_n = Σ_{|α|=n} (E ∂^α fn)²/α!.
+    """
+    if len(f.store.columns) == 1 and not f.store.thetas:
+        v = kernel(f.store.function)
+        return v.series(f.degree).remainder(1.0, 1.0, rho) / float(v.at(1.0, 1.0, 1.0))
+    whole = _mean(f.store, f.store.fn**2)
+    kept = sum(_mean(f.store, fn) ** 2 / prod(map(factorial, index)) for m in f.moments for index, fn in m.profiles)
+    return max(0.0, abs(rho) ** (f.degree + 1) * (whole - kept) / whole)
+
+
+@lru_cache(maxsize=1024)
+def _mean(store: Store, fn: Expr) -> float:
+    """E fn at orthonormal latents."""
+    variables = [argument(i) for i in range(len(store.columns))]
+    found = expectation(fn.xreplace({theta(j): sp.Integer(1) for j in range(len(store.thetas))}), variables)
+    at = {gram(i, j): sp.Integer(i == j) for i in range(len(variables)) for j in range(len(variables))}
+    total = 0.0
+    for t in found.terms:
+        value = float(t.coefficient.xreplace(at))
+        if t.kernel is not None and t.variances is not None and value:
+            p, q, c = (float(sp.sympify(x).xreplace(at)) for x in (*t.variances, t.covariance))
+            value *= float(t.kernel.at(p, q, c))
+        total += value
+    return total
 
 
 def numbers_stored(f: Fold, rank: int) -> int:

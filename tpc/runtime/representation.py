@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tpc.compiler import LIMITS
-from tpc.limits.fold import fold
+from tpc.compiler import FOLDED, LIMITS
 from tpc.lower.concretise import Concretiser
 from tpc.lower.numpy_printer import NumpyPrinter
 from tpc.lower.plan import Planner
@@ -29,10 +28,12 @@ def gram(model: Model, x: ArrayLike) -> Array:
     from backends.numpy_backend import run_source
 
     host = _on_numpy(model)
-    graph = LIMITS[model.limit.kind](with_gram(model.limit.trained()))
+    program = with_gram(model.limit.trained())
     if model.mode == "folded":
         assert model.fold.degree is not None
-        graph = fold(graph, model.fold.degree)
+        graph = FOLDED[model.limit.kind](program, model.fold.degree, False)
+    else:
+        graph = LIMITS[model.limit.kind](program)
     value = Planner()(Concretiser(graph.stores, host.has_momentum)(graph[GRAM]))
     tables: dict[tuple[str, str], str] = {}
     text = NumpyPrinter(schedule(GRAM, {GRAM: value}), tables).text()

@@ -6,12 +6,14 @@ lives for one block of them, unless a later loop takes it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from math import prod
 
 from tpc.limits.graph import State, Store
-from tpc.limits.power import ROLE, Half, Power, Slope, order_of, packed_size
+from tpc.limits.power import ROLE, Half, Opened, Power, Product, Slope, order_of, packed_size
 from tpc.lower.lowered import Lowered
 from tpc.lower.native_loop import native_loop
 from tpc.lower.schedule import Function, Loop
@@ -162,6 +164,17 @@ def _inside(x: Tensor, lengths: Lengths, batch: int) -> int:
     if isinstance(x, Power):
         n, rows = order_of(x.slot), lengths.numbers(without(x.arg.axes, (x.rank,)), batch)
         return rows * _lower(lengths.rank, n) + packed_size(lengths.rank, n)
+    if isinstance(x, Product):
+        rows, packed = lengths.numbers(without(x.axes, (x.slot,)), batch), packed_size(lengths.rank, order_of(x.slot))
+        index = tuple(Counter(x.args).values())
+        divisors = [sum(d) for d in product(*(range(n + 1) for n in index))]
+        lower = sum(packed_size(lengths.rank, m) for m in divisors if 1 < m < order_of(x.slot))
+        return rows * (packed + lower + lengths.rank * len(divisors)) + packed
+    if isinstance(x, Opened):
+        n = order_of(x.slot)
+        packed, lower = packed_size(lengths.rank, n), packed_size(lengths.rank, n - 1)
+        dual, arg = (lengths.numbers(t.axes, batch) for t in (x.dual, x.arg))
+        return dual + arg + packed + lower + lengths.numbers(x.axes, batch)
     if isinstance(x, Slope):
         n, rows = order_of(x.slot), lengths.numbers(without(x.axes, (x.rank,)), batch)
         packed = packed_size(lengths.rank, n)
@@ -182,11 +195,13 @@ def _folding(s: Store, orders: list[int], lengths: Lengths, rows: int, blocks: B
     from backends.powers import CHUNK
 
     outer = lengths.numbers(s.coefficients.axes[1:], 1)
-    columns = 4 * rows * _width(s, lengths)
-    compared = rows * PROBES * 2 * (3 * len(orders) + BLOCK_ARRAYS)  # in 64 bits
+    columns, latents = 4 * rows * _width(s, lengths), len(s.columns)
+    compared = rows * PROBES * 2 * (3 * len(orders) + latents**2 * BLOCK_ARRAYS)  # in 64 bits
     most = 0
     for n in (n for n in orders if n > 1):
         chunk = max(CHUNK, packed_size(lengths.rank, n - 1))
-        powers = rows * _lower(lengths.rank, n) + blocks.threads * (rows + outer) * chunk
+        lower = sum(packed_size(latents, k) * packed_size(lengths.rank, k) for k in range(1, n))
+        parts = rows if latents == 1 else 3 * rows
+        powers = rows * lower + blocks.threads * (parts + outer) * chunk
         most = max(most, powers + packed_size(lengths.rank, n))
     return lengths.itemsize * (columns + max(compared, most))
