@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends import powers
+from backends.arrays import HOST, Arrays
 from backends.atoms import Atoms
 
 Array = NDArray[Any]
@@ -28,8 +29,16 @@ class Moments:
     """The folded atoms of one store; every tensor has the axes `outer` and, from degree 1 on, a packed one."""
 
     def __init__(
-        self, outer: tuple[int, ...], rank: int, orders: Iterable[int], dtype: Any, window: int, fitted: bool
+        self,
+        outer: tuple[int, ...],
+        rank: int,
+        orders: Iterable[int],
+        dtype: Any,
+        window: int,
+        fitted: bool,
+        arrays: Arrays = HOST,
     ) -> None:
+        self._arrays = arrays
         self.orders = tuple(orders)
         self.dtype = np.dtype(dtype)
         self.window = window
@@ -38,7 +47,7 @@ class Moments:
         self.scale = 1.0
         self.count = 0
         self._outer = outer
-        self._tensors = {n: np.zeros((*outer, *self._packed(n)), self.dtype) for n in self.orders}
+        self._tensors = {n: arrays.xp.zeros((*outer, *self._packed(n)), self.dtype) for n in self.orders}
         terms = len(self.orders)
         self.weights = np.ones(terms)
         self._sums = np.zeros((terms + 1, terms + 1))  # of products of the terms, and of V in the last place
@@ -87,15 +96,16 @@ class Moments:
             columns.append(atoms.pop_segment())
         if not columns:
             return
-        a, b = (np.concatenate([c[name] for c in columns]) for name in "AB")
-        found = {int(n): np.asarray(f, self.dtype) for n, f in profiles(None, b).items()}
+        xp = self._arrays.xp
+        a, b = (xp.concatenate([c[name] for c in columns]) for name in "AB")
+        found = {int(n): xp.asarray(f, self.dtype) for n, f in profiles(None, b).items()}
         newest = atoms.newest("B", PROBES)
         self._compare(a, b, found, newest if len(newest) else b[-PROBES:], profiles, exact)
         a = a.reshape(len(a), -1) / self.dtype.type(self.scale)
         for n, tensor in self._tensors.items():
             factor = found[n] if found[n].ndim == 0 else found[n][:, None]
             flat = tensor.reshape(a.shape[1], -1) if n else tensor.reshape(-1)
-            powers.add_powers(flat, a * factor, b, n)
+            self._arrays.add_powers(flat, a * factor, b, n)
         self.count += len(b)
 
     def _due(self, atoms: Atoms) -> bool:
@@ -107,11 +117,12 @@ class Moments:
         self, a: Array, b: Array, found: Mapping[int, Array], c: Array, profiles: Callable[..., Any], exact: Any
     ) -> None:
         """Add the pairs of folded atoms b and newer ones c to the running sums; refit the weights."""
-        read = {int(n): np.asarray(f, np.float64) for n, f in profiles(None, c).items()}
-        dot = (b @ c.T).astype(np.float64)
-        size = np.square(a.reshape(len(a), -1), dtype=np.float64).sum(axis=1)
-        values = [dot**n * _rows(found[n]) * read[n].reshape(1, -1) / factorial(n) for n in self.orders]
-        values.append(np.asarray(exact(None, b, c)["V"], np.float64))
+        host, xp = self._wide, self._arrays.xp
+        read = {int(n): host(f) for n, f in profiles(None, c).items()}
+        dot = host(b @ c.T)
+        size = host(xp.square(a.reshape(len(a), -1), dtype=np.float64).sum(axis=1))
+        values = [dot**n * _rows(host(found[n])) * read[n].reshape(1, -1) / factorial(n) for n in self.orders]
+        values.append(host(exact(None, b, c)["V"]))
         if not all(np.isfinite(v).all() for v in values):  # a diverging run is told by its loss
             return
         stacked = np.stack([v * np.sqrt(size)[:, None] for v in values]).reshape(len(values), -1)
@@ -120,21 +131,31 @@ class Moments:
         if self.fitted:
             self.weights = fit(self._sums)
 
+    def _wide(self, x: Any) -> Array:
+        """x as NumPy numbers of 64 bits."""
+        return np.asarray(x if isinstance(x, float | int) else self._arrays.to_host(x), np.float64)
+
     # --- saving ------------------------------------------------------------------------------------------------
 
     def dump(self) -> dict[str, list[Array]]:
         """Everything, by name."""
-        stored: dict[str, list[Array]] = {f"M{n}": [t] for n, t in self._tensors.items()}
+        stored: dict[str, list[Array]] = {f"M{n}": [self._arrays.view(t)] for n, t in self._tensors.items()}
         numbers = np.array([self.scale, self.count, self.window, self.fitted], dtype=np.float64)
         return stored | {"numbers": [numbers], "weights": [self.weights], "sums": [self._sums]}
 
     @classmethod
     def restore(
-        cls, read: Callable[[str], Array], outer: tuple[int, ...], rank: int, orders: Iterable[int], dtype: Any
+        cls,
+        read: Callable[[str], Array],
+        outer: tuple[int, ...],
+        rank: int,
+        orders: Iterable[int],
+        dtype: Any,
+        arrays: Arrays = HOST,
     ) -> Moments:
         """The inverse of `dump`."""
         scale, count, window, fitted = (float(x) for x in read("numbers"))
-        made = cls(outer, rank, orders, dtype, int(window), bool(fitted))
+        made = cls(outer, rank, orders, dtype, int(window), bool(fitted), arrays)
         made.scale, made.count = scale, int(count)
         for name, target in (
             *((f"M{n}", t) for n, t in made._tensors.items()),
@@ -144,7 +165,7 @@ class Moments:
             value = read(name)
             if value.shape != target.shape:
                 raise ValueError(f"expected {name} of shape {target.shape}, got {value.shape}")
-            target[...] = value
+            target[...] = value if isinstance(target, np.ndarray) else arrays.xp.asarray(value)
         return made
 
 
