@@ -1,0 +1,77 @@
+"""A backend for a device: generated kernels and matrix products on it, driven by generated Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property, partial
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.atoms import Atoms
+from backends.device import Device, DeviceArrays
+from backends.device_loops import Loop
+from backends.device_runtime import DeviceRuntime
+from backends.moments import Moments
+from backends.numpy_backend import run_source
+from tpc.lower.cuda_module import cuda_module
+from tpc.lower.lowered import Lowered
+
+Array = NDArray[Any]
+
+
+class DeviceBackend:
+    """The protocol of tpc/runtime/backend.py; the device is looked for when it is first needed."""
+
+    DTYPES = ("float32",)
+    STORAGE = ("float32", "bfloat16", "float16")
+    HALVES = False  # matrix products of packed powers
+
+    def __init__(self, name: str, find: Callable[[], Device]) -> None:
+        self.NAME = name
+        self._find = find
+
+    @cached_property
+    def device(self) -> Device:
+        """Raises UserError where there is none."""
+        return self._find()
+
+    @cached_property
+    def _arrays(self) -> DeviceArrays:
+        return DeviceArrays(self.device)
+
+    @cached_property
+    def _runtime(self) -> DeviceRuntime:
+        return DeviceRuntime(self.device)
+
+    def compile_module(self, lowered: Lowered) -> ModuleType:
+        """The generated module of a limit, ready to call."""
+        made = cuda_module(lowered)
+        kernel = self.device.build(made.cuda)
+        loops = {loop.name: Loop(self.device, kernel(loop.name), loop) for loop in made.loops}
+        return run_source(made.python, lowered.graph.name, native=loops, np=self.device.xp, rt=self._runtime)
+
+    def array(self, x: Any, dtype: str) -> Any:
+        """x on the device."""
+        return self.device.xp.asarray(np.ascontiguousarray(x, dtype=dtype))
+
+    def to_numpy(self, x: Any) -> Array:
+        return self.device.to_host(x)
+
+    @property
+    def new_atoms(self) -> Callable[..., Atoms]:
+        return partial(Atoms, arrays=self._arrays)
+
+    @property
+    def restore_atoms(self) -> Callable[..., Atoms]:
+        return partial(Atoms.restore, arrays=self._arrays)
+
+    @property
+    def new_moments(self) -> Callable[..., Moments]:
+        return partial(Moments, arrays=self._arrays)
+
+    @property
+    def restore_moments(self) -> Callable[..., Moments]:
+        return partial(Moments.restore, arrays=self._arrays)

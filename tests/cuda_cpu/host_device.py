@@ -1,0 +1,121 @@
+"""A device that is this machine: NumPy for arrays and matrix products, the C compiler for the text of the kernels.
+
+What runs on a CUDA device through CuPy runs here as it is: the same generated Python and the same kernels.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from pathlib import Path
+
+import numpy as np
+import scipy.special
+
+from backends import native_build
+from backends.device import Device, Memory
+from backends.device_backend import DeviceBackend
+from backends.half import from_stored
+
+SHIM = Path(__file__).with_name("shim.h")
+FLOAT32 = np.dtype(np.float32)
+KERNEL = re.compile(r"^TPC_KERNEL void (\w+)\(([^)]*)\)\s*(\{.*?^\})", re.DOTALL | re.MULTILINE)
+TYPES = {"tpc_int": ctypes.c_longlong, "float": ctypes.c_float}
+
+
+def kernels_of(source):
+    """(name, parameters as (type, name), body) of every kernel of a text."""
+    for name, parameters, body in KERNEL.findall(source):
+        words = [re.fullmatch(r"\s*(.*?)(\w+)\s*", p, re.DOTALL).groups() for p in parameters.split(",")]
+        yield name, [(kind.strip(), word) for kind, word in words], body
+
+
+def with_launchers(source):
+    """The text, and a function per kernel that runs all its threads."""
+    parts = [SHIM.read_text(), source]
+    for name, parameters, body in kernels_of(source):
+        fields = "".join(f"    {kind} {word};\n" for kind, word in parameters)
+        call = ", ".join(f"given->{word}" for _, word in parameters)
+        together = int("__syncthreads" in body)
+        declared = ", ".join(f"{kind} {word}" for kind, word in parameters)
+        values = ", ".join(word for _, word in parameters)
+        parts.append(
+            f"struct {name}_given {{\n{fields}}};\n"
+            f"static void {name}_body(void *p) {{ struct {name}_given *given = p; {name}({call}); }}\n"
+            f'__attribute__((visibility("default"))) void {name}_launch(unsigned blocks, unsigned threads, {declared})\n'
+            f"{{ struct {name}_given given = {{{values}}}; tpc_run({name}_body, &given, blocks, threads, {together}); }}\n"
+        )
+    return "\n".join(parts)
+
+
+class HostDevice(Device):
+    """Every kernel counts its calls; arguments of the wrong type or layout are refused, as a device would not."""
+
+    xp = np
+    name = "this machine"
+    cache_bytes = 1 << 15  # so that stores have several chunks
+
+    def __init__(self):
+        self.launches = []
+        self.free = self.total = 1 << 40
+
+    def build(self, source):
+        library = native_build.load(with_launchers(source))
+        parameters = {name: found for name, found, _ in kernels_of(source)}
+
+        def kernel(name):
+            launch = library[f"{name}_launch"]
+            types = [TYPES.get(kind, ctypes.c_void_p) for kind, _ in parameters[name]]
+            launch.argtypes, launch.restype = [ctypes.c_uint, ctypes.c_uint, *types], None
+
+            def run(blocks, threads, arguments):
+                assert 0 < blocks < 2**31
+                assert 0 < threads <= 1024
+                assert len(arguments) == len(types), name
+                self.launches.append(name)
+                launch(blocks, threads, *map(checked, arguments, parameters[name]))
+
+            return run
+
+        return kernel
+
+    def gemm(self, a, b, out, *, ta=False, tb=False, add=False):
+        assert a.dtype == b.dtype
+        assert out.dtype == FLOAT32
+        for x in (a, b, out):
+            assert x.ndim == 2
+            assert x.flags.c_contiguous
+        a, b = (from_stored(x, FLOAT32) for x in (a, b))
+        made = (a.T if ta else a) @ (b.T if tb else b)
+        assert made.shape == out.shape
+        out[...] = out + made if add else made
+
+    def special(self, name, x):
+        return getattr(scipy.special, name)(x)
+
+    def to_host(self, x):
+        return np.asarray(x)
+
+    def memory(self):
+        return Memory(self.free, self.total)
+
+
+def checked(value, parameter):
+    """An argument as a launch takes it: arrays of the parameter's type whose numbers lie one after another."""
+    kind, name = parameter
+    if "*" in kind:
+        if isinstance(value, int):
+            assert value == 0, name
+            return None
+        wanted = {"float": "f", "double": "d", "int": "i", "tpc_int": "q", "unsigned short": "He", "void": "fHe"}
+        assert value.dtype.char in wanted[kind.replace("const", "").replace("*", "").strip()], (name, value.dtype)
+        assert value.flags.c_contiguous, name
+        assert "const" in kind or value.flags.writeable, name
+        return value.ctypes.data
+    assert isinstance(value, np.float32 if kind == "float" else int), (name, value)
+    return value if isinstance(value, int) else float(value)
+
+
+def host_backend():
+    """The device backend on this machine."""
+    return DeviceBackend("cuda_cpu", HostDevice)
