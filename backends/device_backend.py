@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from types import ModuleType
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.atoms import Atoms
-from backends.device import Device, DeviceArrays
+from backends.device import THREADS, Device, DeviceArrays
 from backends.device_loops import Loop
 from backends.device_runtime import DeviceRuntime
 from backends.moments import Moments
@@ -20,6 +20,9 @@ from tpc.lower.cuda_module import cuda_module
 from tpc.lower.lowered import Lowered
 
 Array = NDArray[Any]
+
+CHECK_BLOCKS = 512  # of a kernel that looks for numbers that are not finite
+PICKED = 8  # numbers that one kernel gathers
 
 
 class DeviceBackend:
@@ -51,7 +54,8 @@ class DeviceBackend:
         made = cuda_module(lowered)
         kernel = self.device.build(made.cuda)
         loops = {loop.name: Loop(self.device, kernel(loop.name), loop) for loop in made.loops}
-        return run_source(made.python, lowered.graph.name, native=loops, np=self.device.xp, rt=self._runtime)
+        names = {"native": loops, "np": self.device.xp, "rt": self._runtime}
+        return run_source(made.python, lowered.graph.name, False, **names)
 
     def array(self, x: Any, dtype: str) -> Any:
         """x on the device."""
@@ -59,6 +63,25 @@ class DeviceBackend:
 
     def to_numpy(self, x: Any) -> Array:
         return self.device.to_host(x)
+
+    def inspect(self, numbers: Sequence[Any], arrays: Sequence[Any]) -> tuple[list[float], bool]:
+        """All with one copy from the device."""
+        device = self.device
+        found = device.xp.zeros(len(numbers) + 1, np.float32)
+        for x in arrays:
+            x = device.contiguous(x)
+            if x.size:
+                device.kernels("tpc_check")(min(-(-x.size // THREADS), CHECK_BLOCKS), THREADS, (x.size, x, found))
+        there = [(k, x) for k, x in enumerate(numbers) if hasattr(x, "ndim") and not isinstance(x, np.generic)]
+        for start in range(0, len(there), PICKED):
+            part = there[start : start + PICKED]
+            rest = [0] * (PICKED - len(part))
+            places = [k + 1 for k, _ in part]
+            arguments = (len(part), found, *places, *rest, *(device.contiguous(x) for _, x in part), *rest)
+            device.kernels("tpc_pick")(1, PICKED, arguments)
+        flag, *values = device.to_host(found).tolist()
+        known = dict(there)
+        return [values[k] if k in known else float(x) for k, x in enumerate(numbers)], flag == 0
 
     @property
     def new_atoms(self) -> Callable[..., Atoms]:

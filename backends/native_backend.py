@@ -9,7 +9,15 @@ from types import ModuleType
 
 from backends import native_build, native_powers, numpy_backend
 from backends.native_loops import Loop
-from backends.numpy_backend import array, new_atoms, new_moments, restore_atoms, restore_moments, to_numpy
+from backends.numpy_backend import (
+    array,
+    inspect,
+    new_atoms,
+    new_moments,
+    restore_atoms,
+    restore_moments,
+    to_numpy,
+)
 from tpc.lower.lowered import Lowered
 from tpc.lower.native_module import NativePrinter, native_module
 
@@ -47,6 +55,7 @@ __all__ = [
     "STORAGE",
     "array",
     "compile_module",
+    "inspect",
     "new_atoms",
     "new_moments",
     "restore_atoms",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import linecache
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from types import ModuleType
 from typing import Any
@@ -27,15 +27,15 @@ def compile_module(lowered: Lowered) -> ModuleType:
     return run_source(numpy_module(lowered), lowered.graph.name)
 
 
-def run_source(source: str, limit: str, **names: Any) -> ModuleType:
-    """A module from generated source, which may use `names`."""
+def run_source(source: str, limit: str, one_thread: bool = True, **names: Any) -> ModuleType:
+    """A module from generated source, which may use `names`; its functions leave BLAS one thread if so asked."""
     name = f"tpc_generated_{limit}"
     module = ModuleType(name)
     module.__dict__.update(names)
     file = f"<{name} {id(module)}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)  # tracebacks show the source
     exec(compile(source, file, "exec"), module.__dict__)  # our own generated text
-    for function in {"predict", "gradients", "norms", "fold"} & module.__dict__.keys():
+    for function in {"predict", "gradients", "norms", "fold"} & module.__dict__.keys() if one_thread else ():
         setattr(module, function, _on_one_blas_thread(getattr(module, function)))
     return module
 
@@ -58,6 +58,11 @@ def to_numpy(x: Any) -> Array:
     return np.asarray(x)
 
 
+def inspect(numbers: Sequence[Any], arrays: Sequence[Any]) -> tuple[list[float], bool]:
+    """Numbers as floats, and whether all of the arrays are finite."""
+    return [float(n) for n in numbers], all(bool((abs(a) < np.inf).all()) for a in arrays)
+
+
 new_atoms, restore_atoms = Atoms, Atoms.restore
 new_moments, restore_moments = Moments, Moments.restore
 
@@ -68,6 +73,7 @@ __all__ = [
     "STORAGE",
     "array",
     "compile_module",
+    "inspect",
     "new_atoms",
     "new_moments",
     "numpy_runtime",

@@ -23,7 +23,7 @@ from tpc.errors import UsageError
 Command = TypeVar("Command", bound=Callable[..., Any])
 LIMITS = ("pi",)
 MODES = ("exact", "folded")
-BACKENDS = ("numpy", "native")
+BACKENDS = ("numpy", "native", "cupy")
 STORAGE = ("float32", "float64", "bfloat16", "float16")
 COEFFICIENTS = ("fitted", "taylor")
 LOSSES = ("cross_entropy", "mse")

@@ -107,7 +107,7 @@ def checked(value, parameter):
         if isinstance(value, int):
             assert value == 0, name
             return None
-        wanted = {"float": "f", "double": "d", "int": "i", "tpc_int": "q", "unsigned short": "He", "void": "fHe"}
+        wanted = {"float": "f", "double": "d", "int": "i", "tpc_int": "lq", "unsigned short": "He", "void": "fHe"}
         assert value.dtype.char in wanted[kind.replace("const", "").replace("*", "").strip()], (name, value.dtype)
         assert value.flags.c_contiguous, name
         assert "const" in kind or value.flags.writeable, name

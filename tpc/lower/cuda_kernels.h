@@ -208,6 +208,18 @@ TPC_KERNEL void tpc_check(tpc_int count, const float *x, float *flag)
             *flag = 1.0f;
 }
 
+/* out[to0] = *x0, out[to1] = *x1, … */
+TPC_KERNEL void tpc_pick(tpc_int count, float *out, tpc_int to0, tpc_int to1, tpc_int to2, tpc_int to3, tpc_int to4,
+                         tpc_int to5, tpc_int to6, tpc_int to7, const float *x0, const float *x1, const float *x2,
+                         const float *x3, const float *x4, const float *x5, const float *x6, const float *x7)
+{
+    const tpc_int to[8] = {to0, to1, to2, to3, to4, to5, to6, to7};
+    const float *const x[8] = {x0, x1, x2, x3, x4, x5, x6, x7};
+    const tpc_int i = tpc_index();
+    if (i < count)
+        out[to[i]] = *x[i];
+}
+
 /* m ← momentum m + clip ∇ where there is an m;  W ← keep W - rate m (or rate clip ∇) */
 TPC_KERNEL void tpc_accumulate(tpc_int count, float *w, float *m, const float *gradient, float rate, float clip,
                                float keep, float momentum)

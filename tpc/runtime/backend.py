@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, Protocol, cast
 
 from tpc.errors import UsageError
 from tpc.lower.lowered import Lowered
 
-BACKENDS = ("numpy", "native")
+BACKENDS = ("numpy", "native", "cupy")
 
 
 class Backend(Protocol):
@@ -29,6 +29,9 @@ class Backend(Protocol):
 
     def to_numpy(self, x: Any) -> Any:
         """x as a NumPy array."""
+
+    def inspect(self, numbers: Sequence[Any], arrays: Sequence[Any]) -> tuple[list[float], bool]:
+        """Numbers that code of the backend computed, as floats, and whether all of the arrays are finite."""
 
     def new_atoms(
         self,
