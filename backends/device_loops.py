@@ -39,6 +39,9 @@ class Place:
         return self.stride, self.start, self.low
 
 
+ALONE = Place(1, 0, 0)  # of a product that is the same for all samples
+
+
 @dataclass(frozen=True)
 class Kept:
     """A product of every chunk, for a later loop."""
@@ -88,7 +91,7 @@ class _Run:
         self._given = dict(zip(sorted(loop.given), given))
         self._groups = dict(groups)
         for i, kept in self._given.items():  # an earlier loop found it too large to keep
-            if kept is None:
+            if kept is None and loop.products[i].captured is not None:
                 column = loop.products[i].column
                 self._groups[column] = [*self._groups.get(column, []), i]
         self._places = {i: kept.place for i, kept in self._given.items() if kept is not None}
@@ -121,8 +124,10 @@ class _Run:
 
     def _hold(self) -> bool:
         """Whether products are kept for later loops: unless they would take much of the atoms' own memory."""
-        columns = {self._loop.products[i].column for i in self._loop.kept}
-        size = 4 * sum(len(self._packed[c]) for c in columns) * len(self._atoms)
+        products = [self._loop.products[i] for i in self._loop.kept]
+        columns = {p.column for p in products if p.other is None}
+        numbers = sum(len(self._packed[c]) for c in columns) + sum(p.other is not None for p in products)
+        size = 4 * numbers * len(self._atoms)
         return size <= max(KEEP_BYTES, KEEP_SHARE * self._atoms.nbytes)
 
     def _outputs(self, sums: dict[int | None, list[int]]) -> tuple[dict[int, Place], dict[int | None, Any]]:
@@ -143,7 +148,7 @@ class _Run:
             blocks = self._atoms.stored_blocks(tuple(self._loop.columns), chunk_rows(self._device, self._lanes))
             for position, stored in enumerate(blocks):
                 self._chunk(position, stored)
-        kept = (Kept(self._keep[i], self._places[i]) if self._keep else None for i in self._loop.kept)
+        kept = (Kept(self._keep[i], self._places.get(i, ALONE)) if self._keep else None for i in self._loop.kept)
         return (*(self._sum(j) for j in range(len(self._loop.sums))), *kept)
 
     def _chunk(self, position: int, stored: tuple[Any, ...]) -> None:
@@ -157,7 +162,7 @@ class _Run:
             self._device.gemm(self._rows(column, stored, wide), self._packed[column], made, tb=True)
             products |= dict.fromkeys(members, made)
         for i, p in enumerate(self._loop.products):
-            if p.other is not None:
+            if p.other is not None and i not in products:
                 products[i] = self._row_products(stored[p.column], stored[p.other])
         for i, chunks in self._keep.items():
             chunks.append(products[i])

@@ -42,8 +42,10 @@ def with_launchers(source):
         parts.append(
             f"struct {name}_given {{\n{fields}}};\n"
             f"static void {name}_body(void *p) {{ struct {name}_given *given = p; {name}({call}); }}\n"
-            f'__attribute__((visibility("default"))) void {name}_launch(unsigned blocks, unsigned threads, {declared})\n'
-            f"{{ struct {name}_given given = {{{values}}}; tpc_run({name}_body, &given, blocks, threads, {together}); }}\n"
+            f'__attribute__((visibility("default")))\n'
+            f"void {name}_launch(unsigned blocks, unsigned threads, {declared})\n{{\n"
+            f"    struct {name}_given given = {{{values}}};\n"
+            f"    tpc_run({name}_body, &given, blocks, threads, {together});\n}}\n"
         )
     return "\n".join(parts)
 
