@@ -94,14 +94,14 @@ class DeviceRuntime:
         from tpc.gaussian import kernel
         from tpc.program.expression import parse_nonlinearity
 
-        table = kernel(parse_nonlinearity(phi), parse_nonlinearity(psi)).numeric
-        if table is None:
+        numeric = kernel(parse_nonlinearity(phi), parse_nonlinearity(psi)).numeric
+        if numeric is None:
             raise ValueError(f"V[{phi}, {psi}] has a closed form and no table")
 
         def angle(p: Any, q: Any, c: Any) -> Any:
             return self._xp.arctan2(self.gap(p, q, c), c + np.float32(0))
 
-        return on_device(table.truncated(SINGLE_TOLERANCE), self._xp, angle)
+        return on_device(numeric.truncated(SINGLE_TOLERANCE), self._xp, angle)
 
     # --- loops ---------------------------------------------------------------------------------------------------
 

@@ -7,19 +7,34 @@ from typing import Any
 
 import numpy as np
 
+from tpc.gaussian.numeric import NumericKernel
 from tpc.gaussian.table import BEND, Basis, Table
 
 Angle = Callable[[Any, Any, Any], Any]
 
 
-def on_device(table: Table, xp: Any, angle: Angle) -> Callable[[Any, Any, Any], Any]:
-    """The table as a function of device arrays p, q, c that broadcast; all work is in float32."""
+def on_device(kernel: NumericKernel, xp: Any, angle: Angle) -> Angle:
+    """The kernel as a function of device arrays p, q, c that broadcast; all work is in float32."""
+    parts = [(np.float32(weight), _table(table, xp)) for weight, table in kernel.parts]
+
+    def evaluate(p: Any, q: Any, c: Any) -> Any:
+        p, q, c = (xp.asarray(x, dtype=np.float32) for x in (p, q, c))
+        x = 1 - angle(p, q, c) * np.float32(2 / np.pi)
+        total = parts[0][1](p, q, x) * parts[0][0]
+        for weight, table in parts[1:]:
+            total = total + table(p, q, x) * weight
+        return total
+
+    return evaluate
+
+
+def _table(table: Table, xp: Any) -> Angle:
+    """The table as a function of p, q and 1 − 2θ/π."""
     core = xp.asarray(table.core.astype(np.float32))
     left, right = _basis(table.left, xp), _basis(table.right, xp)
     stride = int(table.orders[1] - table.orders[0]) if len(table.orders) > 1 else 1
 
-    def evaluate(p: Any, q: Any, c: Any) -> Any:
-        x = 1 - angle(p, q, c) * np.float32(2 / np.pi)
+    def evaluate(p: Any, q: Any, x: Any) -> Any:
         turn = 2 * x if stride == 1 else 2 * (2 * x * x - 1)  # T_{k+s} = turn·T_k − T_{k−s}
         weights = xp.einsum("ijk,i...->kj...", core, left(p))
         values = right(q)

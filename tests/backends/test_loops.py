@@ -52,7 +52,7 @@ def test_nonlinearities(backend, exact, source, name, momentum):
     assert error(problem.run(backend, "float32"), problem.exact()) < 5 * exact()
 
 
-@pytest.mark.parametrize("phi", [tpc.tanh, lambda h: tpc.step(h) * tpc.tanh(h)])
+@pytest.mark.parametrize("phi", [tpc.tanh, tpc.silu])
 def test_tables_are_blocks(backend, source, phi):
     problem = Problem(network(phi), batch=5)
     assert "over_blocks" in source(problem)
@@ -131,7 +131,7 @@ def test_loops_of_many_arrays(backend, exact):
         return tpc.readout(sum(parts[1:], parts[0]), CLASSES, name="readout")
 
     problem = Problem(tpc.trace(f), count=40, batch=3)
-    assert max(len(loop.arguments) for loop in native_module(problem.lowered).loops) > 16
+    assert max(len(loop.arguments) for loop in native_module(problem.lowered).loops) >= 16
     assert error(problem.run(backend, "float32"), problem.exact()) < 5 * exact()
 
 
