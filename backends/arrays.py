@@ -27,7 +27,7 @@ class Arrays(Protocol):
         """Rows of the next segment of a store with `segments` of them; `rows` is the usual number."""
 
     def store(self, target: Any, values: Any) -> None:
-        """Write numbers, rounding them to the type of the target; uint16 holds bfloat16. Stored numbers stay as they are."""
+        """Write numbers, rounded to the type of the target; uint16 holds bfloat16, in the values, too."""
 
     def load(self, stored: Any, dtype: np.dtype[Any]) -> Any:
         """Stored numbers as numbers of `dtype`; the array itself where nothing needs converting."""

@@ -152,7 +152,8 @@ class Atoms:
         parts = [(k, self._segments[k]) for k in range(len(self._segments))[-2:]]
         rows = [self._arrays.load(segment[name][: self._filled(k)], self.dtype) for k, segment in parts]
         xp = self._arrays.xp
-        return xp.concatenate(rows)[-count:] if rows else xp.empty((0, *self.widths[name]), self.dtype)
+        found: Array = xp.concatenate(rows)[-count:] if rows else xp.empty((0, *self.widths[name]), self.dtype)
+        return found
 
     def _room(self, k: int) -> int:
         """Rows that a segment has room for."""

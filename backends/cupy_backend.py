@@ -9,10 +9,12 @@ from backends.device_backend import DeviceBackend
 
 _BACKEND = DeviceBackend("cupy", find)
 
-NAME, DTYPES, STORAGE, HALVES = _BACKEND.NAME, _BACKEND.DTYPES, _BACKEND.STORAGE, _BACKEND.HALVES
+NAME, DTYPES, STORAGE = _BACKEND.NAME, _BACKEND.DTYPES, _BACKEND.STORAGE
+HALVES, DEVICE = _BACKEND.HALVES, _BACKEND.DEVICE
 compile_module, array, to_numpy, inspect = (
     _BACKEND.compile_module, _BACKEND.array, _BACKEND.to_numpy, _BACKEND.inspect,
 )  # fmt: skip
+available, stored_rows = _BACKEND.available, _BACKEND.stored_rows
 
 
 def __getattr__(name: str) -> Any:

@@ -27,7 +27,8 @@ def find() -> CupyDevice:
         cupy = import_module("cupy")
     except ImportError as e:
         raise UserError(
-            f"--backend cupy needs CuPy, which cannot be imported ({_first_line(e)}). Install it ({INSTALL}), {ELSEWHERE}."
+            f"--backend cupy needs CuPy, which cannot be imported ({_first_line(e)}). Install it ({INSTALL}), "
+            f"{ELSEWHERE}."
         ) from e
     try:
         count = int(cupy.cuda.runtime.getDeviceCount())
@@ -44,8 +45,8 @@ def find() -> CupyDevice:
         import_module("cupy_backends.cuda.libs.nvrtc")
     except ImportError as e:
         raise UserError(
-            f"--backend cupy needs cuBLAS and NVRTC, which CuPy does not find ({_first_line(e)}). Install CUDA 12 or its "
-            f"libraries ({INSTALL}), {ELSEWHERE}."
+            f"--backend cupy needs cuBLAS and NVRTC, which CuPy does not find ({_first_line(e)}). Install CUDA 12 or "
+            f"its libraries ({INSTALL}), {ELSEWHERE}."
         ) from e
     return CupyDevice(cupy, cublas)
 

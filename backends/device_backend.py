@@ -18,6 +18,7 @@ from backends.moments import Moments
 from backends.numpy_backend import run_source
 from tpc.lower.cuda_module import cuda_module
 from tpc.lower.lowered import Lowered
+from tpc.runtime.available import Available
 
 Array = NDArray[Any]
 
@@ -31,6 +32,7 @@ class DeviceBackend:
     DTYPES = ("float32",)
     STORAGE = ("float32", "bfloat16", "float16")
     HALVES = False  # matrix products of packed powers
+    DEVICE = True
 
     def __init__(self, name: str, find: Callable[[], Device]) -> None:
         self.NAME = name
@@ -82,6 +84,18 @@ class DeviceBackend:
         flag, *values = device.to_host(found).tolist()
         known = dict(there)
         return [values[k] if k in known else float(x) for k, x in enumerate(numbers)], flag == 0
+
+    def available(self) -> Available:
+        """Memory of the device."""
+        return Available(self.device.memory().free, f"free memory of {self.device.name}")
+
+    def stored_rows(self, atoms: int, row_bytes: int, rows: int | None = None) -> int:
+        """Segments are allocated whole."""
+        count = segments = 0
+        while count < atoms:
+            count += rows or self._arrays.segment_rows(0, row_bytes, segments)
+            segments += 1
+        return count
 
     @property
     def new_atoms(self) -> Callable[..., Atoms]:

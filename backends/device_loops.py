@@ -82,7 +82,7 @@ class _Run:
     ) -> None:  # fmt: skip
         self._device, self._xp, self._kernel, self._loop, self._atoms = device, device.xp, kernel, loop, atoms
         latents = {p.captured for p in loop.products}
-        self._captured = [
+        self._captured: list[Any] = [
             c if isinstance(c, float | int | np.floating) else device.contiguous(c) for c in captured
         ]
         self._lanes = max(
@@ -107,7 +107,7 @@ class _Run:
         return column is not None and self._atoms.stored(self._loop.columns[column]) == BFLOAT16
 
     def _pack(self, column: int, members: list[int]) -> Any:
-        """The latents of a column's products, (products · lanes, r); for bfloat16 their first parts, then the others."""
+        """The latents of a column's products, (products · lanes, r); of bfloat16 first one part, then the other."""
         xp, lanes = self._xp, self._lanes
         rows = []
         for position, i in enumerate(members):
@@ -171,16 +171,18 @@ class _Run:
             for column, members in self._sum_groups.items()
         }
         self._kernel(-(-rows * lanes // THREADS), THREADS, (rows, lanes, *self._arguments(stored, products, weights)))
-        for column, w in weights.items():
-            if column is None:
-                self._device.gemm(self._device.ones(rows), w, self._totals[column], add=True)
+        for target, w in weights.items():
+            if target is None:
+                self._device.gemm(self._device.ones(rows), w, self._totals[target], add=True)
             else:
-                self._device.gemm(w, self._rows(column, stored, wide), self._totals[column], ta=True, add=True)
+                self._device.gemm(w, self._rows(target, stored, wide), self._totals[target], ta=True, add=True)
 
     def _weight_type(self, column: int | None) -> np.dtype[Any]:
         return BFLOAT16 if self._split(column) else FLOAT32
 
-    def _arguments(self, stored: tuple[Any, ...], products: dict[int, Any], weights: dict[int | None, Any]) -> Iterator[Any]:
+    def _arguments(
+        self, stored: tuple[Any, ...], products: dict[int, Any], weights: dict[int | None, Any]
+    ) -> Iterator[Any]:
         loop = self._loop
         for argument in loop.arguments.values():
             if argument.kind == "product":

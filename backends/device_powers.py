@@ -79,9 +79,8 @@ class DevicePowers:
         lows, samples = self._monomials(g, order - 1, False), len(g)
         total = xp.zeros((samples, rank), np.float32)
         for n in range(order, 1, -1):
-            largest, first = self._table(rank, n - 1)
+            (largest, _), (_, starts) = self._table(rank, n - 1), self._table(rank, n)
             size, low_size = host.count(rank, n), host.count(rank, n - 1)
-            _, starts = self._table(rank, n)
             down = xp.empty((samples, low_size), np.float32)
             if samples:
                 run = device.kernels("tpc_slope_total")

@@ -17,7 +17,7 @@ from backends.device_powers import powers
 from backends.device_tables import on_device
 from backends.numpy_runtime import SINGLE_TOLERANCE
 
-BLOCK_ELEMENTS = 1 << 24  # batch × atoms of one block
+BLOCK_ELEMENTS = 1 << 22  # batch × atoms of one block
 
 
 class DeviceRuntime:

@@ -47,7 +47,9 @@ class Moments:
         self.scale = 1.0
         self.count = 0
         self._outer = outer
-        self._tensors = {n: arrays.xp.zeros((*outer, *self._packed(n)), self.dtype) for n in self.orders}
+        self._tensors: dict[int, Array] = {
+            n: arrays.xp.zeros((*outer, *self._packed(n)), self.dtype) for n in self.orders
+        }
         terms = len(self.orders)
         self.weights = np.ones(terms)
         self._sums = np.zeros((terms + 1, terms + 1))  # of products of the terms, and of V in the last place

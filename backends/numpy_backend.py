@@ -15,10 +15,12 @@ from backends.moments import Moments
 from backends.numpy_runtime import Array, Atoms
 from tpc.lower.lowered import Lowered
 from tpc.lower.numpy_module import numpy_module
+from tpc.runtime.available import available
 
 NAME = "numpy"
 DTYPES = ("float32", "float64")
 HALVES = False  # BLAS is faster on packed powers
+DEVICE = False
 STORAGE = ("float32", "float64", "bfloat16", "float16")  # 16 bits are converted block by block
 
 
@@ -63,15 +65,22 @@ def inspect(numbers: Sequence[Any], arrays: Sequence[Any]) -> tuple[list[float],
     return [float(n) for n in numbers], all(bool((abs(a) < np.inf).all()) for a in arrays)
 
 
+def stored_rows(atoms: int, row_bytes: int, rows: int | None = None) -> int:
+    """Memory of a segment is taken when its rows are written."""
+    return atoms
+
+
 new_atoms, restore_atoms = Atoms, Atoms.restore
 new_moments, restore_moments = Moments, Moments.restore
 
 __all__ = [
+    "DEVICE",
     "DTYPES",
     "HALVES",
     "NAME",
     "STORAGE",
     "array",
+    "available",
     "compile_module",
     "inspect",
     "new_atoms",
@@ -79,5 +88,6 @@ __all__ = [
     "numpy_runtime",
     "restore_atoms",
     "restore_moments",
+    "stored_rows",
     "to_numpy",
 ]

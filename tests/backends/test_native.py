@@ -1,14 +1,13 @@
 """What is the native loops' own: vectors of every length, threads, room for arrays, folded matrices, the text."""
 
 import os
-import re
 import signal
 import threading
 import time
 
 import numpy as np
 import pytest
-from loops import CLASSES, DIM, EXACT, Problem, Rounded, error, network
+from loops import CLASSES, EXACT, Problem, Rounded, error, network
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import tpc

@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast
 
 from tpc.errors import UsageError
 from tpc.lower.lowered import Lowered
+from tpc.runtime.available import Available
 
 BACKENDS = ("numpy", "native", "cupy")
 
@@ -20,6 +21,7 @@ class Backend(Protocol):
     DTYPES: tuple[str, ...]
     STORAGE: tuple[str, ...]
     HALVES: bool  # whether folded matrices are best read once for both passes
+    DEVICE: bool  # whether the state lies on a device with memory of its own
 
     def compile_module(self, lowered: Lowered) -> ModuleType:
         """A module with predict, gradients, norms and update."""
@@ -52,6 +54,12 @@ class Backend(Protocol):
         rows: int | None = None,
     ) -> Any:
         """Atoms from what their `dump` gave, read one column at a time."""
+
+    def available(self) -> Available | None:
+        """What the state and the work on it may still take."""
+
+    def stored_rows(self, atoms: int, row_bytes: int, rows: int | None = None) -> int:
+        """Rows that memory is taken for when a store has so many atoms, `rows` of them to a segment."""
 
     def new_moments(
         self, outer: tuple[int, ...], rank: int, orders: tuple[int, ...], dtype: str, window: int, fitted: bool
