@@ -87,10 +87,17 @@ class HostDevice(Device):
         for x in (a, b, out):
             assert x.ndim == 2
             assert x.flags.c_contiguous
-        a, b = (from_stored(x, FLOAT32) for x in (a, b))
-        made = (a.T if ta else a) @ (b.T if tb else b)
-        assert made.shape == out.shape
-        out[...] = out + made if add else made
+        assert (a.shape[1] if ta else a.shape[0], b.shape[0] if tb else b.shape[1]) == out.shape
+        if not add:
+            out[...] = 0
+        step = 128  # rows at a time, for this machine's own numbers of 32 bits are in the way
+        for start in range(0, len(a), step):
+            rows = slice(start, start + step)
+            part = from_stored(a[rows], FLOAT32)
+            if ta:
+                out += part.T @ (from_stored(b[:, rows], FLOAT32).T if tb else from_stored(b[rows], FLOAT32))
+            else:
+                out[rows] += part @ (from_stored(b, FLOAT32).T if tb else from_stored(b, FLOAT32))
 
     def special(self, name, x):
         return getattr(scipy.special, name)(x)

@@ -209,6 +209,12 @@ def _lower(rank: int, order: int) -> int:
     return sum(packed_size(rank, k) for k in range(1, order))
 
 
+def _powers_at_once(rows: int, packed: int) -> int:
+    from backends.device import POWER_BYTES
+
+    return min(rows, max(1, POWER_BYTES // (4 * packed))) * packed
+
+
 def _folding(s: Store, orders: list[int], lengths: Lengths, rows: int, blocks: Blocks) -> int:
     """Folding one segment: its rows as numbers, the comparison, and the powers of a chunk per thread."""
     from backends.moments import PROBES
@@ -219,6 +225,9 @@ def _folding(s: Store, orders: list[int], lengths: Lengths, rows: int, blocks: B
     compared = rows * PROBES * 2 * (3 * len(orders) + BLOCK_ARRAYS)  # in 64 bits
     most = 0
     for n in (n for n in orders if n > 1):
+        if blocks.chunk:
+            most = max(most, _powers_at_once(rows, packed_size(lengths.rank, n)) + rows * _lower(lengths.rank, n))
+            continue
         chunk = max(CHUNK, packed_size(lengths.rank, n - 1))
         powers = rows * _lower(lengths.rank, n) + blocks.threads * (rows + outer) * chunk
         most = max(most, powers + packed_size(lengths.rank, n))
