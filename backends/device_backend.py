@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from backends.atoms import Atoms
 from backends.device import THREADS, Device, DeviceArrays
+from backends.device_groups import ElementwiseKernel
 from backends.device_loops import Loop
 from backends.device_runtime import DeviceRuntime
 from backends.moments import Moments
@@ -55,8 +56,9 @@ class DeviceBackend:
         """The generated module of a limit, ready to call."""
         made = cuda_module(lowered)
         kernel = self.device.build(made.cuda)
-        loops = {loop.name: Loop(self.device, kernel(loop.name), loop) for loop in made.loops}
-        names = {"native": loops, "np": self.device.xp, "rt": self._runtime}
+        calls: dict[str, Any] = {loop.name: Loop(self.device, kernel(loop.name), loop) for loop in made.loops}
+        calls |= {g.name: ElementwiseKernel(self.device, kernel(g.name), g) for g in made.groups}
+        names = {"native": calls, "np": self.device.xp, "rt": self._runtime}
         return run_source(made.python, lowered.graph.name, False, **names)
 
     def array(self, x: Any, dtype: str) -> Any:

@@ -17,6 +17,7 @@ from backends.device_powers import powers
 from backends.device_tables import on_device
 from backends.numpy_runtime import SINGLE_TOLERANCE
 
+TOTAL_WIDTH = 4096  # numbers that one block of threads adds up
 BLOCK_ELEMENTS = 1 << 22  # batch × atoms of one block
 
 
@@ -70,7 +71,53 @@ class DeviceRuntime:
         """log(1 + e^x)"""
         return self._xp.logaddexp(x, self._xp.zeros_like(x))
 
+    # --- sums outside loops --------------------------------------------------------------------------------------
+
+    def row_sums(self, kept: int, a: Any, b: Any = None) -> Any:
+        """Σ a·b over all axes but the first `kept`."""
+        shape = a.shape[:kept]
+        out = self._xp.empty(shape, np.float32)
+        a, b = self._factors(a, b)
+        if out.size:
+            width = a.size // out.size
+            self._device.kernels("tpc_row_sums")(out.size, 128, (a.size, width, a, b, out))
+        return out
+
+    def column_sums(self, summed: int, a: Any, b: Any = None) -> Any:
+        """Σ a·b over the first `summed` axes."""
+        out = self._xp.empty(a.shape[summed:], np.float32)
+        a, b = self._factors(a, b)
+        self._device.each("tpc_column_sums", out.size, a.size // max(1, out.size), a, b, out)
+        return out
+
+    def total(self, a: Any, b: Any = None) -> Any:
+        """Σ a·b over all axes, in two rounds where there are many numbers."""
+        a, b = self._factors(a, b)
+        while True:
+            out = self._xp.empty(-(-a.size // TOTAL_WIDTH) or 1, np.float32)
+            self._device.kernels("tpc_row_sums")(out.size, 128, (a.size, TOTAL_WIDTH, a, b, out))
+            if out.size == 1:
+                return out.reshape(())
+            a, b = out, 0
+
+    def _factors(self, a: Any, b: Any) -> tuple[Any, Any]:
+        return self._device.contiguous(a), 0 if b is None else self._device.contiguous(b)
+
+    def matmul(self, a: Any, b: Any, ta: bool = False, tb: bool = False) -> Any:
+        """The product of two matrices, transposed if so asked, or of a matrix and a vector."""
+        a, b = self._factors(a, b)
+        left, right = a.shape[-1 if ta else 0], b.shape[0 if tb else -1]
+        shape = (*([left] if a.ndim == 2 else []), *([right] if b.ndim == 2 else []))
+        a, b = a.reshape(1, -1) if a.ndim == 1 else a, b.reshape(-1, 1) if b.ndim == 1 else b
+        out = self._xp.empty((a.shape[1 if ta else 0], b.shape[0 if tb else 1]), np.float32)
+        self._device.gemm(a, b, out, ta=ta, tb=tb)
+        return out.reshape(shape)
+
     def logsumexp(self, x: Any, axis: int) -> Any:
+        if x.ndim == 2 and axis == 1:
+            out = self._xp.empty(len(x), np.float32)
+            self._device.each("tpc_logsumexp", len(x), x.shape[1], self._device.contiguous(x), out)
+            return out
         top = x.max(axis=axis, keepdims=True)
         return self._xp.log(self._xp.exp(x - top).sum(axis=axis)) + top.squeeze(axis)
 

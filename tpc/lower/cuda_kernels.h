@@ -198,6 +198,55 @@ TPC_KERNEL void tpc_slope_down(tpc_int samples, tpc_int rank, tpc_int size, tpc_
     down[at] = sum;
 }
 
+/* --- sums outside loops; the second factor may be none ------------------------------------------------------------ */
+
+/* out[row] = Σ_k a[row][k] b[row][k], the last row as far as there are numbers; blocks of 128 threads */
+TPC_KERNEL void tpc_row_sums(tpc_int count, tpc_int width, const float *a, const float *b, float *out)
+{
+    __shared__ float part[128];
+    const int thread = (int)threadIdx.x;
+    const tpc_int start = (tpc_int)blockIdx.x * width, stop = start + width < count ? start + width : count;
+    float sum = 0.0f;
+    for (tpc_int k = start + thread; k < stop; k += 128)
+        sum += b ? a[k] * b[k] : a[k];
+    part[thread] = sum;
+    __syncthreads();
+    for (int step = 64; step > 0; step /= 2) {
+        if (thread < step)
+            part[thread] += part[thread + step];
+        __syncthreads();
+    }
+    if (thread == 0)
+        out[blockIdx.x] = part[0];
+}
+
+/* out[k] = Σ_row a[row][k] b[row][k] */
+TPC_KERNEL void tpc_column_sums(tpc_int width, tpc_int rows, const float *a, const float *b, float *out)
+{
+    const tpc_int k = tpc_index();
+    if (k >= width)
+        return;
+    float sum = 0.0f;
+    for (tpc_int i = k; i < rows * width; i += width)
+        sum += b ? a[i] * b[i] : a[i];
+    out[k] = sum;
+}
+
+/* out[row] = log Σ_k exp x[row][k] */
+TPC_KERNEL void tpc_logsumexp(tpc_int rows, tpc_int width, const float *x, float *out)
+{
+    const tpc_int row = tpc_index();
+    if (row >= rows)
+        return;
+    const float *at = x + row * width;
+    float top = at[0], sum = 0.0f;
+    for (tpc_int k = 1; k < width; k++)
+        top = tpc_maximum(top, at[k]);
+    for (tpc_int k = 0; k < width; k++)
+        sum += expf(at[k] - top);
+    out[row] = logf(sum) + top;
+}
+
 /* --- the state ----------------------------------------------------------------------------------------------------- */
 
 /* *flag = 1 where a number is not finite */

@@ -23,16 +23,16 @@ def cuda_loop(loop: NativeLoop) -> str:
     parameters += [p for name, a in loop.arguments.items() for p in _parameters(name, a, loop)]
     for w in results:
         parameters += [f"void *{w}", *(f"tpc_int {w}_{part}" for part in ("stride", "from", "low"))]
-    call = ", ".join([*values, *(f"&x{w}" for w in results)])
+    call = [*values, *(f"&x{w}" for w in results)]
     lines = [
         device_function(element, list(loop.arguments), loop.operations, dict(zip(results, loop.results))),
-        *_wrapped(f"TPC_KERNEL void {loop.name}(", parameters),
+        *wrapped(f"TPC_KERNEL void {loop.name}(", parameters),
         "{",
         "    const unsigned i = (unsigned)tpc_index(), row = i / (unsigned)lanes, lane = i - row * (unsigned)lanes;",
         "    if (row >= rows)",
         "        return;",
         f"    float {', '.join(f'x{w}' for w in results)};",
-        f"    {element}({call});",
+        *wrapped(f"    {element}(", call, ");", "        "),
         *(f"    tpc_put({w}, {w}_from + row * {w}_stride + lane, {w}_low, x{w});" for w in results),
         "}",
     ]
@@ -58,13 +58,13 @@ def _read(name: str, argument: Argument, loop: NativeLoop) -> str:
     return f"(float){name}[row]"
 
 
-def _wrapped(head: str, words: list[str], width: int = 118) -> Iterator[str]:
-    """A parameter list over several lines."""
+def wrapped(head: str, words: list[str], end: str = ")", indent: str = "    ", width: int = 118) -> Iterator[str]:
+    """A list of words over as many lines as it takes."""
     line = head
     for k, word in enumerate(words):
-        text = word + (")" if k + 1 == len(words) else ", ")
+        text = word + (end if k + 1 == len(words) else ", ")
         if len(line) + len(text.rstrip()) > width:
             yield line.rstrip()
-            line = "    "
+            line = indent
         line += text
     yield line
