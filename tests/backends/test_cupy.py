@@ -129,7 +129,7 @@ def test_functions_of_the_array_library_are_cupys(programs_dir):
     for file in ("device", "device_runtime", "device_tables", "device_powers", "device_loops", "atoms", "moments"):
         names |= used((ROOT / "backends" / f"{file}.py").read_text(), "xp")
     assert {n for n in names if not hasattr(cupy, n)} == set()
-    assert len(names) > 20
+    assert len(names) > 15
     special = import_module("cupyx.scipy.special")
     assert all(hasattr(special, name) for name in ("erf", "erfc", "erfcx"))
 

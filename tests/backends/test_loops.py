@@ -1,5 +1,7 @@
 """Loops over atoms against NumPy in float64, on every backend that has its own: one suite for all of them."""
 
+from functools import lru_cache
+
 import numpy as np
 import pytest
 from generators import networks, traced
@@ -74,7 +76,7 @@ def test_loops_of_both_kinds_keep_their_products_apart(backend, source):
     assert error(problem.run(backend, "float32"), problem.exact()) < 1e-5
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(given=networks())
 def test_random_networks(backend, given):
     problem = Problem(traced(given), count=70)
@@ -122,7 +124,8 @@ def test_one_class_one_latent(backend, exact, storage):
     assert error(found, Rounded(problem, storage).exact()) < exact(storage)
 
 
-def test_loops_of_many_arrays(backend, exact):
+@lru_cache(maxsize=1)
+def many_arrays():
     """Eight input layers that share one hidden matrix: its loops take products, arguments and sums of each."""
 
     def f(x):
@@ -130,7 +133,11 @@ def test_loops_of_many_arrays(backend, exact):
         parts = [tpc.relu(tpc.dense(tpc.relu(h), name="w")) for h in layers]
         return tpc.readout(sum(parts[1:], parts[0]), CLASSES, name="readout")
 
-    problem = Problem(tpc.trace(f), count=40, batch=3)
+    return Problem(tpc.trace(f), count=40, batch=3)
+
+
+def test_loops_of_many_arrays(backend, exact):
+    problem = many_arrays()
     assert max(len(loop.arguments) for loop in native_module(problem.lowered).loops) >= 16
     assert error(problem.run(backend, "float32"), problem.exact()) < 5 * exact()
 

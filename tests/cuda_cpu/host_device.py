@@ -16,6 +16,7 @@ from backends import native_build
 from backends.device import Device, Memory
 from backends.device_backend import DeviceBackend
 from backends.half import from_stored
+from tpc.lower.cuda_loop import KERNELS
 
 SHIM = Path(__file__).with_name("shim.h")
 FLOAT32 = np.dtype(np.float32)
@@ -30,10 +31,15 @@ def kernels_of(source):
         yield name, [(kind.strip(), word) for kind, word in words], body
 
 
+FIXED = frozenset(name for name, _, _ in kernels_of(KERNELS.read_text()))
+
+
 def with_launchers(source):
-    """The text, and a function per kernel that runs all its threads."""
+    """The text, and a function per kernel that runs all its threads; the fixed kernels only where they are alone."""
     parts = [SHIM.read_text(), source]
-    for name, parameters, body in kernels_of(source):
+    found = list(kernels_of(source))
+    own = [k for k in found if k[0] not in FIXED]
+    for name, parameters, body in own or found:
         fields = "".join(f"    {kind} {word};\n" for kind, word in parameters)
         call = ", ".join(f"given->{word}" for _, word in parameters)
         together = int("__syncthreads" in body)
@@ -62,7 +68,7 @@ class HostDevice(Device):
         self.free = self.total = 1 << 40
 
     def build(self, source):
-        library = native_build.load(with_launchers(source))
+        library = compiled(with_launchers(source))
         parameters = {name: found for name, found, _ in kernels_of(source)}
 
         def kernel(name):
@@ -107,6 +113,16 @@ class HostDevice(Device):
 
     def memory(self):
         return Memory(self.free, self.total)
+
+
+def compiled(source):
+    """A library; compiling takes longer here than running."""
+    flags = native_build.FLAGS
+    native_build.FLAGS = tuple("-O1" if flag == "-O3" else flag for flag in flags)
+    try:
+        return native_build.load(source)
+    finally:
+        native_build.FLAGS = flags
 
 
 def checked(value, parameter):

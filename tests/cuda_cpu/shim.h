@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <ucontext.h>
 
-#define TPC_KERNEL static
+#define TPC_KERNEL static __attribute__((unused))
 #define __shared__ static volatile
 
 typedef struct {
