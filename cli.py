@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 STAGES = {
     "program": "txt", "backward": "txt", "limit": "txt", "update": "txt", "kernels": "txt", "latex": "tex",
     "numpy": "py",
-    "c": "c", "dot": "dot", "json": "json",
+    "c": "c", "cuda": "cu", "dot": "dot", "json": "json",
 }  # fmt: skip
 
 PLOT_FILE = OutputFile(".svg", ".png", ".pdf")
@@ -94,6 +94,7 @@ def compile_command(
       tpc compile programs/mlp.py --emit numpy > limit.py
       tpc compile programs/mlp.py --limit ntk --emit latex > ntk.tex
       tpc compile programs/mlp.py --fold-degree 2 --emit c > limit.c
+      tpc compile programs/mlp.py --emit cuda > limit.cu
       tpc compile programs/mlp.py --emit program --emit kernels --out build/mlp
     """
     if out is not None and not stages:

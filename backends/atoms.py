@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.half import from_stored, stored_dtype, to_stored
+from backends.arrays import HOST, Arrays
+from backends.half import stored_dtype
 
 Array = NDArray[Any]
 
 SEGMENT_BYTES = 1 << 24  # a segment of a column: large enough to stream, small enough not to waste memory
-ALIGNMENT = 64  # bytes of a cache line, where rows that fill whole lines should start
 
 
 class Atoms:
@@ -23,7 +23,7 @@ class Atoms:
     `coefficients` names the column A. Its stored rows are multiplied by `scale`: one number without momentum, or one
     per atom with it (then `velocity` holds each atom's share of the momentum). `storage` is the type of stored rows:
     the dtype itself, "bfloat16" or "float16"; columns of single numbers always have the dtype. `rows` fixes the rows
-    of a segment.
+    of a segment. `arrays` says where they lie and how they are written.
     """
 
     def __init__(
@@ -33,7 +33,10 @@ class Atoms:
         momentum: bool = False,
         storage: str | None = None,
         rows: int | None = None,
+        arrays: Arrays = HOST,
     ) -> None:
+        self._arrays = arrays
+        self._fixed = rows is not None
         self.widths = dict(widths)
         self.dtype = np.dtype(dtype)
         self.storage = storage or self.dtype.name
@@ -45,6 +48,7 @@ class Atoms:
         self.rows = rows or max(256, SEGMENT_BYTES // max(1, self._row_bytes))
         self._segments: list[dict[str, Array]] = []
         self._count = 0
+        self._last = 0  # rows in the newest segment; the others are full
         self._scales: list[Array] = []
         self._velocities: list[Array] = []
 
@@ -60,20 +64,22 @@ class Atoms:
 
     def extend(self, columns: Mapping[str, Array], scale: float = 1.0, velocity: float = 0.0) -> None:
         """Store rows; arrays may have several batch axes, which are flattened."""
-        flat = {n: to_stored(np.asarray(columns[n]).reshape(-1, *w), self._kinds[n]) for n, w in self.widths.items()}
+        asarray = self._arrays.xp.asarray
+        flat = {n: asarray(columns[n]).reshape(-1, *w) for n, w in self.widths.items()}
         total = len(next(iter(flat.values())))
         done = 0
         while done < total:
-            used = self._count % self.rows
-            if used == 0:
+            if not self._segments or self._last == self._room(-1):
                 self._new_segment()
-            n = min(self.rows - used, total - done)
+            used = self._last
+            n = min(self._room(-1) - used, total - done)
             for name, rows in flat.items():
-                self._segments[-1][name][used : used + n] = rows[done : done + n]
+                self._arrays.store(self._segments[-1][name][used : used + n], rows[done : done + n])
             if self.per_atom:
                 self._scales[-1][used : used + n] = scale
                 self._velocities[-1][used : used + n] = velocity
             self._count += n
+            self._last += n
             done += n
 
     def append(self, rate: float, clip: float, **columns: Array) -> None:
@@ -98,15 +104,16 @@ class Atoms:
             factor = self._typed(self.scale)
             for k, segment in enumerate(self._segments):
                 rows = segment["A"][: self._filled(k)]
-                rows[...] = to_stored(from_stored(rows, self.dtype) * factor, self._kinds["A"])
+                self._arrays.store(rows, self._arrays.load(rows, self.dtype) * factor)
             self.scale = 1.0
 
     def with_momentum(self) -> None:
         """From one scale for all atoms to one scale and one velocity per atom."""
         if not self.per_atom:
             self.per_atom = True
-            self._scales = [np.full(self.rows, self.scale) for _ in self._segments]
-            self._velocities = [np.zeros(self.rows) for _ in self._segments]
+            xp, rooms = self._arrays.xp, [self._room(k) for k in range(len(self._segments))]
+            self._scales = [xp.full(room, self.scale) for room in rooms]
+            self._velocities = [xp.zeros(room) for room in rooms]
 
     def _typed(self, x: float) -> Any:
         return self.dtype.type(x)
@@ -120,9 +127,9 @@ class Atoms:
         """
         if self._count < self.rows:
             raise IndexError(f"expected a full segment of {self.rows} atoms, got {self._count}")
+        self._count -= self._room(0)
         segment = self._segments.pop(0)
-        self._count -= self.rows
-        columns = {n: from_stored(values, self.dtype) for n, values in segment.items()}
+        columns = {n: self._arrays.load(values, self.dtype) for n, values in segment.items()}
         a = columns["A"]
         if self.per_atom:
             scales, velocities = (
@@ -136,18 +143,24 @@ class Atoms:
 
     def oldest_velocity(self) -> float:
         """The largest momentum share among the atoms of the oldest segment, 0 without momentum."""
-        return float(np.abs(self._velocities[0][: self._filled(0)]).max()) if self.per_atom else 0.0
+        return float(abs(self._velocities[0][: self._filled(0)]).max()) if self.per_atom else 0.0
 
     # --- reading -----------------------------------------------------------------------------------------------
 
     def newest(self, name: str, count: int) -> Array:
         """The last `count` rows of a column, or as many as the last two segments hold."""
         parts = [(k, self._segments[k]) for k in range(len(self._segments))[-2:]]
-        rows = [from_stored(segment[name][: self._filled(k)], self.dtype) for k, segment in parts]
-        return np.concatenate(rows)[-count:] if rows else np.empty((0, *self.widths[name]), self.dtype)
+        rows = [self._arrays.load(segment[name][: self._filled(k)], self.dtype) for k, segment in parts]
+        xp = self._arrays.xp
+        found: Array = xp.concatenate(rows)[-count:] if rows else xp.empty((0, *self.widths[name]), self.dtype)
+        return found
+
+    def _room(self, k: int) -> int:
+        """Rows that a segment has room for."""
+        return len(next(iter(self._segments[k].values())))
 
     def _filled(self, k: int) -> int:
-        return int(min(self.rows, self._count - k * self.rows))
+        return self._last if k == len(self._segments) - 1 else self._room(k)
 
     def blocks(self, columns: tuple[str, ...], size: int) -> list[tuple[Array, ...]]:
         """At most `size` rows of the named columns at a time, as numbers of the dtype; "scale" is the per-atom scale.
@@ -167,7 +180,7 @@ class Atoms:
 
     def typed(self, stored: tuple[Array, ...]) -> tuple[Array, ...]:
         """Stored columns as numbers of the dtype."""
-        return tuple(from_stored(x, self.dtype) for x in stored)
+        return tuple(self._arrays.load(x, self.dtype) for x in stored)
 
     def stored(self, column: str) -> np.dtype[Any]:
         """The type a column is stored in."""
@@ -179,10 +192,11 @@ class Atoms:
         return [a.__array_interface__["data"][0] for a in arrays]
 
     def column(self, name: str) -> Array:
-        """One column of all atoms, copied; A with every multiplier applied."""
-        parts = [from_stored(segment[name][: self._filled(k)], self.dtype) for k, segment in enumerate(self._segments)]
-        if name == "A":
-            parts = [p * self._factor(k, p.ndim) for k, p in enumerate(parts)]
+        """One column of all atoms, copied to a NumPy array; A with every multiplier applied."""
+        parts = []
+        for k, segment in enumerate(self._segments):
+            part = self._arrays.load(segment[name][: self._filled(k)], self.dtype)
+            parts.append(self._arrays.to_host(part * self._factor(k, part.ndim) if name == "A" else part))
         return np.concatenate(parts) if parts else np.empty((0, *self.widths[name]), self.dtype)
 
     def _factor(self, k: int, ndim: int) -> Any:
@@ -194,16 +208,16 @@ class Atoms:
 
     def dump(self) -> dict[str, list[Array]]:
         """Everything stored, as views of the segments: `restore` gives the same atoms back bit for bit."""
-        filled = [self._filled(k) for k in range(len(self._segments))]
+        filled, view = [self._filled(k) for k in range(len(self._segments))], self._arrays.view
         stored = {
-            n: [segment[n][:rows] for segment, rows in zip(self._segments, filled)]
+            n: [view(segment[n][:rows]) for segment, rows in zip(self._segments, filled)]
             or [np.empty((0, *w), self._kinds[n])]
             for n, w in self.widths.items()
         }
         stored["scale"] = [np.array([self.scale])]
         if self.per_atom:
             for name, parts in (("scales", self._scales), ("velocities", self._velocities)):
-                stored[name] = [part[:rows] for part, rows in zip(parts, filled)] or [np.empty(0)]
+                stored[name] = [view(part[:rows]) for part, rows in zip(parts, filled)] or [np.empty(0)]
         return stored
 
     @classmethod
@@ -214,50 +228,50 @@ class Atoms:
         dtype: Any,
         storage: str | None = None,
         rows: int | None = None,
+        arrays: Arrays = HOST,
     ) -> Atoms:
         """The inverse of `dump`; `read` gives one column at a time, or None for one that was not stored.
 
         Columns dumped with another storage are converted: uint16 holds bfloat16.
         """
         scales = read("scales")
-        made = cls(widths, dtype, scales is not None, storage, rows)
+        made = cls(widths, dtype, scales is not None, storage, rows, arrays)
         for name in widths:
             column = read(name)
             if column is None:
                 raise KeyError(name)
             if name == next(iter(widths)):
                 made._reserve(len(column))
-            for k, segment in enumerate(made._segments):
-                part = column[k * made.rows : k * made.rows + made._filled(k)]
-                if part.dtype != segment[name].dtype:
-                    part = to_stored(from_stored(part, made.dtype), segment[name].dtype)
-                segment[name][: made._filled(k)] = part
+            for k, part in made._parts(column):
+                arrays.store(made._segments[k][name][: len(part)], part)
         scale = read("scale")
         made.scale = 1.0 if scale is None else float(scale[0])
         velocities = read("velocities")
         if scales is not None and velocities is not None:
-            for k in range(len(made._segments)):
-                n = made._filled(k)
-                made._scales[k][:n] = scales[k * made.rows : k * made.rows + n]
-                made._velocities[k][:n] = velocities[k * made.rows : k * made.rows + n]
+            for target, source in ((made._scales, scales), (made._velocities, velocities)):
+                for k, part in made._parts(source):
+                    target[k][: len(part)] = arrays.xp.asarray(part)
         return made
+
+    def _parts(self, column: Array) -> Iterator[tuple[int, Array]]:
+        """Rows of a whole column, by segment."""
+        start = 0
+        for k in range(len(self._segments)):
+            yield k, column[start : start + self._filled(k)]
+            start += self._filled(k)
 
     def _reserve(self, count: int) -> None:
         """Room for `count` atoms, whose rows are still to be written."""
-        for _ in range(0, count, self.rows):
+        while self._count < count:
             self._new_segment()
-        self._count = count
+            self._last = min(self._room(-1), count - self._count)
+            self._count += self._last
 
     def _new_segment(self) -> None:
-        self._segments.append({n: aligned((self.rows, *w), self._kinds[n]) for n, w in self.widths.items()})
+        rows = self.rows if self._fixed else self._arrays.segment_rows(self.rows, self._row_bytes, len(self._segments))
+        empty = self._arrays.empty
+        self._segments.append({n: empty((rows, *w), self._kinds[n]) for n, w in self.widths.items()})
+        self._last = 0
         if self.per_atom:
-            self._scales.append(np.empty(self.rows))
-            self._velocities.append(np.empty(self.rows))
-
-
-def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """An array that is not written yet and starts at a cache line."""
-    size = math.prod(shape) * dtype.itemsize
-    raw = np.empty(size + ALIGNMENT, np.uint8)
-    skip = -raw.__array_interface__["data"][0] % ALIGNMENT
-    return raw[skip : skip + size].view(dtype).reshape(shape)
+            self._scales.append(self._arrays.xp.empty(rows))
+            self._velocities.append(self._arrays.xp.empty(rows))

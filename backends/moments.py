@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends import powers
+from backends.arrays import HOST, Arrays
 from backends.atoms import Atoms
 
 Array = NDArray[Any]
@@ -35,8 +36,16 @@ class Moments:
     """The folded atoms of one store; every tensor has the axes `outer` and, from degree 1 on, a packed one."""
 
     def __init__(
-        self, outer: tuple[int, ...], rank: int, orders: Iterable[int], dtype: Any, window: int, fitted: bool
+        self,
+        outer: tuple[int, ...],
+        rank: int,
+        orders: Iterable[int],
+        dtype: Any,
+        window: int,
+        fitted: bool,
+        arrays: Arrays = HOST,
     ) -> None:
+        self._arrays = arrays
         self.orders = tuple(orders)
         self.dtype = np.dtype(dtype)
         self.window = window
@@ -45,7 +54,9 @@ class Moments:
         self.scale = 1.0
         self.count = 0
         self._outer = outer
-        self._tensors = {n: np.zeros((*outer, *self._packed(n)), self.dtype) for n in self.orders}
+        self._tensors: dict[int, Array] = {
+            n: arrays.xp.zeros((*outer, *self._packed(n)), self.dtype) for n in self.orders
+        }
         terms = len(self.orders)
         self.weights = np.ones(terms)
         self._sums = np.zeros((terms + 1, terms + 1))  # of products of the terms, and of V in the last place
@@ -97,8 +108,9 @@ class Moments:
             segments.append(atoms.pop_segment())
         if not segments:
             return
+        xp = self._arrays.xp
         names = [name for name in atoms.widths if name != "A"]
-        a, *given = (np.concatenate([s[name] for s in segments]) for name in ("A", *names))
+        a, *given = (xp.concatenate([s[name] for s in segments]) for name in ("A", *names))
         old = _Rows(given, self._indexed(profiles(None, *given)))
         newest = [atoms.newest(name, PROBES) for name in names]
         newer = newest if len(newest[0]) else [x[-PROBES:] for x in given]
@@ -109,14 +121,15 @@ class Moments:
             parts = [(index, f) for index, f in old.profiles.items() if sum(index) == n]
             if len(old.latents) == 1:
                 ((_, f),) = parts
-                powers.add_powers(flat, a * (f[:, None] if f.ndim else f), old.latents[0], n)
+                self._arrays.add_powers(flat, a * (f[:, None] if f.ndim else f), old.latents[0], n)
             else:
-                numbers = (np.broadcast_to(self._often(index) * f, len(a)) for index, f in parts)
-                powers.add_products(flat, a, old.latents, [(c, index) for c, (index, _) in zip(numbers, parts)])
+                numbers = (xp.broadcast_to(self._often(index) * f, len(a)) for index, f in parts)
+                self._arrays.add_products(flat, a, old.latents, [(c, index) for c, (index, _) in zip(numbers, parts)])
         self.count += len(a)
 
     def _indexed(self, found: Mapping[str, Any]) -> dict[Index, Array]:
-        return {tuple(map(int, name.split(","))): np.asarray(f, self.dtype) for name, f in found.items()}
+        xp = self._arrays.xp
+        return {tuple(map(int, name.split(","))): xp.asarray(f, self.dtype) for name, f in found.items()}
 
     def _often(self, index: Index) -> Any:
         """n!/α!"""
@@ -129,9 +142,10 @@ class Moments:
 
     def _compare(self, a: Array, old: _Rows, newer: _Rows, exact: Callable[..., Any]) -> None:
         """Add the pairs of folded atoms and newer ones to the running sums; refit the weights."""
-        size = np.square(a.reshape(len(a), -1), dtype=np.float64).sum(axis=1)
-        values = [_term(old, newer, n) for n in self.orders]
-        values.append(np.asarray(exact(None, *old.columns, *newer.columns)["V"], np.float64))
+        host, xp = self._wide, self._arrays.xp
+        size = host(xp.square(a.reshape(len(a), -1), dtype=np.float64).sum(axis=1))
+        values = [self._term(old, newer, n) for n in self.orders]
+        values.append(host(exact(None, *old.columns, *newer.columns)["V"]))
         if not all(np.isfinite(v).all() for v in values):  # a diverging run is told by its loss
             return
         stacked = np.stack([v * np.sqrt(size)[:, None] for v in values]).reshape(len(values), -1)
@@ -140,21 +154,49 @@ class Moments:
         if self.fitted:
             self.weights = fit(self._sums)
 
+    def _term(self, one: _Rows, other: _Rows, order: int) -> Array:
+        """1/n! ⟨T_n, T_n'⟩ of every pair of atoms, (M, M'): Σ f_α f_β' Π_ij ⟨b_i, c_j⟩^N_ij / N_ij! over the matrices
+        N of natural numbers with sum n, where α and β are the sums of their rows and columns.
+        """
+        host = self._wide
+        dots = [[host(b @ c.T) for c in other.latents] for b in one.latents]
+        total = np.zeros((len(one.columns[0]), len(other.columns[0])))
+        for matrix in _matrices(len(dots), len(dots[0]), order):
+            alpha, beta = tuple(map(sum, matrix)), tuple(map(sum, zip(*matrix, strict=True)))
+            if alpha in one.profiles and beta in other.profiles:
+                f, g = host(one.profiles[alpha]), host(other.profiles[beta])
+                made = f.reshape(-1, 1) * g.reshape(1, -1) / prod(factorial(n) for row in matrix for n in row)
+                for row, entries in zip(dots, matrix, strict=True):
+                    for dot, n in zip(row, entries, strict=True):
+                        made = made * dot**n if n else made
+                total += made
+        return total
+
+    def _wide(self, x: Any) -> Array:
+        """x as NumPy numbers of 64 bits."""
+        return np.asarray(x if isinstance(x, float | int) else self._arrays.to_host(x), np.float64)
+
     # --- saving ------------------------------------------------------------------------------------------------
 
     def dump(self) -> dict[str, list[Array]]:
         """Everything, by name."""
-        stored: dict[str, list[Array]] = {f"M{n}": [t] for n, t in self._tensors.items()}
+        stored: dict[str, list[Array]] = {f"M{n}": [self._arrays.view(t)] for n, t in self._tensors.items()}
         numbers = np.array([self.scale, self.count, self.window, self.fitted], dtype=np.float64)
         return stored | {"numbers": [numbers], "weights": [self.weights], "sums": [self._sums]}
 
     @classmethod
     def restore(
-        cls, read: Callable[[str], Array], outer: tuple[int, ...], rank: int, orders: Iterable[int], dtype: Any
+        cls,
+        read: Callable[[str], Array],
+        outer: tuple[int, ...],
+        rank: int,
+        orders: Iterable[int],
+        dtype: Any,
+        arrays: Arrays = HOST,
     ) -> Moments:
         """The inverse of `dump`."""
         scale, count, window, fitted = (float(x) for x in read("numbers"))
-        made = cls(outer, rank, orders, dtype, int(window), bool(fitted))
+        made = cls(outer, rank, orders, dtype, int(window), bool(fitted), arrays)
         made.scale, made.count = scale, int(count)
         for name, target in (
             *((f"M{n}", t) for n, t in made._tensors.items()),
@@ -164,7 +206,7 @@ class Moments:
             value = read(name)
             if value.shape != target.shape:
                 raise ValueError(f"expected {name} of shape {target.shape}, got {value.shape}")
-            target[...] = value
+            target[...] = value if isinstance(target, np.ndarray) else arrays.xp.asarray(value)
         return made
 
 
@@ -178,24 +220,6 @@ class _Rows:
     @property
     def latents(self) -> list[Array]:
         return [x for x in self.columns if x.ndim == 2]
-
-
-def _term(one: _Rows, other: _Rows, order: int) -> Array:
-    """1/n! ⟨T_n, T_n'⟩ of every pair of atoms, (M, M'): Σ f_α f_β' Π_ij ⟨b_i, c_j⟩^N_ij / N_ij! over the matrices N of
-    natural numbers with sum n, where α and β are the sums of their rows and columns.
-    """
-    dots = [[(b @ c.T).astype(np.float64) for c in other.latents] for b in one.latents]
-    total = np.zeros((len(one.columns[0]), len(other.columns[0])))
-    for matrix in _matrices(len(dots), len(dots[0]), order):
-        alpha, beta = tuple(map(sum, matrix)), tuple(map(sum, zip(*matrix, strict=True)))
-        if alpha in one.profiles and beta in other.profiles:
-            f, g = one.profiles[alpha].astype(np.float64), other.profiles[beta].astype(np.float64)
-            made = f.reshape(-1, 1) * g.reshape(1, -1) / prod(factorial(n) for row in matrix for n in row)
-            for row, entries in zip(dots, matrix, strict=True):
-                for dot, n in zip(row, entries, strict=True):
-                    made = made * dot**n if n else made
-            total += made
-    return total
 
 
 @lru_cache(maxsize=64)

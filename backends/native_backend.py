@@ -12,10 +12,13 @@ from backends.kernel_code import KernelCode, NativeKernelCode
 from backends.native_loops import Loop
 from backends.numpy_backend import (
     array,
+    available,
+    inspect,
     new_atoms,
     new_moments,
     restore_atoms,
     restore_moments,
+    stored_rows,
     to_numpy,
 )
 from tpc.lower.kernel_native import native_kernels
@@ -25,6 +28,7 @@ from tpc.lower.native_module import NativePrinter, native_module
 
 NAME = "native"
 HALVES = True  # one pass over folded matrices, which are read faster than BLAS computes
+DEVICE = False
 DTYPES = ("float32",)
 STORAGE = ("float32", "bfloat16", "float16")
 
@@ -63,16 +67,20 @@ def _warn(reason: str) -> None:
 
 
 __all__ = [
+    "DEVICE",
     "DTYPES",
     "HALVES",
     "NAME",
     "STORAGE",
     "array",
+    "available",
     "compile_kernels",
     "compile_module",
+    "inspect",
     "new_atoms",
     "new_moments",
     "restore_atoms",
     "restore_moments",
+    "stored_rows",
     "to_numpy",
 ]

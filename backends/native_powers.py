@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends import native_build
-from backends.atoms import aligned
+from backends.arrays import aligned
 from backends.blocks import threads
 
 Array = NDArray[Any]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import linecache
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from types import ModuleType
 from typing import Any
@@ -18,10 +18,12 @@ from tpc.lower.kernel_module import kernel_module
 from tpc.lower.kernels import LoweredKernels
 from tpc.lower.lowered import Lowered
 from tpc.lower.numpy_module import numpy_module
+from tpc.runtime.available import available
 
 NAME = "numpy"
 DTYPES = ("float32", "float64")
 HALVES = False  # BLAS is faster on packed powers
+DEVICE = False
 STORAGE = ("float32", "float64", "bfloat16", "float16")  # 16 bits are converted block by block
 
 
@@ -35,15 +37,15 @@ def compile_kernels(lowered: LoweredKernels) -> KernelCode:
     return KernelCode(run_source(kernel_module(lowered), lowered.graph.name))
 
 
-def run_source(source: str, limit: str, **names: Any) -> ModuleType:
-    """A module from generated source, which may use `names`."""
+def run_source(source: str, limit: str, one_thread: bool = True, **names: Any) -> ModuleType:
+    """A module from generated source, which may use `names`; its functions leave BLAS one thread if so asked."""
     name = f"tpc_generated_{limit}"
     module = ModuleType(name)
     module.__dict__.update(names)
     file = f"<{name} {id(module)}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)  # tracebacks show the source
     exec(compile(source, file, "exec"), module.__dict__)  # our own generated text
-    for function in {"predict", "gradients", "norms", "fold"} & module.__dict__.keys():
+    for function in {"predict", "gradients", "norms", "fold"} & module.__dict__.keys() if one_thread else ():
         setattr(module, function, _on_one_blas_thread(getattr(module, function)))
     return module
 
@@ -66,21 +68,35 @@ def to_numpy(x: Any) -> Array:
     return np.asarray(x)
 
 
+def inspect(numbers: Sequence[Any], arrays: Sequence[Any]) -> tuple[list[float], bool]:
+    """Numbers as floats, and whether all of the arrays are finite."""
+    return [float(n) for n in numbers], all(bool((abs(a) < np.inf).all()) for a in arrays)
+
+
+def stored_rows(atoms: int, row_bytes: int, rows: int | None = None) -> int:
+    """Memory of a segment is taken when its rows are written."""
+    return atoms
+
+
 new_atoms, restore_atoms = Atoms, Atoms.restore
 new_moments, restore_moments = Moments, Moments.restore
 
 __all__ = [
+    "DEVICE",
     "DTYPES",
     "HALVES",
     "NAME",
     "STORAGE",
     "array",
+    "available",
     "compile_kernels",
     "compile_module",
+    "inspect",
     "new_atoms",
     "new_moments",
     "numpy_runtime",
     "restore_atoms",
     "restore_moments",
+    "stored_rows",
     "to_numpy",
 ]

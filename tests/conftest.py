@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,20 @@ settings.load_profile("quick")
 
 def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="rewrite the golden texts after an intended change")
+
+
+@lru_cache(maxsize=1)
+def cuda_device():
+    """Whether CuPy finds a device to run on."""
+    try:
+        return bool(import_module("cupy").cuda.is_available())
+    except ImportError:
+        return False
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and not cuda_device():
+        pytest.skip("needs a CUDA device")
 
 
 @pytest.fixture

@@ -59,7 +59,8 @@ def describe(error: Exception) -> tuple[str, int]:
     if isinstance(error, InternalError):
         return str(error), 1
     if isinstance(error, MemoryError):
-        return "out of memory. Lower --rank or train on fewer samples (--limit-train-size).", 1
+        asked = f" ({error})".replace(".)", ")") if str(error) else ""
+        return f"out of memory{asked}. Choose --mode folded, --storage bfloat16, a smaller --rank or fewer samples.", 1
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror}.", 1

@@ -92,6 +92,13 @@ def _c(limit: Limit, degree: int | None) -> str:
     return c_source(lower(limit.graph(degree=degree, halves=True)))
 
 
+def _cuda(limit: Limit, degree: int | None) -> str:
+    from tpc.lower.cuda_module import cuda_source
+    from tpc.lower.lowered import lower
+
+    return cuda_source(lower(limit.graph(degree=degree)))
+
+
 def _drawn(kind: str) -> Callable[[Limit, int | None], str]:
     def draw(limit: Limit, degree: int | None) -> str:
         from tpc.report.graph import render
@@ -110,6 +117,7 @@ STAGES: dict[str, Callable[[Limit, int | None], str]] = {
     "latex": _latex,
     "numpy": _numpy,
     "c": _c,
+    "cuda": _cuda,
     "dot": _drawn("dot"),
     "json": _drawn("json"),
 }

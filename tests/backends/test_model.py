@@ -119,7 +119,7 @@ def test_widths_of_the_initialization_follow_the_program():
         ({"dtype": "float16"}, "expected dtype among float32, float64 on the numpy backend, got 'float16'"),
         ({"mode": "approximate"}, "expected mode among exact"),
         ({"storage": "float64"}, "expected storage among float32"),
-        ({"backend": "torch"}, "expected a backend among numpy, native, got 'torch'"),
+        ({"backend": "torch"}, "expected a backend among numpy, native, cupy, got 'torch'"),
         ({"seed": -1}, "expected a seed ≥ 0, got -1"),
         ({"seed": 1.5}, "expected a seed ≥ 0, got 1.5"),
         ({"init": "xavier"}, "expected init among zero_readout, paper, got 'xavier'"),

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends import native_backend
-from backends.atoms import ALIGNMENT, Atoms
+from backends.arrays import ALIGNMENT
+from backends.atoms import Atoms
 from backends.half import from_stored, stored_dtype, to_stored
 
 WIDTHS = {"A": (2,), "B": (5,), "t0": ()}

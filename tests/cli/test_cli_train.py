@@ -130,7 +130,7 @@ def test_resume_refuses_what_would_make_it_another_run(finished):
         ("lr_mult", 3, "lr_mult to be a table"),
         ("lr_mult", {"foo": 1}, "no parameter called 'foo'"),
         ("limit", "ntk", "the ntk limit is a kernel, which is not trained"),
-        ("backend", "cupy", "the cupy backend is not in this version"),
+        ("backend", "torch", "the torch backend is not in this version"),
         ("dtype", "float64", "dtype = 'float64' but the checkpoint was trained with 'float32'"),
         ("dtype", "float16", "the float16 dtype is not in this version"),
         ("rank", 13, "rank = 13 but the checkpoint was trained with 12"),

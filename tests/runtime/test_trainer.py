@@ -11,10 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tpc.runtime.available import Available
 from tpc.runtime.checkpoint import CheckpointStore
 from tpc.runtime.rundir import MetricsLog
 from tpc.runtime.source import Samples
-from tpc.runtime.trainer import DivergedError, InterruptedRunError, Position, Schedule, Trainer, TrainSettings
+from tpc.runtime.trainer import (
+    DivergedError,
+    InterruptedRunError,
+    OutOfMemoryError,
+    Position,
+    Schedule,
+    Trainer,
+    TrainSettings,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -236,3 +245,33 @@ def test_kill_9_loses_at_most_the_steps_since_the_last_checkpoint(tmp_path):
     whole = CheckpointStore(tmp_path / "whole" / "checkpoints").require()
     assert model.W.tobytes() == Softmax.load(whole.model_path).W.tobytes()
     assert records(tmp_path / "run") == records(tmp_path / "whole")
+
+
+def test_out_of_memory_keeps_the_last_checkpoint(tmp_path):
+    class Device:
+        @staticmethod
+        def available():
+            return Available(3_000_000, "free memory of a device")
+
+    model = Softmax()
+    model.backend = Device
+    settings = TrainSettings(epochs=3, batch_size=10, lr=Schedule(0.3), checkpoint_steps=2)
+
+    def fails(step):
+        if step == 5:
+            raise MemoryError("Out of memory allocating 1,024 bytes (allocated so far: 512 bytes).")
+
+    model.on_step = fails
+    with pytest.raises(OutOfMemoryError) as e:
+        train(tmp_path, model, settings)
+    told = str(e.value)
+    assert e.value.exit_code == 1
+    assert told.startswith("out of memory after step 4 (epoch 1): Out of memory allocating 1,024 bytes")
+    assert "the state takes 240 B; 3.0 MB are left (free memory of a device)." in told
+    assert f"The checkpoint of step 4 is kept; with more memory, go on with: tpc train --resume {tmp_path}." in told
+    assert all(option in told for option in ("--mode folded", "--storage bfloat16", "--rank"))
+    saved = CheckpointStore(tmp_path / "checkpoints").require()
+    assert saved.state["position"]["step"] == 4
+    again = Softmax.load(saved.model_path)
+    train(tmp_path, again, settings, saved)  # the whole run, from there
+    assert len(again.options) == 3 * 6 - 4

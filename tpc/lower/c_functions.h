@@ -1,6 +1,8 @@
 /* Scalar functions of kernel code, for C and CUDA alike. TPC_DEV says how they are declared. */
 
+#ifndef __CUDACC_RTC__ /* which has these functions built in */
 #include <math.h>
+#endif
 
 #ifndef TPC_DEV
 #ifdef __CUDACC__

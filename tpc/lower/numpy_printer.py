@@ -381,26 +381,33 @@ class NumpyPrinter:
         given = set(self._function.inputs)
         return [n for n in topological(roots) if isinstance(n, State) and n not in given and not _in_store(n)]
 
+    def _steps(self) -> Iterator[str]:
+        """Lines that compute everything, in order."""
+        loops = 0
+        for s in self._function.steps:
+            if isinstance(s, Loop):
+                loops += 1
+                yield from self._loop(s, loops)
+            else:
+                yield from (commented(line, s.axes) for line in self._statement(s))
+
     def text(self) -> str:
         """The source of the function."""
         arguments = ", ".join(["state", *(self._name(i) for i in self._function.inputs)])
         lines = []
         for state in self._states():
             lines.append(f"{self._name(state)} = {_found(state)}")
-        loops = 0
-        for s in self._function.steps:
-            if isinstance(s, Loop):
-                loops += 1
-                lines += list(self._loop(s, loops))
-            else:
-                axes = ", ".join(map(str, layout(s.axes)))
-                comment = f"  # [{axes}]" if axes else ""
-                lines += [line + comment for line in self._statement(s)]
+        lines += self._steps()
         results = ", ".join(f'"{name}": {self._aligned(self._value(t), t.axes)}' for name, t in self._function.outputs)
         lines.append(f"return {{{results}}}")
         used = "\n".join(lines)
         body = [line for line in lines if not line.endswith("]") or _is_used(line, used)]
         return f"def {self._function.name}({arguments}):\n" + "\n".join(f"    {line}" for line in body)
+
+
+def commented(line: str, axes: Axes) -> str:
+    """A line that computes an array, with the axes of the array behind it."""
+    return f"{line}  # [{', '.join(map(str, layout(axes)))}]" if axes else line
 
 
 def _is_used(line: str, text: str) -> bool:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, Protocol, cast
 
 from tpc.errors import UsageError
 from tpc.lower.kernels import LoweredKernels
 from tpc.lower.lowered import Lowered
+from tpc.runtime.available import Available
 
-BACKENDS = ("numpy", "native")
+BACKENDS = ("numpy", "native", "cupy")
 
 
 class Backend(Protocol):
@@ -21,6 +22,7 @@ class Backend(Protocol):
     DTYPES: tuple[str, ...]
     STORAGE: tuple[str, ...]
     HALVES: bool  # whether folded matrices are best read once for both passes
+    DEVICE: bool  # whether the state lies on a device with memory of its own
 
     def compile_module(self, lowered: Lowered) -> ModuleType:
         """A module with predict, gradients, norms and update."""
@@ -33,6 +35,9 @@ class Backend(Protocol):
 
     def to_numpy(self, x: Any) -> Any:
         """x as a NumPy array."""
+
+    def inspect(self, numbers: Sequence[Any], arrays: Sequence[Any]) -> tuple[list[float], bool]:
+        """Numbers that code of the backend computed, as floats, and whether all of the arrays are finite."""
 
     def new_atoms(
         self,
@@ -53,6 +58,12 @@ class Backend(Protocol):
         rows: int | None = None,
     ) -> Any:
         """Atoms from what their `dump` gave, read one column at a time."""
+
+    def available(self) -> Available | None:
+        """What the state and the work on it may still take."""
+
+    def stored_rows(self, atoms: int, row_bytes: int, rows: int | None = None) -> int:
+        """Rows that memory is taken for when a store has so many atoms, `rows` of them to a segment."""
 
     def new_moments(
         self, outer: tuple[int, ...], rank: int, orders: tuple[int, ...], dtype: str, window: int, fitted: bool

@@ -17,7 +17,7 @@ from tpc.limits.graph import Append, LimitGraph, Store
 from tpc.limits.power import packed_size
 from tpc.lower.lowered import Lowered, lower
 from tpc.program.nn import FEATURE, SAMPLE, SUPPORT
-from tpc.runtime.available import Available, available
+from tpc.runtime.available import Available
 from tpc.runtime.backend import load_backend
 from tpc.runtime.folding import FoldOptions, numbers_stored
 from tpc.runtime.initial import shape_of
@@ -89,16 +89,19 @@ def predict_peak(limit: Limit, training: Training) -> Prediction:
     return _Predictor(limit, training.loss)(training)
 
 
-def require_memory(limit: Limit, training: Training, free: Callable[[], Available | None] = available) -> Prediction:
+def require_memory(
+    limit: Limit, training: Training, free: Callable[[], Available | None] | None = None
+) -> Prediction:  # fmt: skip
     """The prediction of a training that fits. Raises UserError, with what would fit, for one that does not.
 
-    The data set is loaded by now: what is free does not hold it and the libraries any more.
+    The data set is loaded by now: what is free does not hold it and the libraries any more. `free` tells what is left,
+    by default the backend itself.
     """
-    predictor = _Predictor(limit, training.loss)
-    prediction, left = predictor(training), free()
+    predictor, backend = _Predictor(limit, training.loss), load_backend(training.backend)
+    prediction, left = predictor(training), (free or backend.available)()
     if left is None:
         return prediction
-    room = left.bytes + LIBRARIES + training.data_bytes
+    room = left.bytes + (0 if backend.DEVICE else LIBRARIES + training.data_bytes)
     if prediction.peak <= room:
         return prediction
     fitting = list(_fitting(predictor, training, room))
@@ -132,8 +135,11 @@ class _Predictor:
         atoms = {s.name: _stored(graph, s, t, max(t.epochs * t.samples, t.done or 0)) for s in graph.stores}
         lengths = Lengths({FEATURE.name: t.input_dim, SUPPORT.name: t.support}, t.rank, item, atoms, rows)
         tensors = {f.store.name: item * numbers_stored(f, t.rank) for f in graph.folds}
-        parts = {"Python and libraries": LIBRARIES, "data set": t.data_bytes}
-        parts |= {f"atoms of {name}": n * rows[name] + min(n * rows[name], 2 * HUGE_PAGE) for name, n in atoms.items()}
+        parts = {} if backend.DEVICE else {"Python and libraries": LIBRARIES, "data set": t.data_bytes}
+        segment = _options(t).rows if graph.folds else None
+        for name, n in atoms.items():
+            taken = backend.stored_rows(n, rows[name], segment) * rows[name]
+            parts[f"atoms of {name}"] = taken if backend.DEVICE else taken + min(taken, 2 * HUGE_PAGE)
         parts |= {f"folded atoms of {name}": n for name, n in tensors.items()}
         weights = item * sum(prod(shape_of(u.state.axes, lengths.sizes, t.rank)) for u in graph.accumulated)
         parts["other weights"] = weights * (2 if t.momentum else 1)
@@ -143,12 +149,10 @@ class _Predictor:
         step = step_bytes(lowered, lengths, batch, blocks, t.clip, folded)
         evaluation = function_bytes(lowered.predict, lengths, _predicted_rows(graph.folds, t.rank), blocks)
         parts["products kept within a step"] = step.lasting + evaluation.lasting
-        work = {
-            "a step": step.passing,
-            "evaluation": evaluation.passing,
-            "plots": PLOTS,
-        }
-        if t.done is not None:
+        work = {"a step": step.passing, "evaluation": evaluation.passing}
+        if not backend.DEVICE:
+            work["plots"] = PLOTS
+        if t.done is not None and not backend.DEVICE:  # a device gets it segment by segment
             work["reading the checkpoint"] = self._reading(graph, t, rows, tensors, atoms, item)
         what = max(work, key=lambda name: work[name])
         return Prediction({name: n for name, n in (parts | {what: work[what]}).items() if n})
@@ -243,8 +247,9 @@ def _fitting(predictor: _Predictor, t: Training, room: int) -> Iterator[str]:
         folded: dict[str, Any] = {"mode": "folded", "fold": None, "storage": None}
         yield from told("--mode folded", **folded) or largest("--mode folded --rank", "rank", **folded)
         if t.storage in (None, *WIDE):
-            narrow = {"backend": "native", "dtype": "float32", "storage": "bfloat16"}
-            yield from told("--backend native --storage bfloat16", **narrow)
+            name = t.backend if load_backend(t.backend).DEVICE else "native"
+            narrow = {"backend": name, "dtype": "float32", "storage": "bfloat16"}
+            yield from told(f"--backend {name} --storage bfloat16", **narrow)
     if t.done is None and t.mode == "folded":
         lower_degrees = range((predictor.degree(t) or 1) - 1, 0, -1)
         options = (told(f"--fold-degree {d}", fold=replace(_options(t), degree=d)) for d in lower_degrees)

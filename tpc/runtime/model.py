@@ -204,7 +204,8 @@ class Model:
         rows = self._inputs(x)
         if not len(rows):
             raise UsageError("expected at least one sample in a batch, got none")
-        targets = self._targets(y, len(rows))
+        wanted = self._targets(y, len(rows))
+        targets = self.backend.array(wanted, self.dtype)
         data = {"x": rows, "y": targets, **self._support(support, len(rows))}
         _check_loss(loss)
         if momentum and not self._momentum:
@@ -212,24 +213,31 @@ class Model:
         module = self._module(loss)
         with np.errstate(all="ignore"):  # a step that diverges is told by its loss
             out = module.gradients(self._state, **_taken(module.gradients, data))
-            metrics: dict[str, Any] = _metrics(out, targets, self.backend.to_numpy)
+            squares = {} if clip is None else self._squared_norms(module, out, data)
+            (value, *sizes), finite = self.backend.inspect([out["loss"], *squares.values()], self._appended(out))
+            guess = self.backend.to_numpy(out["logits"]).argmax(axis=1)
+            metrics: dict[str, Any] = {"loss": value, "accuracy": float(np.mean(guess == wanted.argmax(axis=1)))}
             scales = dict.fromkeys(self.weights, 1.0)
             if clip is not None:
-                norms = self._norms(module, out, data)
+                norms = {name: math.sqrt(max(0.0, size)) for name, size in zip(squares, sizes)}
                 metrics["grad_norm"] = norms
                 scales = clip_factors(norms, clip, clip_mode)
             rate = {w: lr * mult[w] for w in self.weights}
             keep = {w: 1 - lr * weight_decay * (mult[w] if decay_follows_lr_mult else 1) for w in self.weights}
-            if math.isfinite(metrics["loss"]) and _is_finite(out, bool(self.folds)):  # else the state stays as it was
+            if math.isfinite(value) and finite:  # else the state stays as it was
                 module.update(self._state, out, rate, scales, keep, momentum)
                 if self.folds:
                     module.fold(self._state)
         return metrics
 
-    def _norms(self, module: ModuleType, out: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, float]:
+    def _squared_norms(self, module: ModuleType, out: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
         arguments = [data[key] if key in data else out[key] for key in module.NORM_ARGUMENTS]
-        squares = module.norms(self._state, *arguments)
-        return {name: math.sqrt(max(0.0, float(value))) for name, value in squares.items()}
+        squares: dict[str, Any] = module.norms(self._state, *arguments)
+        return squares
+
+    def _appended(self, out: Mapping[str, Any]) -> list[Any]:
+        """What a step appends; where it is finite, so are the accumulated gradients in exact mode."""
+        return [v for key, v in out.items() if ":" in key and (self.folds or not key.endswith(":gradient"))]
 
     def _start_momentum(self) -> None:
         self._momentum = True
@@ -255,14 +263,15 @@ class Model:
         if not len(x):
             raise UsageError("expected at least one support sample, got none")
         weights = {name: self.backend.array(v, self.dtype) for name, v in support.weights(samples).items()}
-        return {"x_support": x, "y_support": self._targets(support.y, len(x)), **weights}
+        targets = self.backend.array(self._targets(support.y, len(x)), self.dtype)
+        return {"x_support": x, "y_support": targets, **weights}
 
-    def _targets(self, y: ArrayLike, n: int) -> Any:
+    def _targets(self, y: ArrayLike, n: int) -> Array:
         labels = real_array(y, "labels")
         if labels.shape == (n, self.classes) and labels.ndim == 2:
             if not np.isfinite(labels).all():
                 raise UsageError("expected finite targets, got NaN or infinity")
-            return self.backend.array(labels, self.dtype)
+            return labels
         if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
             raise UsageError(
                 f"expected {n} class numbers or targets of shape ({n}, {self.classes}), "
@@ -272,7 +281,7 @@ class Model:
             raise UsageError(
                 f"expected class numbers from 0 to {self.classes - 1}, got {labels.min()} to {labels.max()}"
             )
-        return self.backend.array(np.eye(self.classes)[labels], self.dtype)
+        return np.asarray(np.eye(self.classes)[labels])
 
     def _multipliers(self, given: Mapping[str, float]) -> dict[str, float]:
         for name in given:
@@ -415,12 +424,6 @@ def _check_loss(loss: str) -> None:
         raise UsageError(f"expected a loss among {', '.join(LOSSES)}, got {loss!r}")
 
 
-def _is_finite(out: Mapping[str, Any], gradients: bool) -> bool:
-    """Whether what a step appends is finite; in exact mode the accumulated gradients then are, too."""
-    checked = (value for key, value in out.items() if ":" in key and (gradients or not key.endswith(":gradient")))
-    return all(bool((abs(value) < math.inf).all()) for value in checked)
-
-
 def _taken(run: Callable[..., Any], data: Mapping[str, Any]) -> dict[str, Any]:
     """The data that a generated function takes."""
     code = inspect.unwrap(run).__code__
@@ -430,8 +433,3 @@ def _taken(run: Callable[..., Any], data: Mapping[str, Any]) -> dict[str, Any]:
 def _short(s: Store, column: str) -> str:
     return column.removeprefix(f"{s.name}.")
 
-
-def _metrics(out: Mapping[str, Any], targets: Any, to_numpy: Any) -> dict[str, float]:
-    logits, wanted = to_numpy(out["logits"]), to_numpy(targets)
-    accuracy = float(np.mean(logits.argmax(axis=1) == wanted.argmax(axis=1))) if len(logits) else 0.0
-    return {"loss": float(out["loss"]), "accuracy": accuracy}

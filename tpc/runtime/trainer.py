@@ -54,6 +54,10 @@ class DivergedError(UserError):
     """The loss is no longer a number."""
 
 
+class OutOfMemoryError(UserError):
+    """A step or an evaluation could not get its memory; the last checkpoint is whole."""
+
+
 class InterruptedRunError(UserError):
     """A signal ended training; a checkpoint is written."""
 
@@ -139,15 +143,40 @@ class Trainer:
     def run(self) -> Result | None:
         """Train to the end; returns the last evaluation (None if no epoch was left).
 
-        Raises DivergedError or InterruptedRunError; the last checkpoint stays usable in both cases.
+        Raises DivergedError, OutOfMemoryError or InterruptedRunError; the last checkpoint stays usable.
         """
+        try:
+            with catch_signals() as interrupt, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                return self._run(interrupt)
+        except MemoryError as error:
+            raise OutOfMemoryError(self._memory_advice(error)) from error
+
+    def _run(self, interrupt: Interrupt) -> Result | None:
         result = None
-        with catch_signals() as interrupt, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            self._checkpoint(None)
-            while self.position.epoch < self.settings.epochs:
-                self._run_epoch(interrupt)
-                result = self._finish_epoch(interrupt)
+        self._checkpoint(None)
+        while self.position.epoch < self.settings.epochs:
+            self._run_epoch(interrupt)
+            result = self._finish_epoch(interrupt)
         return result
+
+    def _memory_advice(self, error: MemoryError) -> str:
+        at, saved = self.position, self.checkpoints.newest()
+        asked = str(error).strip().rstrip(".") or "an allocation failed"
+        backend = getattr(self.model, "backend", None)
+        left = backend.available() if backend is not None else None
+        free = "" if left is None else f"; {human_bytes(left.bytes)} are left ({left.limit})"
+        kept = ""
+        if saved is not None:
+            where = self.checkpoints.directory.parent
+            kept = (
+                f" The checkpoint of step {saved.state['position']['step']} is kept; with more memory, go on with: "
+                f"tpc train --resume {where}."
+            )
+        return (
+            f"out of memory after step {at.step} (epoch {at.epoch + 1}): {asked}; the state takes "
+            f"{human_bytes(self.model.nbytes)}{free}.{kept} A run that needs less: --mode folded (constant memory), "
+            "--storage bfloat16 (half), or a smaller --rank."
+        )
 
     def _run_epoch(self, interrupt: Interrupt) -> None:
         at = self.position

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from math import prod
+from typing import Any
 
 from tpc.limits.graph import State, Store
 from tpc.limits.power import ROLE, Half, Opened, Power, Product, Slope, order_of, packed_size
@@ -21,23 +22,31 @@ from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, without
 from tpc.program.nn import SAMPLE
 from tpc.program.tensor import Contract, Tensor
+from tpc.runtime.backend import load_backend
 
 BLOCK_ARRAYS = 8  # of batch × rows, alive at once in a block; exact products take twice the bytes of float32
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """How a backend walks through atoms: with how many threads, and whether by native loops where there are rules."""
+    """How a backend walks through atoms: with how many threads, and whether by native loops where there are rules.
+
+    On a device, `chunk` bytes hold the products and weights of the atoms that go together.
+    """
 
     threads: int
     native: bool
+    chunk: int = 0
 
     @classmethod
-    def of(cls, backend: str) -> Blocks:
+    def of(cls, name: str) -> Blocks:
         """Those of a backend on this machine."""
         from backends.blocks import threads
 
-        return cls(threads().count, backend == "native")
+        backend: Any = load_backend(name)
+        if backend.DEVICE:
+            return cls(1, True, backend.device.cache_bytes)
+        return cls(threads().count, name == "native")
 
 
 @dataclass(frozen=True)
@@ -104,8 +113,10 @@ def function_bytes(function: Function, lengths: Lengths, batch: int, blocks: Blo
             sums = sum(lengths.numbers(s.axes, batch) for s in step.sums)
             numbers += sums
             native = blocks.native and native_loop(step, function.name) is not None
-            kept = _kept([n for n in step.body if shared.get(n) is step], step.atom.base, lengths, batch, native)
-            passing, lasting = (passing, lasting + kept) if native else (passing + kept, lasting)
+            own = [n for n in step.body if shared.get(n) is step]
+            kept = _kept(own, step.atom.base, lengths, batch, native, blocks)
+            stays = native and not blocks.chunk
+            passing, lasting = (passing, lasting + kept) if stays else (passing + kept, lasting)
             inside.append(_blocks(step, item * sums, lengths, batch, blocks))
         else:
             numbers += 0 if isinstance(step, tensor.Rename) else lengths.numbers(step.axes, batch)
@@ -136,14 +147,18 @@ def _shared(function: Function) -> dict[Tensor, Loop]:
     return shared
 
 
-def _kept(products: list[Tensor], store: str, lengths: Lengths, batch: int, native: bool) -> int:
+def _kept(products: list[Tensor], store: str, lengths: Lengths, batch: int, native: bool, blocks: Blocks) -> int:
     """What a loop keeps for later ones: a share of the atoms' memory, or anything in native loops for few samples."""
     from backends.blocks import KEEP_SHARE
+    from backends.device_loops import KEEP_BYTES
     from backends.native_loops import FUSED_BATCH, LANES
 
     lanes = -(-batch // LANES) * LANES if native else batch
     size = lengths.itemsize * sum(lengths.numbers(n.axes, lanes) for n in products)
     share = KEEP_SHARE * lengths.atoms[store] * lengths.row_bytes[store]
+    if blocks.chunk:
+        parts = 2 * lengths.itemsize * sum(lengths.numbers(n.axes, batch) for n in products)
+        return min(parts, int(max(KEEP_BYTES, share)))
     return size if (native and batch <= FUSED_BATCH) or size <= 1.001 * share else 0
 
 
@@ -152,11 +167,29 @@ def _blocks(loop: Loop, sums: int, lengths: Lengths, batch: int, blocks: Blocks)
     from backends.blocks import BLOCK_ELEMENTS, BLOCK_ROWS
 
     atoms = max(1, lengths.atoms[loop.atom.base])
+    if blocks.chunk:
+        return _chunk(loop, 2 * sums, lengths, batch, atoms, blocks.chunk)
     rows = min(BLOCK_ROWS, max(256, BLOCK_ELEMENTS // max(1, batch)), atoms)
     row = lengths.itemsize * sum(lengths.numbers(without(s.axes, (loop.atom,)), batch) for s in loop.states)
     converted = 2 * row if lengths.row_bytes[loop.atom.base] < row else 0
     widest = max((lengths.numbers(without(n.axes, (loop.atom,)), batch) for n in loop.body), default=1)
     return min(blocks.threads, -(-atoms // rows)) * (sums + rows * (BLOCK_ARRAYS * 8 * widest + converted))
+
+
+def _chunk(loop: Loop, sums: int, lengths: Lengths, batch: int, atoms: int, size: int) -> int:
+    """A chunk of atoms on a device: products and weights, and rows that are widened from 16 bits."""
+    from backends.device_loops import ROW_LANE_BYTES
+    from backends.device_runtime import BLOCK_ELEMENTS
+
+    rows = min(atoms, max(1024, size // (ROW_LANE_BYTES * max(1, batch))))
+    row = lengths.itemsize * sum(lengths.numbers(without(s.axes, (loop.atom,)), batch) for s in loop.states)
+    widened = row if lengths.row_bytes[loop.atom.base] < row else 0
+    if native_loop(loop, "loop") is not None:
+        wide = sum(isinstance(n, Contract) and bool(n.over) for n in loop.body) + len(loop.sums)
+        return sums + rows * (2 * lengths.itemsize * wide * batch + widened)
+    rows = min(atoms, max(256, BLOCK_ELEMENTS // max(1, batch)))
+    widest = max((lengths.numbers(without(n.axes, (loop.atom,)), batch) for n in loop.body), default=1)
+    return sums + rows * (BLOCK_ARRAYS * 8 * widest + widened)
 
 
 def _inside(x: Tensor, lengths: Lengths, batch: int) -> int:
@@ -189,6 +222,12 @@ def _lower(rank: int, order: int) -> int:
     return sum(packed_size(rank, k) for k in range(1, order))
 
 
+def _powers_at_once(rows: int, packed: int) -> int:
+    from backends.device import POWER_BYTES
+
+    return min(rows, max(1, POWER_BYTES // (4 * packed))) * packed
+
+
 def _folding(s: Store, orders: list[int], lengths: Lengths, rows: int, blocks: Blocks) -> int:
     """Folding one segment: its rows as numbers, the comparison, and the powers of a chunk per thread."""
     from backends.moments import PROBES
@@ -199,6 +238,9 @@ def _folding(s: Store, orders: list[int], lengths: Lengths, rows: int, blocks: B
     compared = rows * PROBES * 2 * (3 * len(orders) + latents**2 * BLOCK_ARRAYS)  # in 64 bits
     most = 0
     for n in (n for n in orders if n > 1):
+        if blocks.chunk:
+            most = max(most, _powers_at_once(rows, packed_size(lengths.rank, n)) + rows * _lower(lengths.rank, n))
+            continue
         chunk = max(CHUNK, packed_size(lengths.rank, n - 1))
         lower = sum(packed_size(latents, k) * packed_size(lengths.rank, k) for k in range(1, n))
         parts = rows if latents == 1 else 3 * rows

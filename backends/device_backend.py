@@ -1,0 +1,116 @@
+"""A backend for a device: generated kernels and matrix products on it, driven by generated Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.atoms import Atoms
+from backends.device import THREADS, Device, DeviceArrays
+from backends.device_groups import ElementwiseKernel
+from backends.device_loops import Loop
+from backends.device_runtime import DeviceRuntime
+from backends.moments import Moments
+from backends.numpy_backend import run_source
+from tpc.lower.cuda_module import cuda_module
+from tpc.lower.lowered import Lowered
+from tpc.runtime.available import Available
+
+Array = NDArray[Any]
+
+CHECK_BLOCKS = 512  # of a kernel that looks for numbers that are not finite
+PICKED = 8  # numbers that one kernel gathers
+
+
+class DeviceBackend:
+    """The protocol of tpc/runtime/backend.py; the device is looked for when it is first needed."""
+
+    DTYPES = ("float32",)
+    STORAGE = ("float32", "bfloat16", "float16")
+    HALVES = False  # matrix products of packed powers
+    DEVICE = True
+
+    def __init__(self, name: str, find: Callable[[], Device]) -> None:
+        self.NAME = name
+        self._find = find
+
+    @cached_property
+    def device(self) -> Device:
+        """Raises UserError where there is none."""
+        return self._find()
+
+    @cached_property
+    def _arrays(self) -> DeviceArrays:
+        return DeviceArrays(self.device)
+
+    @cached_property
+    def _runtime(self) -> DeviceRuntime:
+        return DeviceRuntime(self.device)
+
+    def compile_module(self, lowered: Lowered) -> ModuleType:
+        """The generated module of a limit, ready to call."""
+        made = cuda_module(lowered)
+        kernel = self.device.build(made.cuda)
+        calls: dict[str, Any] = {loop.name: Loop(self.device, kernel(loop.name), loop) for loop in made.loops}
+        calls |= {g.name: ElementwiseKernel(self.device, kernel(g.name), g) for g in made.groups}
+        names = {"native": calls, "np": self.device.xp, "rt": self._runtime}
+        return run_source(made.python, lowered.graph.name, False, **names)
+
+    def array(self, x: Any, dtype: str) -> Any:
+        """x on the device."""
+        return self.device.xp.asarray(np.ascontiguousarray(x, dtype=dtype))
+
+    def to_numpy(self, x: Any) -> Array:
+        return self.device.to_host(x)
+
+    def inspect(self, numbers: Sequence[Any], arrays: Sequence[Any]) -> tuple[list[float], bool]:
+        """All with one copy from the device."""
+        device = self.device
+        found = device.xp.zeros(len(numbers) + 1, np.float32)
+        for x in arrays:
+            x = device.contiguous(x)
+            if x.size:
+                device.kernels("tpc_check")(min(-(-x.size // THREADS), CHECK_BLOCKS), THREADS, (x.size, x, found))
+        there = [(k, x) for k, x in enumerate(numbers) if hasattr(x, "ndim") and not isinstance(x, np.generic)]
+        for start in range(0, len(there), PICKED):
+            part = there[start : start + PICKED]
+            rest = [0] * (PICKED - len(part))
+            places = [k + 1 for k, _ in part]
+            arguments = (len(part), found, *places, *rest, *(device.contiguous(x) for _, x in part), *rest)
+            device.kernels("tpc_pick")(1, PICKED, arguments)
+        flag, *values = device.to_host(found).tolist()
+        known = dict(there)
+        return [values[k] if k in known else float(x) for k, x in enumerate(numbers)], flag == 0
+
+    def available(self) -> Available:
+        """Memory of the device."""
+        return Available(self.device.memory().free, f"free memory of {self.device.name}")
+
+    def stored_rows(self, atoms: int, row_bytes: int, rows: int | None = None) -> int:
+        """Segments are allocated whole."""
+        count = segments = 0
+        while count < atoms:
+            count += rows or self._arrays.segment_rows(0, row_bytes, segments)
+            segments += 1
+        return count
+
+    @property
+    def new_atoms(self) -> Callable[..., Atoms]:
+        return partial(Atoms, arrays=self._arrays)
+
+    @property
+    def restore_atoms(self) -> Callable[..., Atoms]:
+        return partial(Atoms.restore, arrays=self._arrays)
+
+    @property
+    def new_moments(self) -> Callable[..., Moments]:
+        return partial(Moments, arrays=self._arrays)
+
+    @property
+    def restore_moments(self) -> Callable[..., Moments]:
+        return partial(Moments.restore, arrays=self._arrays)

@@ -1,0 +1,50 @@
+"""The backends with loops of their own, each behind one fixture: what holds for one of them holds for all."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import pytest
+from cuda_cpu.host_device import host_backend
+
+from backends import native_backend
+from tpc.runtime import backend as registry
+
+
+@pytest.fixture(autouse=True)
+def compiled_natively(monkeypatch):
+    """No test here may pass because NumPy ran instead."""
+
+    def refuse(reason):
+        raise AssertionError(reason)
+
+    monkeypatch.setattr(native_backend, "_warn", refuse)
+
+
+@pytest.fixture
+def cuda_cpu(monkeypatch):
+    """The device backend on this machine, known as "cuda_cpu" to models, too."""
+    made = host_backend()
+    monkeypatch.setitem(sys.modules, "backends.cuda_cpu_backend", made)
+    monkeypatch.setattr(registry, "BACKENDS", (*registry.BACKENDS, made.NAME))
+    return made
+
+
+@pytest.fixture(params=["native", "cuda_cpu", pytest.param("cupy", marks=pytest.mark.gpu)])
+def backend(request):
+    """C loops, CUDA kernels on this machine, CUDA kernels on a device."""
+    if request.param == "cuda_cpu":
+        return request.getfixturevalue("cuda_cpu")
+    return import_module(f"backends.{request.param}_backend")
+
+
+@pytest.fixture
+def exact(backend):
+    """The largest error of a backend for a storage, in units of an array's largest entry."""
+    split = backend is not native_backend  # two parts of 8 bits make a number
+
+    def bound(storage=None):
+        return 2e-5 if split and storage == "bfloat16" else 5e-6
+
+    return bound

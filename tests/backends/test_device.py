@@ -1,0 +1,290 @@
+"""What is a device's own: numbers of 16 bits, growth, matrix products, memory, powers, one look at the numbers."""
+
+import ctypes
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from cuda_cpu.host_device import HostDevice
+from loops import CLASSES, DIM, Problem, network
+
+import tpc
+from backends import device as devices
+from backends import device_loops, device_runtime, powers
+from backends.atoms import Atoms
+from backends.cupy_device import TYPES, CupyDevice
+from backends.device import DeviceArrays
+from backends.device_powers import DevicePowers
+from backends.half import from_stored, to_stored
+
+WIDTHS = {"A": (2,), "B": (5,), "t0": ()}
+FLOAT = np.dtype(np.float32)
+
+
+@pytest.fixture
+def device():
+    return HostDevice()
+
+
+@pytest.fixture
+def arrays(device):
+    return DeviceArrays(device)
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float16])
+def test_stored_numbers_are_those_of_the_other_backends(arrays, kind):
+    every = np.arange(1 << 16, dtype=np.uint16).view(kind)
+    wide = arrays.load(every, FLOAT)
+    np.testing.assert_array_equal(wide.view(np.uint32) << 1, from_stored(every, FLOAT).view(np.uint32) << 1)
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 1 << 32, 1 << 16, dtype=np.uint32).view(np.float32)
+    with np.errstate(all="ignore"):
+        between = wide[:-1] + (wide[1:] - wide[:-1]) / 2
+        halfway = np.concatenate([between, wide, [65519.99, 65520, -7e4, np.inf, -np.inf]])
+        for numbers in (x, halfway.astype(np.float32)):
+            stored = np.empty(len(numbers), kind)
+            arrays.store(stored, numbers)
+            wanted = to_stored(numbers, np.dtype(kind))
+            real = ~np.isnan(numbers)
+            np.testing.assert_array_equal(stored[real].view(np.uint16), wanted[real].view(np.uint16))
+            assert np.isnan(from_stored(stored, FLOAT)[~real]).all()
+
+
+def test_two_parts_make_a_number(device):
+    rng = np.random.default_rng(1)
+    x = (rng.standard_normal(1000) * 10.0 ** rng.integers(-30, 30, 1000)).astype(np.float32)
+    parts = np.empty(2000, np.uint16)
+    device.each("tpc_split", len(x), x, parts)
+    high, low = from_stored(parts[:1000], np.dtype(float)), from_stored(parts[1000:], np.dtype(float))
+    assert (np.abs(high + low - x) <= 2.0**-17 * np.abs(x)).all()
+    odd = np.array([np.inf, -np.inf, np.nan, 0], np.float32)
+    device.each("tpc_split", 4, odd, parts[:8])
+    np.testing.assert_array_equal(from_stored(parts[:4], FLOAT) + from_stored(parts[4:8], FLOAT), odd)
+
+
+# --- growth ----------------------------------------------------------------------------------------------------------
+
+
+def test_segments_double_and_nothing_is_copied(arrays, monkeypatch):
+    monkeypatch.setattr(devices, "FIRST_ROWS", 4)
+    monkeypatch.setattr(devices, "FIRST_BYTES", 1 << 14)
+    atoms = Atoms(WIDTHS, "float32", arrays=arrays)
+    rng = np.random.default_rng(0)
+    whole = {n: rng.standard_normal((3000, *w)).astype(np.float32) for n, w in WIDTHS.items()}
+    places = []
+    for start in range(0, 3000, 10):
+        atoms.append(-1.0, 1.0, **{n: v[start : start + 10] for n, v in whole.items()})
+        now = [s["B"].ctypes.data for s in atoms._segments]
+        assert now[: len(places)] == places
+        places = now
+    rooms = [len(s["B"]) for s in atoms._segments]
+    assert rooms == [4 << k for k in range(10)]
+    for name, value in whole.items():
+        np.testing.assert_array_equal(atoms.column(name), value)
+    stored = {n: np.concatenate(pieces) for n, pieces in atoms.dump().items()}
+    for again in (Atoms.restore(stored.get, WIDTHS, "float32", arrays=arrays), Atoms.restore(stored.get, WIDTHS, "f4")):
+        np.testing.assert_array_equal(again.column("B"), whole["B"])
+
+
+def test_a_segment_takes_a_share_of_the_memory(arrays, device):
+    device.total = 80 << 30
+    rows = [arrays.segment_rows(0, 1620, k) for k in range(12)]
+    assert rows[:3] == [41425, 82850, 165700]
+    assert max(rows) * 1620 <= device.total // devices.MEMORY_SHARE
+    assert rows[-1] == rows[-2]
+
+
+def test_memory_is_taken_by_segments(cuda_cpu):
+    taken = [cuda_cpu.stored_rows(n, 1620) for n in (0, 1, 41425, 41426, 200_000)]
+    assert taken == [0, 41425, 41425, 3 * 41425, 7 * 41425]
+    assert cuda_cpu.stored_rows(1000, 1620, 512) == 1024
+
+
+# --- loops -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("phi", [tpc.relu, tpc.erf, tpc.tanh])
+def test_products_that_are_not_kept_are_computed_again(cuda_cpu, monkeypatch, phi, storage):
+    problem = Problem(network(phi), batch=12)
+    kept = problem.run(cuda_cpu, "float32", storage)
+    calls = len(cuda_cpu.device.launches)
+    for module in (device_loops, device_runtime):
+        monkeypatch.setattr(module, "KEEP_SHARE", 0)
+    monkeypatch.setattr(device_loops, "KEEP_BYTES", 0)
+    again = problem.run(cuda_cpu, "float32", storage)
+    assert len(cuda_cpu.device.launches) >= 2 * calls
+    for key, value in kept.items():
+        np.testing.assert_allclose(again[key], value, rtol=1e-5, atol=1e-6 * np.abs(value).max(initial=1))
+
+
+def test_the_size_of_a_chunk_changes_nothing_but_rounding(programs_dir, cuda_cpu):
+    problem = Problem(tpc.load(programs_dir / "mlp.py", classes=CLASSES), count=5000, batch=4)
+    small = problem.run(cuda_cpu, "float32", rows=None)
+    launches = len(cuda_cpu.device.launches)
+    cuda_cpu.device.cache_bytes = 1 << 30
+    large = problem.run(cuda_cpu, "float32", rows=None)
+    assert len(cuda_cpu.device.launches) - launches < launches
+    for key, value in small.items():
+        np.testing.assert_allclose(large[key], value, rtol=1e-4, atol=1e-5 * np.abs(value).max(initial=1))
+
+
+# --- powers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rank", [1, 2, 5, 9])
+@pytest.mark.parametrize("order", [2, 3, 4])
+def test_powers_and_slopes(device, rank, order):
+    rng = np.random.default_rng(rank)
+    made = DevicePowers(device)
+    g = rng.standard_normal((2, 3, rank)).astype(np.float32)
+    np.testing.assert_allclose(made.power(g, order), powers.power(g, order), rtol=1e-5)
+    dual = rng.standard_normal((2, 3, powers.count(rank, order))).astype(np.float32)
+    wanted = powers.slope(dual.astype(float), g.astype(float), order)
+    np.testing.assert_allclose(made.slope(dual, g, order), wanted, rtol=1e-4, atol=1e-4)
+    one = made.slope(dual, g[:1, :1], order)
+    np.testing.assert_allclose(one, powers.slope(dual.astype(float), g[:1, :1].astype(float), order), atol=1e-4)
+
+
+@pytest.mark.parametrize("order", [0, 1, 2, 3])
+def test_adding_powers(arrays, monkeypatch, order):
+    monkeypatch.setattr(devices, "POWER_BYTES", 1 << 10)
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((40, 3)).astype(np.float32), rng.standard_normal((40, 6)).astype(np.float32)
+    shape = (3, powers.count(6, order)) if order else (3,)
+    found = rng.standard_normal(shape).astype(np.float32)
+    wanted = found.astype(float)
+    powers.add_powers(wanted, a.astype(float), b.astype(float), order)
+    arrays.add_powers(found, a, b, order)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+# --- one look at the numbers -----------------------------------------------------------------------------------------
+
+
+def test_numbers_are_read_at_once(cuda_cpu):
+    numbers = [np.float32(2), 3.5, *(np.array(k, np.float32) for k in range(11))]
+    fine = [np.ones((3, 4), np.float32), np.zeros((0, 2), np.float32), np.full(5, 1e38, np.float32)]
+    assert cuda_cpu.inspect(numbers, fine) == ([2.0, 3.5, *map(float, range(11))], True)
+    for bad in (np.inf, -np.inf, np.nan):
+        wrong = np.ones(1000, np.float32)
+        wrong[777] = bad
+        assert cuda_cpu.inspect([], [*fine, wrong]) == ([], False)
+    assert np.isnan(cuda_cpu.inspect([np.array(np.nan, np.float32)], [])[0][0])
+
+
+# --- matrix products of cuBLAS ---------------------------------------------------------------------------------------
+
+
+class Pointed(np.ndarray):
+    """A NumPy array that tells its address as CuPy's do."""
+
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+
+def pointed(x):
+    return np.ascontiguousarray(x).view(Pointed)
+
+
+def columns_first(address, rows, columns, kind):
+    """What cuBLAS sees at an address."""
+    dtype = {code: t for t, code in TYPES.items()}[kind]
+    raw = (ctypes.c_char * (rows * columns * dtype.itemsize)).from_address(address)
+    return np.frombuffer(raw, dtype).reshape(columns, rows).T
+
+
+def gemm_ex(handle, ta, tb, m, n, k, alpha, a, a_kind, lda, b, b_kind, ldb, beta, c, c_kind, ldc, compute, algorithm):
+    """cublasGemmEx by its documentation, with arrays counted columns first."""
+    assert (handle, compute, algorithm) == ("handle", "in float32", "default")
+    assert c_kind == TYPES[FLOAT]
+    left, right = (columns_first(a, lda, m if ta else k, a_kind), columns_first(b, ldb, k if tb else n, b_kind))
+    left, right = (from_stored(x, FLOAT) for x in (left, right))
+    scale, keep = (ctypes.c_float.from_address(x).value for x in (alpha, beta))
+    out = columns_first(c, ldc, n, FLOAT and c_kind)
+    left, right = (left.T if ta else left), (right.T if tb else right)
+    assert left.shape == (m, k)
+    assert right.shape == (k, n)
+    out[:m] = scale * left @ right + (keep * out[:m] if keep else 0)
+
+
+def cuda_through(blas):
+    properties = {"name": b"GPU", "l2CacheSize": 1 << 20}
+    runtime = SimpleNamespace(getDevice=lambda: 0, getDeviceProperties=lambda _: properties)
+    handle = SimpleNamespace(get_cublas_handle=lambda: "handle")
+    return CupyDevice(SimpleNamespace(cuda=SimpleNamespace(runtime=runtime, device=handle)), blas)
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("ta", [False, True])
+@pytest.mark.parametrize("tb", [False, True])
+@pytest.mark.parametrize("add", [False, True])
+def test_calls_of_cublas(kind, ta, tb, add):
+    blas = SimpleNamespace(gemmEx=gemm_ex, CUBLAS_OP_N=0, CUBLAS_OP_T=1, CUBLAS_COMPUTE_32F="in float32",
+                           CUBLAS_GEMM_DEFAULT="default")  # fmt: skip
+    cuda = cuda_through(blas)
+    assert (cuda.name, cuda.cache_bytes) == ("GPU", 1 << 19)
+    rng = np.random.default_rng(0)
+    dtype = np.dtype({"bfloat16": "uint16"}.get(kind, kind))
+    a, b = (rng.standard_normal(s).astype(np.float32) for s in ((4, 7) if ta else (7, 4), (5, 4) if tb else (4, 5)))
+    a, b = (pointed(to_stored(x, dtype)) for x in (a, b))
+    out = pointed(rng.standard_normal((7, 5)).astype(np.float32))
+    wanted = np.array(out)
+    HostDevice().gemm(np.array(a), np.array(b), wanted, ta=ta, tb=tb, add=add)
+    cuda.gemm(a, b, out, ta=ta, tb=tb, add=add)
+    np.testing.assert_allclose(np.array(out), wanted, rtol=1e-5, atol=1e-6)
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_does_not_fit_is_refused_with_the_devices_numbers(programs_dir, cuda_cpu):
+    from tpc.errors import UserError
+    from tpc.runtime.memory import Training, require_memory
+
+    limit = tpc.compile(tpc.load(programs_dir / "mlp.py"))
+    training = Training(3072, 400, 50_000, 8, epochs=50, data_bytes=10**12, backend="cuda_cpu")
+    cuda_cpu.device.total = cuda_cpu.device.free = 10**10
+    with pytest.raises(UserError) as e:
+        require_memory(limit, training)
+    assert "It can have 10.0 GB (free memory of this machine)" in str(e.value)
+    assert "--mode folded" in str(e.value)
+    assert "--backend cuda_cpu --storage bfloat16" in str(e.value)
+    cuda_cpu.device.total = cuda_cpu.device.free = 80 * 10**9
+    assert 12e9 < require_memory(limit, training).peak < 30e9
+
+
+COVERED = ({}, {"storage": "bfloat16"}, {"storage": "float16"}, {"mode": "folded"})
+
+
+@pytest.mark.parametrize("options", COVERED, ids=str)
+def test_the_prediction_covers_what_steps_take(programs_dir, cuda_cpu, monkeypatch, options):
+    import tracemalloc
+
+    from tpc.runtime.memory import Training, predict_peak
+
+    for module, name, value in ((devices, "FIRST_BYTES", 1 << 20), (device_loops, "KEEP_BYTES", 1 << 20)):
+        monkeypatch.setattr(module, name, value)
+    cuda_cpu.device.total, cuda_cpu.device.cache_bytes = 1 << 24, 1 << 20
+    limit = tpc.compile(tpc.load(programs_dir / "mlp.py", classes=CLASSES))
+    samples, batch, rank = (700, 50, 30) if options.get("mode") else (4000, 50, 60)
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((samples, DIM)), rng.integers(0, CLASSES, samples)
+    warm = limit.build(DIM, rank, backend="cuda_cpu", **options)
+    warm.step(x[:batch], y[:batch], lr=0.01, clip=1.0)
+    training = Training(DIM, rank, samples, batch, backend="cuda_cpu", clip=True, **options)
+    predicted = predict_peak(limit, training).peak
+    tracemalloc.start()
+    try:
+        model = limit.build(DIM, rank, backend="cuda_cpu", **options)
+        for start in range(0, samples, batch):
+            model.step(x[start : start + batch], y[start : start + batch], lr=0.01, clip=1.0)
+        model.predict(x[:256])
+        taken = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 0.4 * predicted < taken < predicted
