@@ -321,7 +321,8 @@ def regress(program: Path, ridges: tuple[float, ...], as_json: bool, **given: An
     if given["limit"] == "pi":
         raise click.UsageError("the pi-limit is trained, with tpc train; regression is for --limit nngp or ntk.")
     if given["data"] == "omniglot":
-        few = FewShotJob(str(program), data_dir=given["data_dir"], seed=given["seed"], **settings)
+        places = {"data_dir": given["data_dir"], "seed": given["seed"], "episodes": given["episodes"]}
+        few = FewShotJob(str(program), **places, **settings)
         found = task.few_shot(few, given["limit"], ridges or (0.0, *task.RIDGES), given["backend"], say)
         if as_json:
             print_json({"ridge": found.ridge, "validation": dict(found.validation), **found.test.to_dict()})
@@ -338,6 +339,49 @@ def regress(program: Path, ridges: tuple[float, ...], as_json: bool, **given: An
                     "seconds": result.seconds})  # fmt: skip
     else:
         print_regression(result)
+
+
+@main.command()
+@click.argument("what", type=click.Choice(["table1"]))
+@click.option("--quick", is_flag=True, help="Small ranks, widths and subsets: minutes, not hours.")
+@click.option("--data-dir", type=click.Path(file_okay=False), help="Where the data sets lie.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs") / "table1",
+              show_default=True, help="Cells are recorded there; a cell that is there is not filled again.")
+@click.option("--row", "rows", multiple=True, metavar="NAME", help="Only this row: NNGP, NTK, finite μ, …")
+@click.option("--column", "columns", multiple=True, metavar="NAME", help="Only this column: cifar10, omniglot.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--dry-run", is_flag=True, help="Print the commands only.")
+@json_option
+@debug_option
+def reproduce(
+    what: str, quick: bool, data_dir: str | None, out: Path, rows: tuple[str, ...], columns: tuple[str, ...], seed: int,
+    dry_run: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Fill Table 1 of the π-limit paper: kernel limits, finite networks and the π-limit on two tasks.
+
+    \b
+    Examples:
+      tpc reproduce table1 --quick --data-dir data
+      tpc reproduce table1 --data-dir data --row NTK --column cifar10
+      tpc reproduce table1 --dry-run
+    """
+    from tpc.report.console import print_table1
+    from tpc.tasks import table1
+
+    del what
+    default_program("mlp.py"), default_program("maml.py")
+    wanted = table1.chosen(table1.cells(quick, data_dir, seed), rows, columns)
+    if dry_run:
+        click.echo("\n".join(cell.command for cell in wanted))
+        return
+    scores, failed = table1.fill(wanted, out, seed, lambda line: click.echo(line, err=as_json))
+    if as_json:
+        print_json([dataclasses.asdict(score) for score in scores])
+    else:
+        print_table1(scores)
+    if failed:
+        cell, why = failed[0]
+        raise UserError(f"{len(failed)} of {len(wanted)} cells failed, first {cell.row} on {cell.column}: {why}")
 
 
 @main.command("eval")

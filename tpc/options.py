@@ -268,6 +268,8 @@ def regress_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True),
         click.option("--ridge", "ridges", type=FiniteRange(min=0), multiple=True, metavar="R",
                      help="Regularization relative to the mean diagonal.  [default: 1e-4, 1e-3, 1e-2, 3e-2, 1e-1]"),
+        click.option("--episodes", type=_FROM_ONE, default=600, show_default=True, metavar="N",
+                     help="Few-shot: tasks that are answered."),
         click.option("--held-out", type=FiniteRange(0, 1, min_open=True, max_open=True), default=0.1,
                      show_default=True, help="Share of the samples that choose the ridge."),
         click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),

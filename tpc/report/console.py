@@ -15,6 +15,7 @@ from tpc.runtime.episodic import FewShotEvaluation
 from tpc.runtime.evaluate import Evaluation
 from tpc.runtime.progress import human_bytes
 from tpc.tasks.regress import Regression
+from tpc.tasks.table1 import COLUMNS, PUBLISHED, ROWS, Score
 
 PIPED_WIDTH = 240
 
@@ -65,6 +66,24 @@ def print_regression(found: Regression) -> None:
     out.print(f"test accuracy {found.chosen.test_accuracy:.2%} after {found.seconds:.0f} s")
     if found.run is not None:
         out.print(f"run: {found.run.path}", markup=False)
+
+
+def print_table1(scores: Sequence[Score]) -> None:
+    """Accuracy of every row and column beside the published one; then the commands."""
+    table = Table("", *(f"{c}, {what}" for c in COLUMNS for what in ("here", "published")))
+    found = {(s.row, s.column): s for s in scores}
+    for row in ROWS:
+        cells = []
+        for column in COLUMNS:
+            score = found.get((row, column))
+            around = "" if score is None or score.interval is None else f" ± {100 * score.interval:.2f}"
+            cells += ["–" if score is None else f"{100 * score.accuracy:.2f}{around}", f"{PUBLISHED[row, column]:.2f}"]
+        table.add_row(row, *cells)
+    out = console()
+    out.print(table)
+    for score in scores:
+        told = f"{score.row}, {score.column}: {score.seconds:.0f} s, seed {score.seed}: {score.command}"
+        out.print(told, markup=False, soft_wrap=True)
 
 
 def print_holdings(rows: Sequence[Holding]) -> None:
