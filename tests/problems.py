@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import interpreter
 import numpy as np
 
@@ -40,16 +42,22 @@ def batch(seed=0, count=4, dim=DIM, classes=CLASSES):
     return rng.standard_normal((count, dim)), y / y.sum(axis=1, keepdims=True)
 
 
-def expected(model: Model, x, y, loss="cross_entropy") -> dict[str, np.ndarray]:
-    """What the interpreter computes for one step."""
-    return interpreter.run(model.limit.graph(loss), {**model.state(), "x": x, "y": y})
+def expected(model: Model, x, y, loss="cross_entropy", data=None) -> dict[str, np.ndarray]:
+    """What the interpreter computes for one step; `data` is what adapted networks take besides."""
+    return interpreter.run(model.limit.graph(loss), {**model.state(), **(data or {}), "x": x, "y": y})
 
 
-def computed(module, lowered: Lowered, model: Model, x, y) -> dict[str, np.ndarray]:
+def taking(run, model: Model, data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A generated function called with those of `data` that it takes."""
+    code = inspect.unwrap(run).__code__
+    names = code.co_varnames[1 : code.co_argcount]
+    return run(model._state, **{name: model.backend.array(data[name], model.dtype) for name in names})
+
+
+def computed(module, lowered: Lowered, model: Model, x, y, data=None) -> dict[str, np.ndarray]:
     """What generated code computes for one step, under the interpreter's names."""
-    x, y = (model.backend.array(a, model.dtype) for a in (x, y))
-    out = module.gradients(model._state, x, y)
-    data = {"x": x, "y": y}
+    data = {name: model.backend.array(a, model.dtype) for name, a in {**(data or {}), "x": x, "y": y}.items()}
+    out = taking(module.gradients, model, data)
     norms = module.norms(model._state, *(data[k] if k in data else out[k] for k in module.NORM_ARGUMENTS))
     found = {"logits": out["logits"], "loss": np.asarray(out["loss"])}
     found |= {f"norm2:{name}": np.asarray(value) for name, value in norms.items()}

@@ -2,11 +2,13 @@
 
 import sys
 
+import adapted
 import numpy as np
 import pytest
-from generators import networks, traced
+from generators import HOMOGENEOUS, networks, traced
 from hypothesis import given, settings
-from problems import DIM, assert_close, batch, computed, expected, make
+from hypothesis import strategies as st
+from problems import DIM, assert_close, batch, computed, expected, make, taking
 
 import tpc
 from tpc.lower.lowered import lower
@@ -23,14 +25,14 @@ SETTINGS = [
 ]
 
 
-def check(model, x, y, loss, tolerance=1e-10, multipliers=False):
+def check(model, x, y, loss, tolerance=1e-10, multipliers=False, data=None):
     graph = model.limit.graph(loss)
     lowered = lower(graph, multipliers)
     module = model.backend.compile_module(lowered)
-    found = computed(module, lowered, model, x, y)
-    wanted = expected(model, x, y, loss)
+    found = computed(module, lowered, model, x, y, data)
+    wanted = expected(model, x, y, loss, data)
     assert_close(found, wanted, tolerance)
-    logits = module.predict(model._state, model.backend.array(x, model.dtype))["logits"]
+    logits = taking(module.predict, model, {**(data or {}), "x": x})["logits"]
     assert_close({"logits": logits}, {"logits": wanted["logits"]}, tolerance)
     return found
 
@@ -266,6 +268,62 @@ def test_no_array_becomes_float64_on_the_way(programs_dir, name, loss, momentum)
     assert not seen.found
     assert out.dtype == np.float32
     assert all(v.dtype == np.float32 for v in model.state().values())
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+@pytest.mark.parametrize(
+    ("phi", "adaptation"),
+    [
+        ("tpc.relu", "layers='readout', zero='readout', steps=2"),
+        ("tpc.relu", "layers='all', order=1, loss='mse'"),
+        ("tpc.erf", "layers='all', zero='readout', steps=2"),
+    ],
+)
+def test_adapted_networks_stay_in_single_precision(phi, adaptation, loss):
+    model = tpc.compile(adapted.network(adapted.mlp(phi), adaptation)).build(DIM, 4)
+    (x, y), support = adapted.queried(), adapted.support()
+    with WideNumbers() as seen:
+        model.step(x, y, lr=0.1, clip=1.0, loss=loss, support=support)
+        model.predict(x, support)
+    assert seen.lines > 100
+    assert not seen.found
+
+
+ADAPTED = {
+    "steps from zero": "layers=['readout', 'readout.bias'], zero='readout', steps=3, step_size=0.5",
+    "first order": "layers='all', order=1, steps=2, step_size=0.5, loss='mse'",
+    "second order": "layers='all', step_size=0.5",
+}
+
+
+@pytest.mark.parametrize("name", ADAPTED)
+def test_adapted_networks(name):
+    check_adapted(adapted.network(adapted.mlp("tpc.relu" if name != "second order" else "tpc.erf"), ADAPTED[name]))
+
+
+@settings(max_examples=12)
+@given(networks(), st.data())
+def test_random_adapted_networks(source, data):
+    """Any network, adapted in any way that its nonlinearities allow."""
+    smooth = not any(f"tpc.{phi}(" in source for phi in HOMOGENEOUS)
+    weights = [w.name for w in traced(source).weights]
+    outer = [name for name in weights if name.startswith("readout")]
+    order = data.draw(st.sampled_from([1, 2]))
+    layers = data.draw(st.sampled_from([["readout"], outer] if order == 2 and not smooth else [["readout"], weights]))
+    zero = data.draw(st.sampled_from([(), ("readout",)]))
+    steps = data.draw(st.integers(1, 1 if order == 2 and smooth and len(layers) > 2 else 2))
+    loss = data.draw(st.sampled_from(["cross_entropy", "mse"]))
+    arguments = f"layers={layers}, zero={zero}, order={order}, steps={steps}, step_size=0.2, loss={loss!r}"
+    *body, last = source.splitlines()
+    program = traced("\n".join([*body, last.replace("return ", "return tpc.adapt(") + f", {arguments})"]) + "\n")
+    check_adapted(program, "mse" if loss == "cross_entropy" else "cross_entropy")
+
+
+def check_adapted(program, loss="cross_entropy"):
+    """`check` for data with a support."""
+    model = make(program)
+    (x, y), given = adapted.queried(), adapted.support()
+    check(model, x, y, loss, data=model._support(given, len(x)))
 
 
 def test_the_tracer_sees_wide_numbers(programs_dir):

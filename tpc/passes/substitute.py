@@ -203,4 +203,5 @@ def _sized(part: Part) -> Part:
 def _log_sum_exp(x: Tensor, over: Axis) -> Tensor:
     if over in x.axes:
         return tensor.LogSumExp(x, over)
-    return tensor.add((x, tensor.elementwise(sp.log(argument(0)), (tensor.Size(over),))))
+    length = tensor.Size(over) if over.size is None else tensor.Constant(sp.Integer(over.size))
+    return tensor.add((x, tensor.elementwise(sp.log(argument(0)), (length,))))
