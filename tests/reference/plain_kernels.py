@@ -94,23 +94,14 @@ def recurrent(x, phi, steps, keep, embed, weight, bias, readout):
     g = np.zeros((t, t, n, n))
     g[steps, steps] = readout**2
     for i in reversed(range(t)):
-        for s, e in ((i, j) for j in reversed(range(t))):
-            for s2, e2 in {(s, e), (e, s)}:
-                if max(s2, e2) < i or min(s2, e2) != i:
-                    continue
-                _fill(g, b, d, s2, e2, steps, keep, weight)
+        for j in reversed(range(t)):
+            if max(i, j) < steps:
+                g[i, j] = weight**2 * b[i + 1, j + 1]
+            for k in range(i, t):
+                for other in range(j, t):
+                    b[i, j] += keep ** (k - i + other - j) * d[k, other] * g[k, other]
     ntk = readout**2 * m[steps, steps] + c[0, 0] * b[0, 0]
     for i in range(steps):
         for j in range(steps):
             ntk = ntk + (weight**2 * m[i, j] + bias**2) * b[i + 1, j + 1]
     return readout**2 * m[steps, steps], ntk
-
-
-def _fill(g, b, d, s, e, steps, keep, weight):
-    """g[s, e] from b of later steps, then b[s, e] from every g of this step or later."""
-    if s < steps and e < steps:
-        g[s, e] = weight**2 * b[s + 1, e + 1]
-    b[s, e] = 0
-    for k in range(s, steps + 1):
-        for j in range(e, steps + 1):
-            b[s, e] += keep ** (k - s + j - e) * d[k, j] * g[k, j]
