@@ -14,6 +14,8 @@ from tpc.errors import UsageError
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 FOLDED = ("limit", "numpy")
+KERNEL_STAGES = tuple(stage for stage in STAGES if stage not in ("program", "update"))
+KERNELS = (("mlp", "ntk"), ("mlp", "nngp"), ("resmlp", "ntk"))
 PROGRAMS = sorted(p.stem for p in (ROOT / "programs").glob("*.py") if not p.stem.startswith("_"))
 
 
@@ -42,6 +44,20 @@ def test_folded_stage(limits, stage, update_golden):
     compare(limits["mlp"].emit(stage, 2), "mlp", f"folded-{stage}", update_golden)
 
 
+@pytest.fixture(scope="module")
+def kernel_limits():
+    return {(n, kind): tpc.compile(tpc.load(ROOT / "programs" / f"{n}.py"), limit=kind) for n, kind in KERNELS}
+
+
+@pytest.mark.parametrize("stage", [*KERNEL_STAGES, "summary"])
+@pytest.mark.parametrize(("name", "kind"), KERNELS)
+def test_kernel_stage(kernel_limits, name, kind, stage, update_golden):
+    limit = kernel_limits[name, kind]
+    text = limit.summary() if stage == "summary" else limit.emit(stage)
+    assert str(ROOT) not in text
+    compare(text, name, f"{kind}-{stage}", update_golden)
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_summary(limits, name, update_golden):
     compare(limits[name].summary(), name, "summary", update_golden)
@@ -50,7 +66,8 @@ def test_summary(limits, name, update_golden):
 def test_no_golden_text_is_left_over():
     kept = {str(f.relative_to(HERE)) for f in HERE.rglob("*.txt")}
     wanted = {f"{name}/{what}.txt" for name in PROGRAMS for what in (*STAGES, "summary")}
-    assert kept == wanted | {f"mlp/folded-{stage}.txt" for stage in FOLDED}
+    wanted |= {f"mlp/folded-{stage}.txt" for stage in FOLDED}
+    assert kept == wanted | {f"{n}/{kind}-{stage}.txt" for n, kind in KERNELS for stage in (*KERNEL_STAGES, "summary")}
 
 
 def test_texts_hold_no_path_of_this_machine(limits):
@@ -69,6 +86,9 @@ def test_texts_do_not_depend_on_the_order_of_hashes():
         "    limit = tpc.compile(tpc.load(path))\n"
         "    for stage in STAGES:\n"
         "        print(stage, hashlib.sha256(limit.emit(stage).encode()).hexdigest())\n"
+        "    if 'maml' not in path:\n"
+        "        kernels = tpc.compile(tpc.load(path), limit='ntk')\n"
+        "        print('ntk', hashlib.sha256((kernels.emit('limit') + kernels.emit('c')).encode()).hexdigest())\n"
     )
     paths = [str(ROOT / "programs" / f"{name}.py") for name in PROGRAMS]
     seen = {
@@ -83,7 +103,7 @@ def test_texts_do_not_depend_on_the_order_of_hashes():
         for seed in ("1", "2")
     }
     assert len(seen) == 1
-    assert len(seen.pop().splitlines()) == len(PROGRAMS) * len(STAGES)
+    assert len(seen.pop().splitlines()) == len(PROGRAMS) * (len(STAGES) + 1) - 1  # maml.py has no kernel limit
 
 
 def test_an_unknown_stage(limits):

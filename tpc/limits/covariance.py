@@ -187,10 +187,12 @@ class Moments:
 
     def _covariance(self, g: Vector, h: Vector) -> Tensor:
         left, right = _single(g), _single(h)
-        if left is None:
+        multiple = right is None and len(_sum(h)) == 1  # c·y: taken off first, so that sums are not multiplied out
+        if left is None and not (multiple and len(_sum(g)) > 1):
             return tensor.add(self._scaled(part, g, h, first=True) for part in _sum(g))
         if right is None:
             return tensor.add(self._scaled(part, h, g, first=False) for part in _sum(h))
+        assert left is not None
         (c, x, over), (d, y, other) = left, right
         taken = union(over, c.axes, x.axes, g.axes)
         return self._pair((self.tensor(c), x, over), _apart((self.tensor(d), y, other), taken, h.axes))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sympy import Expr, Pow
+from sympy import DiracDelta, Expr, Pow
 
 from tpc.errors import GaussianError, ProgramError, SourceLine
 from tpc.gaussian import expectation
@@ -54,9 +54,17 @@ def refuse_singular(graph: LimitGraph, network: Program) -> None:
             raise ProgramError(
                 f"the {graph.limit}-limit does not exist: V[{phi}, {psi}] is infinite at equal samples, for the "
                 "derivative of a jump has no variance",
-                _line((phi, psi), network),
+                _jump(network) or _line((phi, psi), network),
                 "use a nonlinearity without jumps (erf for sign), or take the NNGP limit, which has none of them",
             )
+
+
+def _jump(network: Program) -> SourceLine | None:
+    """The first line with a nonlinearity whose derivative is a Dirac delta."""
+    for n in network.nodes:
+        if isinstance(n, Nonlin) and any(n.fn.diff(argument(i)).has(DiracDelta) for i in range(len(n.xs))):
+            return network.where(n)
+    return None
 
 
 def _is_singular(phi: Expr, psi: Expr) -> bool:

@@ -123,6 +123,9 @@ class KernelFunction:
         return _Samples(self.lowered, self._code, rows, np.dtype(dtype))
 
     def _rooms(self, out: Mapping[str, Array] | None, shape: tuple[int, int], dtype: np.dtype[Any]) -> dict[str, Array]:
+        for name in out or {}:
+            if name not in self.names:
+                raise UsageError(f"expected arrays for {', '.join(self.names)}, but out has {name!r}")
         found: dict[str, Array] = {}
         for name in self.names:
             room = None if out is None else out.get(name)
