@@ -20,6 +20,10 @@ DEEP = """h = tpc.dense({gate}, name='mid')
     return tpc.readout({phi}, classes, name='readout')"""
 STREAM = """h = a + tpc.dense({gate}, name='mid', space='s')
     return tpc.readout({phi} + h * b / 5, classes, name='readout')"""
+LOOP = """h = a
+    for _ in range(2):
+        h = h + tpc.dense({gate} + h**2 / 8, name='loop', space='s')
+    return tpc.readout(h * c - 1, classes, name='readout')"""
 LISTING = """program net
 axis sample
 axis feature
@@ -61,7 +65,8 @@ def folded(program, degree, coefficients="taylor", rank=RANK, **options):
 @pytest.mark.parametrize(
     ("text", "gate", "degree"),
     [(SHALLOW, "a * b", 2), (SHALLOW, "a**2 * b / 3 + a * b", 3), (SHALLOW, "a * b * c / 2 + b", 3),
-     (DEEP, "a * b + a / 2", 2), (DEEP, "a * b**2 / 4 + c**3 / 5", 3), (STREAM, "a * b", 2)],
+     (DEEP, "a * b + a / 2", 2), (DEEP, "a * b**2 / 4 + c**3 / 5", 3), (STREAM, "a * b", 2),
+     (DEEP, "a * b / 2 + a**2 - 1", 2), (LOOP, "h * b / 4", 2)],
 )  # fmt: skip
 def test_polynomial_gates_fold_exactly(program, monkeypatch, text, gate, degree, coefficients, halves):
     monkeypatch.setattr(numpy_backend, "HALVES", halves)

@@ -93,7 +93,7 @@ def free(gigabytes):
         {"input_dim": 64, "rank": 400, "batch": 64, "steps": 12, "mode": "folded", "fold": {"window": 256}},
         {"input_dim": 64, "rank": 100, "batch": 16, "steps": 18, "mode": "folded", "program": "tanh",
          "fold": {"window": 64, "degree": 3}, "momentum": 0.3},
-        {"input_dim": 64, "rank": 400, "batch": 64, "steps": 12, "mode": "folded", "program": "gate",
+        {"input_dim": 64, "rank": 300, "batch": 64, "steps": 12, "mode": "folded", "program": "gate",
          "fold": {"window": 256, "degree": 2}, "backend": "native"},
         {"input_dim": 64, "rank": 100, "batch": 16, "steps": 18, "mode": "folded", "program": "gate",
          "fold": {"window": 64, "degree": 3}},

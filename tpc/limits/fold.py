@@ -22,7 +22,7 @@ from math import factorial, prod
 import sympy as sp
 from sympy import Expr
 
-from tpc.errors import InternalError, ProgramError, UserError
+from tpc.errors import InternalError, ProgramError, SourceLine, UserError
 from tpc.limits.expect import expectation
 from tpc.limits.graph import LimitGraph, State, Store, rank_axis
 from tpc.limits.pi import Leaf, LimitTerm, PiLimit, mean
@@ -99,7 +99,9 @@ def _remains(store: Store, index: Index) -> bool:
 
 
 def least_useful_degree(store: Store) -> int:
-    """The first degree from 1 on that the function of a store has."""
+    """The first degree from 1 on that the function of a store has; 1 for a constant."""
+    if not store.columns:
+        return 1
     for n in range(1, 12):
         if any(_remains(store, a) for a in indices(len(store.columns), n)):
             return n
@@ -123,7 +125,7 @@ class _FoldedLimit(PiLimit):
         self.halves = halves
         self.folds = {s.name: fold_store(s, degree) for stores in self.stores.values() for s in stores}
         for f in self.folds.values():
-            if all(m.order == 0 for m in f.moments):
+            if f.store.columns and all(m.order == 0 for m in f.moments):
                 raise UserError(
                     f"folding {f.store.fn} to degree {degree} would keep nothing of it but a constant; "
                     f"give a degree from {least_useful_degree(f.store)} on"
@@ -145,7 +147,8 @@ class _FoldedLimit(PiLimit):
     def applied(self, store: Store, t: Term) -> Iterator[Tensor]:
         yield from super().applied(store, t)
         if t.leaves:
-            raise _two_sums(store.weight)
+            weights = [leaf.store.weight for x in t.leaves for leaf in self.leaves(x)]
+            raise _two_sums([store.weight, *weights], self.program.where(t.leaves[0]))
         yield from self._series(self.without_leaves(t), t.fn, Leaf(store, {}))
 
     def projections(self, t: Term) -> Iterator[Tensor]:
@@ -158,19 +161,21 @@ class _FoldedLimit(PiLimit):
                 if leaf is None or j >= len(base.latents):  # the stored latents of an atom: E[R ∇x]
                     yield mean(s, slope_fn, g)
                     continue
-                parts = [mean(s, slope_fn), *self._series(base, partial(t.fn, argument(j)), leaf)]
+                base_slope = partial(t.fn, argument(j))
                 if set(g.axes) & set(s.over):
                     yield mean(s, slope_fn, g)
-                    yield from self._series(base, partial(t.fn, argument(j)), leaf, (g,))
+                    yield from self._series(base, base_slope, leaf, (g,))
                 else:
-                    yield tensor.contract((g, tensor.add(parts)))
+                    sums = tensor.add((mean(s, slope_fn), *self._series(base, base_slope, leaf)))
+                    yield tensor.contract((g, sums))
             if leaf is not None:
                 yield from self._series(base, t.fn, leaf, opened=True)
 
     def _sums(self, t: Term) -> list[tuple[LimitTerm, Leaf | None]]:
         """A term's sums over atoms, each with the leaf it comes from."""
         if len(t.leaves) > 1:
-            raise _two_sums(*(leaf.store.weight for x in t.leaves for leaf in self.leaves(x)))
+            where = next((line for x in t.leaves if (line := self.program.where(x))), None)
+            raise _two_sums([leaf.store.weight for x in t.leaves for leaf in self.leaves(x)], where)
         leaves = [leaf for x in t.leaves for leaf in self.leaves(x)] if t.leaves else [None]
         return list(zip(self.limits(t), leaves, strict=True))
 
@@ -181,17 +186,17 @@ class _FoldedLimit(PiLimit):
     ) -> Iterator[Tensor]:
         """Σ_over coefficient · E[fn P], one term per degree; with `opened` Σ_over coefficient · E[fn ∇P]."""
         store = leaf.store
-        rank, outer = rank_axis(store.columns[0]), store.coefficients.axes[1:]
+        outer, left = store.coefficients.axes[1:], tuple(map(rank_axis, store.columns[:1])) if opened else ()
         factors, names, over = (reader.coefficient, *extra), dict(leaf.names), reader.over
         if leaf.dual is not None:
-            taken = union((rank,) if opened else (), over, *(f.axes for f in factors))
+            taken = union(left, over, *(f.axes for f in factors))
             names |= {a: fresh(a.primed(), taken) for a in outer if a in taken}
             factors = (*factors, tensor.rename(leaf.dual, {a: names[a] for a in outer if a in names}))
             over = (*over, *(names.get(a, a) for a in outer))
         for m in self.folds[store.name].moments:
             means = list(self._hermite(reader, fn, m.order - opened)) if m.order >= opened else []
             if means:
-                made = _Reading(m, names, rank, slot_axis(store.name, m.order - opened), factors, over)
+                made = _Reading(store, m, names, slot_axis(store.name, m.order - opened), factors, over)
                 yield from made.halves(means, opened) if self.halves and m.order == 2 else made.whole(means, opened)
 
     def _hermite(self, reader: LimitTerm, fn: Expr, order: int) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
@@ -211,12 +216,16 @@ class _FoldedLimit(PiLimit):
 class _Reading:
     """Σ_over factors · ⟨M, ·⟩, with the outer axes of M renamed; `lower` is the packed axis of what is put in."""
 
+    store: Store
     moment: Moment
     names: dict[Axis, Axis]
-    rank: Axis
     lower: Axis
     factors: tuple[Tensor, ...]
     over: Axes
+
+    @property
+    def rank(self) -> Axis:
+        return rank_axis(self.store.columns[0])
 
     @property
     def tensor(self) -> Tensor:
@@ -267,10 +276,7 @@ class _Reading:
                 yield tensor.contract((*scalars, made, other, *self.factors), (*self.over, second))
 
 
-def _two_sums(*weights: str) -> ProgramError:
+def _two_sums(weights: list[str], where: SourceLine | None) -> ProgramError:
     names = " and ".join(dict.fromkeys(weights))
-    return ProgramError(
-        f"a product of two sums over stored atoms (of {names}) cannot be folded",
-        None,
-        "train with mode exact",
-    )
+    message = f"a product of two sums over stored atoms (of {names}) cannot be folded"
+    return ProgramError(message, where, "train with mode exact")
