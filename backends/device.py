@@ -57,6 +57,14 @@ class Device(ABC):
         """x as a NumPy array."""
 
     @abstractmethod
+    def synchronize(self) -> None:
+        """Waits until everything that was asked for is done."""
+
+    @abstractmethod
+    def versions(self) -> str:
+        """What a measurement depends on."""
+
+    @abstractmethod
     def memory(self) -> Memory:
         """What can still be taken, memory that the process keeps for reuse included."""
 
