@@ -93,7 +93,8 @@ class Device(ABC):
 
     def contiguous(self, x: Any) -> Any:
         """x as float32 numbers that lie one after another."""
-        return self.xp.ascontiguousarray(x, dtype=np.float32)
+        made = self.xp.ascontiguousarray(x, dtype=np.float32)
+        return made if made.ndim == x.ndim else made.reshape(x.shape)  # a number stays one
 
     def ones(self, count: int) -> Any:
         """(1, count) ones."""
