@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench golden clean
+.PHONY: demo test lint bench bench-gpu golden clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +21,9 @@ test: lint  ## lint, type-check and run every test
 
 bench: $(VENV)/.installed  ## time and memory of a step, in ratios to plain NumPy transcriptions
 	$(BIN)/python -m benchmarks $(BENCH)
+
+bench-gpu: $(VENV)/.installed  ## the same on a CUDA device, against its bandwidth; says so where there is none
+	$(BIN)/python -m benchmarks.gpu $(BENCH)
 
 golden: $(VENV)/.installed  ## rewrite the golden texts and documented outputs after an intended change
 	$(BIN)/python -m pytest tests/golden tests/docs --update-golden

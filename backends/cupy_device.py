@@ -102,6 +102,14 @@ class CupyDevice(Device):
     def to_host(self, x: Any) -> Array:
         return np.asarray(self.xp.asnumpy(x))
 
+    def synchronize(self) -> None:
+        self.xp.cuda.runtime.deviceSynchronize()
+
+    def versions(self) -> str:
+        runtime = self.xp.cuda.runtime
+        numbers = f"CUDA runtime {runtime.runtimeGetVersion()}, driver {runtime.driverGetVersion()}"
+        return f"CuPy {self.xp.__version__}, {numbers}"
+
     def memory(self) -> Memory:
         free, total = self.xp.cuda.runtime.memGetInfo()
         return Memory(int(free) + int(self.xp.get_default_memory_pool().free_bytes()), int(total))

@@ -19,6 +19,7 @@ from tpc.lower.cuda_loop import KERNELS
 Array = NDArray[Any]
 Kernel = Callable[..., None]  # (blocks, threads of a block, arguments)
 
+FLOAT32 = np.dtype(np.float32)
 THREADS = 256
 KINDS = {np.dtype(np.float32): 0, np.dtype(np.uint16): 1, np.dtype(np.float16): 2}
 FIRST_ROWS, FIRST_BYTES = 1 << 16, 1 << 26  # of a store's first segment, the lesser; each next one has twice as many
@@ -59,6 +60,14 @@ class Device(ABC):
         """x as a NumPy array."""
 
     @abstractmethod
+    def synchronize(self) -> None:
+        """Waits until everything that was asked for is done."""
+
+    @abstractmethod
+    def versions(self) -> str:
+        """What a measurement depends on."""
+
+    @abstractmethod
     def memory(self) -> Memory:
         """What can still be taken, memory that the process keeps for reuse included."""
 
@@ -87,7 +96,10 @@ class Device(ABC):
 
     def contiguous(self, x: Any) -> Any:
         """x as float32 numbers that lie one after another."""
-        return self.xp.ascontiguousarray(x, dtype=np.float32)
+        if x.dtype == FLOAT32 and x.flags.c_contiguous:
+            return x
+        made = self.xp.ascontiguousarray(x, dtype=np.float32)
+        return made if made.ndim == x.ndim else made.reshape(x.shape)  # a number stays one
 
     def ones(self, count: int) -> Any:
         """(1, count) ones."""

@@ -24,7 +24,7 @@ from tpc.runtime.available import Available
 Array = NDArray[Any]
 
 CHECK_BLOCKS = 512  # of a kernel that looks for numbers that are not finite
-PICKED = 8  # numbers that one kernel gathers
+TOGETHER = 8  # arrays or numbers that one kernel looks at
 
 
 class DeviceBackend:
@@ -72,20 +72,21 @@ class DeviceBackend:
         """All with one copy from the device."""
         device = self.device
         found = device.xp.zeros(len(numbers) + 1, np.float32)
-        for x in arrays:
-            x = device.contiguous(x)
-            if x.size:
-                device.kernels("tpc_check")(min(-(-x.size // THREADS), CHECK_BLOCKS), THREADS, (x.size, x, found))
+        checked = [device.contiguous(x) for x in arrays if x.size]
+        for start in range(0, len(checked), TOGETHER):
+            part = checked[start : start + TOGETHER]
+            rest, sizes = [0] * (TOGETHER - len(part)), [x.size for x in part]
+            blocks = min(-(-max(sizes) // THREADS), CHECK_BLOCKS)
+            device.kernels("tpc_check")(blocks, THREADS, (*sizes, *rest, *part, *rest, found))
         there = [(k, x) for k, x in enumerate(numbers) if hasattr(x, "ndim") and not isinstance(x, np.generic)]
-        for start in range(0, len(there), PICKED):
-            part = there[start : start + PICKED]
-            rest = [0] * (PICKED - len(part))
-            places = [k + 1 for k, _ in part]
-            arguments = (len(part), found, *places, *rest, *(device.contiguous(x) for _, x in part), *rest)
-            device.kernels("tpc_pick")(1, PICKED, arguments)
-        flag, *values = device.to_host(found).tolist()
+        for start in range(0, len(there), TOGETHER):
+            picked = there[start : start + TOGETHER]
+            rest, places = [0] * (TOGETHER - len(picked)), [k + 1 for k, _ in picked]
+            values = [device.contiguous(x) for _, x in picked]
+            device.kernels("tpc_pick")(1, TOGETHER, (len(picked), found, *places, *rest, *values, *rest))
+        flag, *read = device.to_host(found).tolist()
         known = dict(there)
-        return [values[k] if k in known else float(x) for k, x in enumerate(numbers)], flag == 0
+        return [read[k] if k in known else float(x) for k, x in enumerate(numbers)], flag == 0
 
     def available(self) -> Available:
         """Memory of the device."""

@@ -28,11 +28,11 @@ TOLERANCE = 1e-4
 class Library:
     """A worker process, asked over a pipe. Raises UnavailableError where it cannot start."""
 
-    def __init__(self, interpreter: str, path: str) -> None:
+    def __init__(self, interpreter: str, path: str, device: str = "cpu") -> None:
         worker = Path(__file__).with_name("library_worker.py")
         try:
             self._process = subprocess.Popen(
-                [interpreter, str(worker), path, os.environ["TPC_THREADS"]],
+                [interpreter, str(worker), path, os.environ["TPC_THREADS"], device],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

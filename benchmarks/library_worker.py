@@ -1,9 +1,10 @@
 """The other side of `library.py`: trains the same network with pilimit_lib (torch) as it is told on standard input.
 
-    python benchmarks/library_worker.py PATH THREADS
+    python benchmarks/library_worker.py PATH THREADS DEVICE
 
-PATH is where pilimit_lib lies, or empty if it is installed. One JSON object per line comes in and goes out. It runs in
-an interpreter of its own, so that neither side's threads disturb the other, and needs no tpc there.
+PATH is where pilimit_lib lies, or empty if it is installed; DEVICE is torch's name of one. One JSON object per line
+comes in and goes out. It runs in an interpreter of its own, so that neither side's threads disturb the other, and needs
+no tpc there.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-PATH, THREADS = sys.argv[1:]
+PATH, THREADS, DEVICE = sys.argv[1:]
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = THREADS
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), *([PATH] if PATH else [])]
@@ -40,9 +41,9 @@ class Network(torch.nn.Module):
         state = {name: torch.from_numpy(value) for name, value in draw.state(atoms, rank).items()}
         for name, value in state.items():
             layer, part = name.split(".")
-            getattr(getattr(self, layer), part).data = value
+            getattr(getattr(self, layer), part).data = value.to(DEVICE)
         for layer in (self.hidden1, self.readout):
-            layer.Amult.data = torch.ones(atoms)
+            layer.Amult.data = torch.ones(atoms, device=DEVICE)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         g = draw.SCALES["input_scale"] * self.embed(x)
@@ -71,18 +72,21 @@ class Trainer:
     """A network and its optimizer."""
 
     def __init__(self, atoms: int, rank: int) -> None:
-        self.network = Network(atoms, rank)
+        self.network = Network(atoms, rank).to(DEVICE)
         self.optimizer = self.network.optimizer()
 
     def step(self, x: draw.Array, y: draw.Labels) -> float:
         """One step of SGD, clipped per parameter; the loss before it."""
         self.optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(self.network(torch.from_numpy(x)), torch.from_numpy(y))
+        inputs, labels = (torch.from_numpy(a).to(DEVICE) for a in (x, y))
+        loss = torch.nn.functional.cross_entropy(self.network(inputs), labels)
         loss.backward()
         store_pi_grad_norm_(self.network.modules())
         for parameter in self.network.parameters():
             clip_grad_norm_(parameter, draw.SETTINGS["clip"])
         self.optimizer.step()
+        if DEVICE != "cpu":
+            torch.cuda.synchronize()
         return float(loss.detach())
 
 

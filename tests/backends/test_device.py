@@ -121,6 +121,17 @@ def test_products_that_are_not_kept_are_computed_again(cuda_cpu, monkeypatch, ph
         np.testing.assert_allclose(again[key], value, rtol=1e-5, atol=1e-6 * np.abs(value).max(initial=1))
 
 
+def test_a_number_of_the_device_is_one_for_all_samples(programs_dir, cuda_cpu):
+    """A scale that the device computed, not the host."""
+    problem = Problem(tpc.load(programs_dir / "mlp.py", classes=CLASSES), batch=5)
+    state, module = problem.state(cuda_cpu, "float32"), cuda_cpu.compile_module(problem.lowered)
+    x = cuda_cpu.array(problem.x, "float32")
+    wanted = module.predict(state, x)["logits"]
+    for name in ("hidden1", "readout"):
+        state[name].scale = np.array(state[name].scale, np.float32)
+    np.testing.assert_allclose(module.predict(state, x)["logits"], wanted, rtol=1e-6)
+
+
 def test_the_size_of_a_chunk_changes_nothing_but_rounding(programs_dir, cuda_cpu):
     problem = Problem(tpc.load(programs_dir / "mlp.py", classes=CLASSES), count=5000, batch=4)
     small = problem.run(cuda_cpu, "float32", rows=None)

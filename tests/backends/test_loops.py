@@ -209,6 +209,17 @@ def test_fifty_steps_with_everything(programs_dir, backend, mode, storage):
     assert found.remainders == pytest.approx(wanted.remainders, rel=0.05)
 
 
+@pytest.mark.parametrize("phi", [tpc.erf, tpc.abs, tpc.gelu], ids=["erf", "abs", "gelu"])
+def test_folded_nonlinearities(backend, phi):
+    """Profiles that depend on the length of rows; degrees that vanish."""
+    limit, fold = tpc.compile(network(phi)), FoldOptions(degree=3, window=32)
+    wanted, found = (limit.build(DIM, 7, backend=b, mode="folded", fold=fold) for b in ("numpy", backend.NAME))
+    x = train([wanted, found], 12, lr=0.05)
+    logits = wanted.predict(x)
+    assert np.abs(found.predict(x) - logits).max() < 1e-3 * np.abs(logits).max()
+    assert found.remainders == pytest.approx(wanted.remainders, rel=1e-3)
+
+
 def test_the_same_steps_give_the_same_bits(programs_dir, backend):
     limit = tpc.compile(tpc.load(programs_dir / "mlp.py", classes=CLASSES))
     models = [limit.build(DIM, 9, backend=backend.NAME) for _ in range(2)]

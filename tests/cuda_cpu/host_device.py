@@ -111,6 +111,12 @@ class HostDevice(Device):
     def to_host(self, x):
         return np.asarray(x)
 
+    def synchronize(self):
+        pass
+
+    def versions(self):
+        return f"NumPy {np.__version__}"
+
     def memory(self):
         return Memory(self.free, self.total)
 

@@ -249,12 +249,17 @@ TPC_KERNEL void tpc_logsumexp(tpc_int rows, tpc_int width, const float *x, float
 
 /* --- the state ----------------------------------------------------------------------------------------------------- */
 
-/* *flag = 1 where a number is not finite */
-TPC_KERNEL void tpc_check(tpc_int count, const float *x, float *flag)
+/* *flag = 1 where a number is not finite; arrays without numbers may be none */
+TPC_KERNEL void tpc_check(tpc_int n0, tpc_int n1, tpc_int n2, tpc_int n3, tpc_int n4, tpc_int n5, tpc_int n6,
+                          tpc_int n7, const float *x0, const float *x1, const float *x2, const float *x3,
+                          const float *x4, const float *x5, const float *x6, const float *x7, float *flag)
 {
-    for (tpc_int i = tpc_index(); i < count; i += (tpc_int)gridDim.x * blockDim.x)
-        if (!(x[i] - x[i] == 0.0f))
-            *flag = 1.0f;
+    const tpc_int n[8] = {n0, n1, n2, n3, n4, n5, n6, n7};
+    const float *const x[8] = {x0, x1, x2, x3, x4, x5, x6, x7};
+    for (int k = 0; k < 8; k++)
+        for (tpc_int i = tpc_index(); i < n[k]; i += (tpc_int)gridDim.x * blockDim.x)
+            if (!(x[k][i] - x[k][i] == 0.0f))
+                *flag = 1.0f;
 }
 
 /* out[to0] = *x0, out[to1] = *x1, … */
