@@ -59,7 +59,7 @@ def describe(error: Exception) -> tuple[str, int]:
     if isinstance(error, InternalError):
         return str(error), 1
     if isinstance(error, MemoryError):
-        return "out of memory. Lower --rank or train on fewer samples (--limit-train-size).", 1
+        return "out of memory. Lower --rank, or the samples of a step (--batch-size; --tasks of few-shot tasks).", 1
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror}.", 1
