@@ -26,7 +26,7 @@ from tpc.commandline import (
     print_json,
     write_output,
 )
-from tpc.errors import UserError
+from tpc.errors import UsageError, UserError
 from tpc.options import (
     BACKENDS,
     changed,
@@ -46,6 +46,8 @@ from tpc.options import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from tpc.runtime.model import Model
+    from tpc.tasks.fewshot import FewShot
     from tpc.tasks.run import RunResult
 
 STAGES = {
@@ -265,12 +267,21 @@ def fewshot(ctx: click.Context, /, **given: Any) -> None:
         result = task.train(FewShotJob(path, **given_job(given)), given["out"], given["overwrite"], stream)
     assert isinstance(result.task, task.FewShot)
     tested = task.evaluate(result.task, result.model, "test", result.task.job.episodes)
-    figure = None
-    if given["report"]:
-        from tpc.report.features import features
-
-        figure = features(*task.representations(result.task, result.model))
+    figure = _representations(result.task, result.model) if given["report"] else None
     _finish(dataclasses.replace(result, evaluation=tested), given["report"], given["as_json"], figure)
+
+
+def _representations(task: FewShot, model: Model) -> Figure | None:
+    """The figure of the report; none for a network that has no representation but its input."""
+    from tpc.report.features import features
+    from tpc.report.graph import limit_name
+    from tpc.tasks.fewshot import representations
+
+    try:
+        kernels, labels, names = representations(task, model)
+    except UsageError:
+        return None
+    return features({f"{limit_name(task.job.limit)}, {when}": k for when, k in kernels.items()}, labels, names)
 
 
 def _finish(result: RunResult, report: bool, as_json: bool, representations: Figure | None = None) -> None:
@@ -388,9 +399,11 @@ def reproduce(
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @click.option("--data-dir", type=click.Path(file_okay=False), help="Where the data set lies now.")
 @click.option("--backend", type=Available("backend", BACKENDS), help="Default: the backend of the run.")
-@click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Few-shot: whose classes.  [test]")
-@click.option("--episodes", type=click.IntRange(min=1), metavar="N", help="Few-shot: tasks.  [default: the run's]")
-@click.option("--queries", type=click.IntRange(min=1), metavar="N", help="Few-shot: queries of a class.")
+@click.option("--split", type=click.Choice(["train", "validation", "test"]),
+              help="Few-shot: whose classes.  [default: test]")  # fmt: skip
+@click.option("--episodes", type=click.IntRange(min=2), metavar="N", help="Few-shot: tasks.  [default: the run's]")
+@click.option("--queries", type=click.IntRange(min=1), metavar="N",
+              help="Few-shot: queries of a class.  [default: the run's]")  # fmt: skip
 @json_option
 @debug_option
 def eval_command(

@@ -60,7 +60,11 @@ def describe(error: Exception) -> tuple[str, int]:
         return str(error), 1
     if isinstance(error, MemoryError):
         asked = f" ({error})".replace(".)", ")") if str(error) else ""
-        return f"out of memory{asked}. Choose --mode folded, --storage bfloat16, a smaller --rank or fewer samples.", 1
+        return (
+            f"out of memory{asked}. Choose --mode folded, --storage bfloat16, a smaller --rank, or fewer samples in a "
+            "step (--batch-size; --tasks of few-shot tasks).",
+            1,
+        )
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror}.", 1

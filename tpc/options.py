@@ -131,9 +131,8 @@ _FROM_ONE = click.IntRange(min=1)
 _POSITIVE = FiniteRange(min=0, min_open=True)
 
 
-def job_options(epochs: int, lr: float, schedule: str, clip: float | None, mode: str) -> tuple[Any, ...]:
+def job_options(epochs: int, lr: float, schedule: str, clip: float, mode: str) -> tuple[Any, ...]:
     """The options of every Job, with the defaults that differ between kinds."""
-    clipping = f"Largest gradient norm.  [default: {clip or 'no clipping'}]"
     return (
         click.option(
             "--backend",
@@ -172,7 +171,8 @@ def job_options(epochs: int, lr: float, schedule: str, clip: float | None, mode:
             multiple=True,
             help="Multiply the rate by FACTOR after EPOCH epochs.",
         ),
-        click.option("--clip", type=_POSITIVE, default=clip, help=clipping),
+        click.option("--clip", type=FiniteRange(min=0), default=clip, show_default=True,
+                     help="Largest gradient norm; 0 for no clipping."),
         click.option(
             "--clip-drop",
             type=drop,
@@ -228,7 +228,7 @@ def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--limit-train-size", type=_FROM_ONE, metavar="N", help="Train on the first N samples only."),
         click.option("--batch-size", type=_FROM_ONE, default=32, show_default=True),
     )
-    options = (*data, *job_options(10, 0.5, "constant", None, "param"), *run_options("train", "<program>"))
+    options = (*data, *job_options(10, 0.5, "constant", 0.0, "param"), *run_options("train", "<program>"))
     for option in reversed(options):
         command = option(command)
     return command
@@ -237,20 +237,20 @@ def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def fewshot_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a FewShotJob; defaults are the fields' own."""
 
-    def number(name: str, default: int, text: str) -> Any:
-        return click.option(name, type=_FROM_ONE, default=default, show_default=True, help=text)
+    def number(name: str, default: int, text: str, least: int = 1) -> Any:
+        return click.option(name, type=click.IntRange(min=least), default=default, show_default=True, help=text)
 
     data = (
         click.option("--data", default="omniglot", show_default=True, metavar="NAME", help="omniglot."),
         click.option("--data-dir", type=click.Path(file_okay=False), help="Where the data set lies."),
         click.option("--split", type=click.Choice(["vinyals", "background", "seeded"]),
                      help="Training, validation and test classes.  [default: vinyals if its files are there]"),
-        number("--ways", 5, "Classes of a task."),
+        number("--ways", 5, "Classes of a task.", 2),
         number("--shots", 1, "Support samples of a class."),
         number("--queries", 1, "Query samples of a class."),
         number("--tasks", 8, "Tasks in a batch."),
         number("--batches", 1000, "Batches in an epoch."),
-        number("--episodes", 600, "Validation tasks answered after an epoch, test tasks at the end."),
+        number("--episodes", 600, "Validation tasks answered after an epoch, test tasks at the end.", 2),
     )  # fmt: skip
     options = (*data, *job_options(10, 32.0, "cosine", 0.1, "global"), *run_options("fewshot", "<program>"))
     for option in reversed(options):

@@ -10,49 +10,21 @@ import sys
 import time
 import tomllib
 import xml.etree.ElementTree as ET
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tomli_w
-from click.testing import CliRunner
+from runs import ROOT, Page, assert_same_run, invoke, records, state, steps, tpc_process
 
-import cli
 import tpc
 from tpc.runtime.rundir import RunDir
 
-ROOT = Path(__file__).parents[2]
 MLP = ROOT / "programs" / "mlp.py"
 QUICK = (
     *("--set", "hidden=1", "--rank", "12", "--limit-train-size", "200", "--batch-size", "16"),
     *("--lr-mult", "readout=2", "--momentum", "0.5"),
 )
-
-
-def invoke(*arguments):
-    return CliRunner().invoke(cli.main, [str(a) for a in arguments], prog_name="tpc", catch_exceptions=False)
-
-
-def tpc_process(*arguments, **options):
-    command = [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
-
-
-def records(path):
-    return [{k: v for k, v in record.items() if k != "seconds"} for record in RunDir(path).read_metrics()]
-
-
-def state(path):
-    return tpc.Model.load(RunDir(path).checkpoints.require().model_path, backend="numpy").state()
-
-
-def assert_same_run(a, b):
-    assert records(a) == records(b)
-    first, second = state(a), state(b)
-    assert list(first) == list(second)
-    for name in first:
-        assert np.asarray(first[name]).tobytes() == np.asarray(second[name]).tobytes(), name
 
 
 @pytest.fixture(scope="module")
@@ -236,12 +208,12 @@ def test_kill_9_and_resume_equals_an_uninterrupted_run(finished, tmp_path, way):
         assert invoke("train", MLP, *quick, "--out", path, "--no-report").exit_code == 0
     run = tmp_path / "killed"
     process = tpc_process("train", MLP, *quick, "--out", run, "--no-report", "--checkpoint-steps", 1)
-    while process.poll() is None and len(_steps(run)) < 15:
+    while process.poll() is None and len(steps(run)) < 15:
         time.sleep(0.001)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    taken = len(_steps(run))
+    taken = len(steps(run))
     assert 15 <= taken < 26
     saved = RunDir(run).checkpoints.require()
     assert saved.state["position"]["step"] >= taken - 1
@@ -252,15 +224,11 @@ def test_kill_9_and_resume_equals_an_uninterrupted_run(finished, tmp_path, way):
         assert len(state(run)["readout.A"]) < 100  # of 412: the others are folded
 
 
-def _steps(run):
-    return [r for r in RunDir(run).read_metrics() if r["kind"] == "step"]
-
-
 def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(finished, tmp_path):
     path, _ = finished
     run = tmp_path / "stopped"
     process = tpc_process("train", MLP, *QUICK, "--epochs", 2, "--out", run, "--no-report")
-    while process.poll() is None and len(_steps(run)) < 5:
+    while process.poll() is None and len(steps(run)) < 5:
         time.sleep(0.001)
     os.kill(process.pid, signal.SIGINT)
     output, _ = process.communicate()
@@ -337,21 +305,6 @@ def test_train_json_prints_one_object(tmp_path):
     assert record["run"] == str(tmp_path / "r")
     assert 0 <= record["test_accuracy"] <= 1
     assert "epoch 1/1" in process.stderr
-
-
-class Page(HTMLParser):
-    """Collects tags, ids and addresses."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.ids, self.links = [], set(), []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        values = dict(attrs)
-        self.ids.add(values.get("id"))
-        self.links += [v for k, v in attrs if k in ("src", "href", "xlink:href") and v]
 
 
 def test_report_is_self_contained_and_complete(finished):

@@ -43,7 +43,7 @@ def test_a_job_survives_its_config():
         ({"lr": True}, "lr to be a positive finite number"),
         ({"lr": -1}, "lr to be a positive finite number, got -1"),
         ({"lr": float("nan")}, "lr to be a positive finite number, got nan"),
-        ({"clip": float("inf")}, "clip to be a positive finite number, got inf"),
+        ({"clip": float("inf")}, "clip to be a positive finite number, or 0 for no clipping, got inf"),
         ({"weight_decay": float("nan")}, "weight_decay to be a finite number from 0 on"),
         ({"momentum": 1}, "momentum to be a number from 0 on and below 1"),
         ({"checkpoint_seconds": 0}, "checkpoint_seconds to be a positive"),

@@ -127,8 +127,8 @@ def test_learning_rate_and_clip_drop_at_their_epochs(tmp_path):
         epochs=4, lr=SETTINGS.lr, clip=Schedule(0.4, ((1, 0.5),)), lr_mult={"readout": 4.0}
     )
     train(tmp_path, model, settings)
-    np.testing.assert_allclose([o["lr"] for o in model.options], [0.5, 0.5, 0.05, 0.025])
-    np.testing.assert_allclose([o["clip"] for o in model.options], [0.4, 0.2, 0.2, 0.2])
+    np.testing.assert_allclose([o["lr"] for o in model.options[::7]], [0.5, 0.5, 0.05, 0.025])
+    np.testing.assert_allclose([o["clip"] for o in model.options[::7]], [0.4, 0.2, 0.2, 0.2])
     assert model.options[0]["lr_mult"] == {"readout": 4.0}
 
 

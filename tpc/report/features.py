@@ -14,6 +14,8 @@ from tpc.report.plots import MARKERS, SERIES, STYLE
 from tpc.runtime.representation import principal_components
 
 Array = NDArray[Any]
+PANEL = 3.4  # width in inches
+SYMBOL, LETTER = 0.6, 0.065  # widths in the legend
 
 
 def features(kernels: Mapping[str, Array], labels: Array, names: Sequence[str]) -> Figure:
@@ -23,7 +25,9 @@ def features(kernels: Mapping[str, Array], labels: Array, names: Sequence[str]) 
     1 where classes are far apart, 0 where they mix.
     """
     with style.context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(3.4 * len(kernels), 3.9), layout="constrained")
+        columns = max(1, min(len(names), int(PANEL * len(kernels) / (SYMBOL + LETTER * max(map(len, names))))))
+        rows = -(-len(names) // columns)
+        figure = Figure(figsize=(PANEL * len(kernels), 3.6 + 0.2 * rows), layout="constrained")
         panels = np.atleast_1d(figure.subplots(1, len(kernels)))
         for axes, (title, kernel) in zip(panels, kernels.items()):
             points, shares = principal_components(kernel)
@@ -35,7 +39,7 @@ def features(kernels: Mapping[str, Array], labels: Array, names: Sequence[str]) 
             axes.set_title(f"{title}\n{told}", fontsize=9)
             axes.set(xticks=[], yticks=[])
         handles, texts = panels[0].get_legend_handles_labels()
-        figure.legend(handles, texts, loc="outside lower center", ncols=min(5, len(names)), fontsize=8)
+        figure.legend(handles, texts, loc="outside lower center", ncols=columns, fontsize=8)
     return figure
 
 

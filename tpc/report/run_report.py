@@ -24,7 +24,7 @@ from tpc.runtime.source import Result
 from tpc.tasks.job import job_of
 
 SECTIONS = {
-    "curves": ("Training", "Batches before their update, and the test set after each epoch."),
+    "curves": ("Training", "Batches before their update, and held-out samples after each epoch."),
     "confusion": ("Test set", "Rows are true classes, columns predicted ones."),
     "features": (
         "Representations",
@@ -106,7 +106,8 @@ def _section(key: str, *content: str) -> str:
 
 def _figures(records: Sequence[Mapping[str, Any]], evaluation: Result) -> str:
     epochs = [record for record in records if record.get("kind") == "epoch"]
-    facts = {"test accuracy": f"{evaluation.accuracy:.2%}", "test loss": f"{evaluation.loss:.4f}"}
+    around = f" ± {evaluation.interval:.2%}" if isinstance(evaluation, FewShotEvaluation) else ""
+    facts = {"test accuracy": f"{evaluation.accuracy:.2%}{around}", "test loss": f"{evaluation.loss:.4f}"}
     if epochs:
         last = epochs[-1]
         measured = plots.measured_on(records)

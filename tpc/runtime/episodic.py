@@ -10,13 +10,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tpc.errors import UsageError
 from tpc.runtime.evaluate import Stopped, mean_loss
 from tpc.runtime.source import Batch
 from tpc.runtime.support import Support
 
 Array = NDArray[Any]
 NORMAL_95 = 1.959964  # the 97.5 % quantile of N(0, 1)
-ANSWERED_SAMPLES = 512  # queries answered at a time
+ANSWERED_SAMPLES = 512  # queries, and support samples, taken at a time
 
 
 class Tasks(Protocol):
@@ -42,6 +43,15 @@ class Drawing(Protocol):
     """`tasks` tasks: those numbered index·tasks … (index+1)·tasks − 1."""
 
     def __call__(self, tasks: int, index: int) -> Tasks: ...
+
+
+class Adapting(Protocol):
+    """A network that learns from a support before it answers, so many rows at a time."""
+
+    @property
+    def predict_rows(self) -> int: ...
+
+    def predict(self, x: Array, support: Support | None = None) -> Array: ...
 
 
 def batch_of(drawn: Tasks) -> Batch:
@@ -79,12 +89,30 @@ class FewShotEvaluation:
         }
 
 
+def tasks_at_once(support: int, queries: int, rows: int) -> int:
+    """How many tasks with so many samples are answered at a time by a network that predicts `rows` at a time.
+
+    Whole tasks in one call, since every call takes their support again.
+    """
+    return max(1, min(rows, ANSWERED_SAMPLES) // max(support, queries))
+
+
 def answer(
-    model: Any, draw: Drawing, tasks: int, alphabets: tuple[str, ...], loss: str = "cross_entropy", stop: object = False
+    model: Adapting,
+    draw: Drawing,
+    tasks: int,
+    alphabets: tuple[str, ...],
+    loss: str = "cross_entropy",
+    stop: object = False,
 ) -> FewShotEvaluation:
-    """Answer `tasks` tasks; `alphabets` has that of every class of the table. Raises Stopped once `stop` is true."""
+    """Answer `tasks` ≥ 2 tasks; `alphabets` has that of every class of the table. Raises Stopped once `stop` is true.
+
+    Raises UsageError for fewer: one task has no interval.
+    """
+    if tasks < 2:
+        raise UsageError(f"expected at least 2 tasks, got {tasks}: the interval needs their spread.")
     first = draw(1, 0)
-    at_once = max(1, min(tasks, ANSWERED_SAMPLES // first.query.shape[1]))
+    at_once = min(tasks, tasks_at_once(first.support.shape[1], first.query.shape[1], model.predict_rows))
     right: list[Array] = []
     losses: list[float] = []
     classes: list[Array] = []
@@ -93,7 +121,7 @@ def answer(
             raise Stopped
         drawn = draw(at_once, index)
         batch = batch_of(drawn)
-        logits = np.asarray(model.predict(batch.x, **batch.options), np.float64)
+        logits = np.asarray(model.predict(batch.x, batch.support), np.float64)
         count = min(at_once, tasks - index * at_once)
         kept = count * drawn.query.shape[1]
         right.append((logits.argmax(axis=1) == batch.y)[:kept].reshape(count, -1))
@@ -101,11 +129,10 @@ def answer(
         classes.append(np.take_along_axis(drawn.classes, drawn.query_labels, axis=1)[:count])
     answered, asked = np.concatenate(right), np.concatenate(classes)
     per_task = answered.mean(axis=1)
-    spread = per_task.std(ddof=1) if tasks > 1 else 0.0
     return FewShotEvaluation(
         loss=sum(losses) / tasks,
         accuracy=float(per_task.mean()),
-        interval=float(NORMAL_95 * spread / sqrt(tasks)),
+        interval=float(NORMAL_95 * per_task.std(ddof=1) / sqrt(tasks)),
         tasks=tasks,
         alphabets=_by_alphabet(answered.reshape(-1), asked.reshape(-1), alphabets),
     )
@@ -122,35 +149,38 @@ def _by_alphabet(right: Array, asked: Array, alphabets: tuple[str, ...]) -> dict
 
 
 class Episodes:
-    """Batches of `tasks` tasks from `train`, measured on `validation` tasks, always the same ones."""
+    """Batches of `tasks` tasks from `train`, measured on the first `episodes` tasks of `held_out`.
 
-    measured = "validation"
+    `measured` is the name of the split that these are of.
+    """
 
     def __init__(
         self,
         train: Drawing,
-        validation: Drawing,
+        held_out: Drawing,
         alphabets: tuple[str, ...],
         *,
         batches: int,
         tasks: int,
         episodes: int,
+        measured: str = "validation",
         loss: str = "cross_entropy",
     ) -> None:
         self.train = train
-        self.validation = validation
+        self.held_out = held_out
         self.alphabets = alphabets
         self.batches = batches
         self.tasks = tasks
         self.episodes = episodes
+        self.measured = measured
         self.loss = loss
 
     @property
     def measured_size(self) -> str:
-        return f"{self.episodes} validation tasks"
+        return f"{self.episodes} {self.measured} tasks"
 
     def batch(self, epoch: int, number: int) -> Batch:
         return batch_of(self.train(self.tasks, epoch * self.batches + number))
 
     def evaluate(self, model: Any, stop: object = False) -> FewShotEvaluation:
-        return answer(model, self.validation, self.episodes, self.alphabets, self.loss, stop)
+        return answer(model, self.held_out, self.episodes, self.alphabets, self.loss, stop)

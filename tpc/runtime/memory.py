@@ -19,6 +19,7 @@ from tpc.lower.lowered import Lowered, lower
 from tpc.program.nn import FEATURE, SAMPLE, SUPPORT
 from tpc.runtime.available import Available
 from tpc.runtime.backend import load_backend
+from tpc.runtime.episodic import tasks_at_once
 from tpc.runtime.folding import FoldOptions, numbers_stored
 from tpc.runtime.initial import shape_of
 from tpc.runtime.model import PREDICT_NUMBERS, PREDICT_ROWS
@@ -37,8 +38,10 @@ class Training:
     """What decides the memory of a training.
 
     Every one of `epochs` steps over `samples` samples, `batch` at a time; `data_bytes` is the size of the data set in
-    memory. An adapted network learns from `support` samples in every step. `done` samples, repetitions counted, lie
-    behind a run that is resumed. The other fields are the options of `Limit.build` and `Model.step`.
+    memory. In few-shot learning a batch holds the queries of `tasks` tasks, which have `support` samples besides, in
+    all; `tasks` is 0 otherwise. `done` samples, repetitions counted, lie behind a run that is resumed, which can take
+    more epochs or fewer unless `extendable` is false. The other fields are the options of `Limit.build` and
+    `Model.step`.
     """
 
     input_dim: int
@@ -57,6 +60,13 @@ class Training:
     loss: str = "cross_entropy"
     done: int | None = None
     support: int = 0
+    tasks: int = 0
+    extendable: bool = True
+
+    def of_tasks(self, tasks: int) -> Training:
+        """The same steps with another number of tasks in each."""
+        samples, batch, support = (n * tasks // self.tasks for n in (self.samples, self.batch, self.support))
+        return replace(self, samples=samples, batch=batch, support=support, tasks=tasks)
 
 
 @dataclass(frozen=True)
@@ -147,7 +157,10 @@ class _Predictor:
         batch = max(1, min(t.batch, t.samples))
         folded = max([t.rank, *(_per_step(graph, s, batch, t.support) + _options(t).rows for s in graph.stores)])
         step = step_bytes(lowered, lengths, batch, blocks, t.clip, folded)
-        evaluation = function_bytes(lowered.predict, lengths, _predicted_rows(graph.folds, t.rank), blocks)
+        rows_predicted = _predicted_rows(graph.folds, t.rank)
+        answered, shown = _answered(t, rows_predicted) if t.tasks else (min(EVALUATED, rows_predicted), 0)
+        answering = replace(lengths, sizes={**lengths.sizes, SUPPORT.name: shown})
+        evaluation = function_bytes(lowered.predict, answering, answered, blocks)
         parts["products kept within a step"] = step.lasting + evaluation.lasting
         work = {"a step": step.passing, "evaluation": evaluation.passing}
         if not backend.DEVICE:
@@ -212,9 +225,16 @@ def _widest(s: Store, t: Training, item: int) -> int:
 
 
 def _predicted_rows(folds: tuple[Fold, ...], rank: int) -> int:
-    """Rows of one prediction, as a model cuts them."""
+    """Rows of one prediction, as `Model.predict_rows` has them."""
     widest = max((packed_size(rank, m.order) for f in folds for m in f.moments), default=1)
-    return min(EVALUATED, max(16, min(PREDICT_ROWS, PREDICT_NUMBERS // widest)))
+    return max(16, min(PREDICT_ROWS, PREDICT_NUMBERS // widest))
+
+
+def _answered(t: Training, rows: int) -> tuple[int, int]:
+    """Queries that an evaluation answers at a time, and the support samples of their tasks."""
+    support, queries = t.support // t.tasks, t.batch // t.tasks
+    tasks = tasks_at_once(support, queries, rows)
+    return min(rows, tasks * queries), tasks * support
 
 
 # --- advice ----------------------------------------------------------------------------------------------------------
@@ -233,19 +253,25 @@ def _fitting(predictor: _Predictor, t: Training, room: int) -> Iterator[str]:
         found = peak(**changes)
         return [f"{options} (about {gigabytes(found)})"] if found is not None and found <= room else []
 
-    def largest(option: str, field: str, **changes: Any) -> list[str]:
-        """The largest smaller value of a field that fits, cut to two digits."""
-        low, high = 0, getattr(t, field)
+    def largest(option: str, value: int, changed: Callable[[int], dict[str, Any]]) -> list[str]:
+        """The largest smaller value that fits, cut to two digits."""
+        low, high = 0, value
         while high - low > 1:
             middle = (low + high) // 2
-            found = peak(**changes, **{field: middle})
+            found = peak(**changed(middle))
             low, high = (middle, high) if found is not None and found <= room else (low, middle)
-        value = _two_digits(low)
-        return told(f"{option} {value}", **changes, **{field: value}) if value else []
+        low = _two_digits(low)
+        return told(f"{option} {low}", **changed(low)) if low else []
+
+    def of_tasks(n: int) -> dict[str, Any]:
+        fewer = t.of_tasks(n)
+        return {name: getattr(fewer, name) for name in ("samples", "batch", "support", "tasks")}
 
     if t.done is None and t.mode == "exact":
         folded: dict[str, Any] = {"mode": "folded", "fold": None, "storage": None}
-        yield from told("--mode folded", **folded) or largest("--mode folded --rank", "rank", **folded)
+        yield from told("--mode folded", **folded) or largest(
+            "--mode folded --rank", t.rank, lambda n: {**folded, "rank": n}
+        )
         if t.storage in (None, *WIDE):
             name = t.backend if load_backend(t.backend).DEVICE else "native"
             narrow = {"backend": name, "dtype": "float32", "storage": "bfloat16"}
@@ -257,11 +283,16 @@ def _fitting(predictor: _Predictor, t: Training, room: int) -> Iterator[str]:
     if t.done is None and t.dtype == "float64":
         yield from told("--dtype float32", dtype="float32", storage=None)
     if t.done is None:
-        yield from largest("--rank", "rank")
-    if t.mode == "exact":
-        yield from largest("--epochs", "epochs")
-    if t.done is None and t.mode == "folded":
-        yield from largest("--batch-size", "batch")
+        yield from largest("--rank", t.rank, lambda n: {"rank": n})
+    if t.mode == "exact" and t.extendable:
+        yield from largest("--epochs", t.epochs, lambda n: {"epochs": n})
+    if t.done is None and t.tasks:
+        yield from largest("--tasks", t.tasks, of_tasks)
+        if t.mode == "exact":
+            steps = t.samples // t.batch
+            yield from largest("--batches", steps, lambda n: {"samples": n * t.batch})
+    elif t.done is None and t.mode == "folded":
+        yield from largest("--batch-size", t.batch, lambda n: {"batch": n})
 
 
 def _two_digits(n: int) -> int:

@@ -157,7 +157,7 @@ class Model:
         data = {"x": rows, **self._support(support, len(rows))}
         run = self._module("cross_entropy").predict
         with np.errstate(all="ignore"):  # a diverged model has no finite logits
-            size = self._predict_rows()
+            size = self.predict_rows
             parts = [
                 run(self._state, **_taken(run, {n: v[i : i + size] if n in BY_SAMPLE else v for n, v in data.items()}))
                 for i in range(0, len(rows), size)
@@ -168,8 +168,9 @@ class Model:
             else np.empty((0, self.classes), self.dtype)
         )
 
-    def _predict_rows(self) -> int:
-        """Rows at a time: their packed powers must not take more memory than what they are multiplied with."""
+    @property
+    def predict_rows(self) -> int:
+        """Rows predicted at a time: their packed powers take no more memory than what they are multiplied with."""
         widest = max((packed_size(self.rank, m.order) for f in self.folds.values() for m in f.moments), default=1)
         return max(16, min(PREDICT_ROWS, PREDICT_NUMBERS // widest))
 

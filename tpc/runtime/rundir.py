@@ -45,7 +45,7 @@ class RunDir:
         self.plots_path = path / PLOTS
 
     def read_config(self) -> dict[str, Any]:
-        """The settings of the run, as `tpc train` recorded them."""
+        """The settings of the run, as its command recorded them."""
         try:
             return tomllib.loads(self.config_path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

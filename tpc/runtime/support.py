@@ -34,10 +34,12 @@ class Support:
         """
         count = len(real_array(self.x, "support inputs"))
         own, asked = _numbers(self.tasks, count, "tasks"), _numbers(self.queries, samples, "queries")
-        sizes = np.bincount(own, minlength=int(max(own.max(initial=-1), asked.max(initial=-1))) + 1)
-        if len(asked) and not sizes[asked].all():
-            raise UsageError(f"expected a support for every task, got none for task {asked[sizes[asked] == 0][0]}")
-        mean = 1.0 / np.maximum(sizes, 1)
+        alone = np.setdiff1d(asked, own)
+        if len(alone):
+            raise UsageError(f"expected a support for every task, got none for task {alone[0]}")
+        names, own = np.unique(own, return_inverse=True)
+        asked = np.searchsorted(names, asked)
+        mean = 1.0 / np.bincount(own)
         return {
             "near": (asked[:, None] == own) * mean[own],
             "near_support": (own[:, None] == own) * mean[own],

@@ -278,6 +278,7 @@ class Trainer:
             return
         at = self.position
         lr = self.settings.lr.at(at.epoch, at.step / self.total_steps)
+        lower = self.settings.lr.value / 4
         clip = "" if self.settings.clip is not None else ", or clip the gradients (--clip 0.4)"
         singular = _SINGULAR if getattr(getattr(self.model, "limit", None), "warnings", ()) else ""
         saved = self.checkpoints.newest()
@@ -285,7 +286,7 @@ class Trainer:
         self.log.write({"kind": "diverged", "step": at.step, "epoch": at.epoch, "lr": lr})
         raise DivergedError(
             f"training diverged: the loss became {loss} after step {at.step} "
-            f"(epoch {at.epoch + 1}, lr {lr:g}). Lower the learning rate (--lr {lr / 4:g}){clip}.{singular}{kept}"
+            f"(epoch {at.epoch + 1}, lr {lr:g}). Lower the learning rate (--lr {lower:g}){clip}.{singular}{kept}"
         )
 
     def _update_clock(self) -> None:

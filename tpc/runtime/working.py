@@ -13,7 +13,7 @@ from itertools import product
 from math import prod
 from typing import Any
 
-from tpc.limits.graph import State, Store
+from tpc.limits.graph import Append, State, Store
 from tpc.limits.power import ROLE, Half, Opened, Power, Product, Slope, order_of, packed_size
 from tpc.lower.lowered import Lowered
 from tpc.lower.native_loop import native_loop
@@ -90,7 +90,8 @@ def step_bytes(lowered: Lowered, lengths: Lengths, batch: int, blocks: Blocks, n
     gradients = function_bytes(lowered.gradients, lengths, batch, blocks)
     outputs = item * sum(lengths.numbers(t.axes, batch) for _, t in lowered.gradients.outputs)
     largest = max((lengths.numbers(u.state.axes, batch) for u in graph.accumulated), default=0)
-    appended = batch * sum(item * _width(s, lengths) for s in graph.stores)
+    appends = [u for _, changes in graph.updates for u in changes if isinstance(u, Append)]
+    appended = sum(item * lengths.numbers(u.batch, batch) * _width(u.store, lengths) for u in appends)
     later, lasting = [3 * item * largest + 2 * appended], gradients.lasting
     if norms:
         measured = function_bytes(lowered.norms, lengths, batch, blocks)

@@ -29,7 +29,6 @@ from tpc.tasks.task import Task
 class Classification(Task):
     """Batches of a data set in an order that the seed decides, measured on its test set."""
 
-    COMMAND: ClassVar[str] = "tpc train"
     COUNTED: ClassVar[str] = "batch_size and limit_train_size"
 
     def __init__(self, job: TrainJob) -> None:
@@ -54,6 +53,9 @@ class Classification(Task):
     @property
     def class_names(self) -> Sequence[str]:
         return self.dataset.class_names
+
+    def describe_classes(self) -> str:
+        return f"{self.job.data} has {self.classes} classes"
 
     def describe(self) -> str:
         return f"{len(self.dataset.train_x)} training and {len(self.dataset.test_x)} test samples"

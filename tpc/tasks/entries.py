@@ -94,8 +94,10 @@ _ENTRIES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("program", "function", "data", "data_dir", "split", "storage", "init"), _TEXT),
     "fold_coefficients": _TEXT,
     **dict.fromkeys(("limit_train_size", "rank", "epochs", "batch_size", "checkpoint_steps", "fold_degree"), _from(1)),
-    **dict.fromkeys(("ways", "shots", "queries", "tasks", "batches", "episodes"), _from(1)),
-    **dict.fromkeys(("lr", "clip", "checkpoint_seconds", "fold_tolerance"), _POSITIVE),
+    **dict.fromkeys(("shots", "queries", "tasks", "batches"), _from(1)),
+    **dict.fromkeys(("ways", "episodes"), _from(2)),
+    **dict.fromkeys(("lr", "checkpoint_seconds", "fold_tolerance"), _POSITIVE),
+    "clip": (lambda value: _is_number(value) and value >= 0, "a positive finite number, or 0 for no clipping"),
     "window": _from(0),
     **dict.fromkeys(("lr_drop", "clip_drop"), _DROPS),
     "settings": (lambda value: isinstance(value, Mapping), "a table of the program's keyword arguments"),
@@ -106,6 +108,6 @@ _ENTRIES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "seed": _from(0),
 }
 _OPTIONAL = (
-    *("function", "data_dir", "limit_train_size", "storage", "init", "clip", "checkpoint_steps"),
+    *("function", "data_dir", "limit_train_size", "storage", "init", "checkpoint_steps"),
     *("fold_degree", "fold_tolerance", "window", "fold_coefficients", "split"),
 )

@@ -37,7 +37,6 @@ STREAMS = {"train": 0, "validation": 1, "test": 2}  # tasks of different splits 
 class FewShot(Task):
     """Batches of tasks of the training classes, measured on tasks of the validation classes."""
 
-    COMMAND: ClassVar[str] = "tpc fewshot"
     COUNTED: ClassVar[str] = "batches"
 
     def __init__(self, job: FewShotJob) -> None:
@@ -64,15 +63,47 @@ class FewShot(Task):
     def class_names(self) -> Sequence[str]:
         return tuple(map(str, range(self.job.ways)))
 
+    def describe_classes(self) -> str:
+        return f"tasks have {self.job.ways} classes (--ways)"
+
     def describe(self) -> str:
         job, data = self.job, self.dataset
-        counts = f"{len(data.train)} training, {len(data.validation)} validation and {len(data.test)} test classes"
+        held_out = f"{len(data.validation)} validation and " if len(data.validation) else "no validation and "
+        counts = f"{len(data.train)} training, {held_out}{len(data.test)} test classes"
         return f"{job.ways}-way {job.shots}-shot, {counts} ({data.split} split)"
 
+    @property
+    def measured(self) -> str:
+        """The split measured after every epoch: "test" where there are no validation classes."""
+        return "validation" if len(self.dataset.validation) else "test"
+
     def table(self, split: str) -> ClassTable:
-        """The classes of a split; without validation classes those of the test take their place."""
+        """The classes of a split. Raises UsageError for an unknown or empty one."""
+        if split not in SPLITS:
+            raise UsageError(f"expected a split among {', '.join(SPLITS)}, got {split!r}.")
         found: ClassTable = getattr(self.dataset, split)
-        return found if len(found) else self.dataset.test
+        if not len(found):
+            raise UsageError(f"the {self.dataset.split} split of {self.job.data} has no {split} classes.")
+        return found
+
+    def require(self, split: str, queries: int | None = None) -> None:
+        """Raise UsageError where a split has too few classes, or its classes too few images, for the tasks."""
+        job, table, queries = self.job, self.table(split), queries or self.job.queries
+        if len(table) < job.ways:
+            raise UsageError(
+                f"{job.ways}-way tasks (--ways) need {job.ways} {split} classes; the {self.dataset.split} split of "
+                f"{job.data} has {len(table)}."
+            )
+        if table.images_per_class < job.shots + queries:
+            raise UsageError(
+                f"{job.shots} support samples (--shots) and {queries} queries (--queries) of a class need "
+                f"{job.shots + queries} images of it; {job.data} has {table.images_per_class}."
+            )
+
+    def check(self, model: Model) -> None:
+        for split in ("train", self.measured, "test"):
+            self.require(split)
+        super().check(model)
 
     def draw(self, split: str, queries: int | None = None) -> Drawing:
         """How tasks of a split are drawn."""
@@ -96,11 +127,12 @@ class FewShot(Task):
         job = self.job
         return Episodes(
             self.draw("train"),
-            self.draw("validation"),
-            self.table("validation").alphabets,
+            self.draw(self.measured),
+            self.table(self.measured).alphabets,
             batches=job.batches,
             tasks=job.tasks,
             episodes=job.episodes,
+            measured=self.measured,
             loss=job.loss,
         )
 
@@ -118,6 +150,7 @@ class FewShot(Task):
             "samples": per_batch * job.batches,
             "batch": per_batch,
             "support": job.tasks * job.ways * job.shots,
+            "tasks": job.tasks,
             "data_bytes": sum(t.images.nbytes for t in (data.train, data.validation, data.test)),
             "done": None if done is None else done.epoch * per_batch * job.batches + done.samples,
         }
@@ -166,16 +199,16 @@ def evaluate_run(
 def evaluate(
     task: FewShot, model: Model, split: str = "test", tasks: int = 600, queries: int | None = None
 ) -> FewShotEvaluation:
-    """Answer tasks of a split. Raises UsageError for an unknown one."""
-    if split not in SPLITS:
-        raise UsageError(f"expected a split among {', '.join(SPLITS)}, got {split!r}.")
+    """Answer tasks of a split. Raises UsageError for one without such tasks."""
+    task.require(split, queries)
     return answer(model, task.draw(split, queries), tasks, task.table(split).alphabets, task.job.loss)
 
 
 def representations(task: FewShot, model: Model, classes: int = 5) -> tuple[dict[str, Array], Array, tuple[str, ...]]:
-    """Gram matrices of images of test classes, before and after training; their labels and the classes' names.
+    """Gram matrices of images of test classes, "before training" and "trained"; their labels and the classes' names.
 
-    The classes are the first that the seed draws. "before" is the initial state that the job's seed gives.
+    The classes are the first that the seed draws; the state before training is the one that the seed gives. Raises
+    UsageError for a network without a nonlinearity, whose representation is its input.
     """
     job, table = task.job, task.table("test")
     chosen = np.random.default_rng([job.seed, classes]).permutation(len(table))[:classes]
@@ -184,5 +217,11 @@ def representations(task: FewShot, model: Model, classes: int = 5) -> tuple[dict
     labels = np.repeat(np.arange(len(some)), some.images_per_class)
     options = {} if job.init is None else {"init": job.init}
     start = model.limit.build(task.input_dim, job.rank, dtype=job.dtype, seed=job.seed, **options)
-    kernels = {f"{job.limit}-limit, before training": gram(start, x), f"{job.limit}-limit, trained": gram(model, x)}
-    return kernels, labels, tuple(name.replace("_", " ").replace("/", ", ", 1).split("/")[0] for name in some.names)
+    kernels = {"before training": gram(start, x), "trained": gram(model, x)}
+    return kernels, labels, tuple(map(_shown, some.names))
+
+
+def _shown(name: str) -> str:
+    """'Old_Church/character07/rot000' → 'Old Church 7'."""
+    alphabet, character = name.split("/")[:2]
+    return f"{alphabet.replace('_', ' ')} {int(character.removeprefix('character'))}"

@@ -24,6 +24,7 @@ class Job:
     """
 
     TASK: ClassVar[str]
+    COMMAND: ClassVar[str]
 
     program: str
     function: str | None = None
@@ -46,7 +47,7 @@ class Job:
     lr_schedule: str = "constant"
     lr_mult: Mapping[str, float] = field(default_factory=dict)
     lr_drop: Drops = ()
-    clip: float | None = None
+    clip: float = 0.0
     clip_drop: Drops = ()
     clip_mode: str = "param"
     weight_decay: float = 0.0
@@ -61,13 +62,18 @@ class Job:
         for each in fields(self):
             check_entry(each.name, getattr(self, each.name))
         _ = self.fold
-        if self.clip_drop and self.clip is None:
+        if self.clip_drop and not self.clip:
             raise UsageError("clip_drop (--clip-drop) lowers the clipping norm, so it needs clip (--clip), too.")
 
     @property
     def fold(self) -> FoldOptions | None:
         """How mode "folded" folds; None in mode "exact"."""
         return fold_from(self.mode, self.fold_degree, self.fold_tolerance, self.window, self.fold_coefficients)
+
+    @property
+    def extendable(self) -> bool:
+        """Whether a run of it is the beginning of a longer one; a cosine depends on the length from the first step."""
+        return self.lr_schedule != "cosine"
 
     def check_drops(self) -> None:
         """Raise UsageError for a drop that the training ends before."""
@@ -98,7 +104,7 @@ class Job:
         return TrainSettings(
             epochs=self.epochs,
             lr=Schedule(self.lr, self.lr_drop, self.lr_schedule == "cosine"),
-            clip=None if self.clip is None else Schedule(self.clip, self.clip_drop),
+            clip=Schedule(self.clip, self.clip_drop) if self.clip else None,
             lr_mult=self.lr_mult,
             weight_decay=self.weight_decay,
             momentum=self.momentum,
@@ -116,6 +122,7 @@ class TrainJob(Job):
     """Classification: everything needed to repeat a training."""
 
     TASK: ClassVar[str] = "train"
+    COMMAND: ClassVar[str] = "tpc train"
 
     data: str = "digits"
     limit_train_size: int | None = None
@@ -131,6 +138,7 @@ class FewShotJob(Job):
     """
 
     TASK: ClassVar[str] = "fewshot"
+    COMMAND: ClassVar[str] = "tpc fewshot"
 
     data: str = "omniglot"
     split: str | None = None
@@ -142,7 +150,7 @@ class FewShotJob(Job):
     episodes: int = 600
     lr: float = 32.0
     lr_schedule: str = "cosine"
-    clip: float | None = 0.1
+    clip: float = 0.1
     clip_mode: str = "global"
 
 
@@ -160,8 +168,9 @@ def job_of(config: Mapping[str, Any]) -> type[Job]:
 
 def checked_entries(config: Mapping[str, Any], kind: type[Job]) -> dict[str, Any]:
     """The fields of a job that a config.toml gives. Raises UsageError for an unknown or wrong entry."""
-    if config.get("task", kind.TASK) != kind.TASK:
-        raise UsageError(f"the configuration is one of {config['task']!r}, expected {kind.TASK!r}.")
+    recorded = job_of(config)
+    if recorded is not kind:
+        raise UsageError(f"the configuration is of `{recorded.COMMAND}`, not of `{kind.COMMAND}`.")
     known = {each.name for each in fields(kind)}
     unknown = sorted(set(config) - known - {"tpc_version", "task"})
     if unknown:

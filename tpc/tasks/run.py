@@ -25,7 +25,7 @@ from tpc.runtime.rundir import MetricsLog, RunDir
 from tpc.runtime.saving import DAMAGED
 from tpc.runtime.source import Result
 from tpc.runtime.trainer import Trainer
-from tpc.tasks.job import Job
+from tpc.tasks.job import Job, job_of
 from tpc.tasks.task import Task
 
 
@@ -74,12 +74,19 @@ def resume(
 
     `changes` may hold the options that the task names in RESUMABLE.
     """
+    _require_kind(run, of)
     allowed = Task.RESUMABLE
     fixed = sorted(set(changes) - set(allowed))
     if fixed:
         raise UsageError(
             f"--{fixed[0].replace('_', '-')} cannot change when a run is resumed; what can: "
             + ", ".join(f"--{name.replace('_', '-')}" for name in allowed)
+        )
+    recorded = recorded_job(run, of, {})
+    if changes.get("epochs", recorded.epochs) != recorded.epochs and not recorded.extendable:
+        raise UsageError(
+            f"--epochs cannot change when {run.path} is resumed: its learning rate falls to zero along a cosine over "
+            f"{recorded.epochs} epochs, so the steps taken belong to no other number of them; start another run."
         )
     task = kind(recorded_job(run, of, changes))
     checkpoint = run.checkpoints.require()
@@ -94,6 +101,18 @@ def resume(
     if changes:
         run.write_config(task.job.to_config())
     return _run(task, run, model, position, metrics_bytes, prediction, stream)
+
+
+def _require_kind(run: RunDir, of: type[Job]) -> None:
+    try:
+        found = job_of(run.read_config())
+    except UsageError as error:
+        raise UsageError(f"{run.config_path}: {error}") from error
+    if found is not of:
+        raise UsageError(
+            f"{run.path} is a run of `{found.COMMAND}`, not of `{of.COMMAND}`; go on with it by: "
+            f"{found.COMMAND} --resume {run.path}"
+        )
 
 
 def recorded_job(run: RunDir, of: type[Job], changes: Mapping[str, Any]) -> Any:
@@ -123,7 +142,7 @@ def _run(
             memory = f"memory at most about {gigabytes(prediction.peak)}"
             display.say(f"{what}: {task.describe()}, rank {job.rank}, {job.backend} {job.dtype}, {memory}")
             settings = job.train_settings(steps)
-            trainer = Trainer(model, source, settings, log, run.checkpoints, position, display, task.COMMAND)
+            trainer = Trainer(model, source, settings, log, run.checkpoints, position, display, job.COMMAND)
             result = trainer.run()
     finally:
         log.close()

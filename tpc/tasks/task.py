@@ -19,7 +19,6 @@ from tpc.tasks.job import Job
 class Task(ABC):
     """A job with its data, which is loaded when first asked for."""
 
-    COMMAND: ClassVar[str]
     COUNTED: ClassVar[str]  # the options that decide how many batches an epoch has
     RESUMABLE: ClassVar[tuple[str, ...]] = ("epochs", "data_dir", "backend", "checkpoint_steps", "checkpoint_seconds")
 
@@ -40,6 +39,10 @@ class Task(ABC):
     @abstractmethod
     def class_names(self) -> Sequence[str]:
         """What the outputs mean."""
+
+    @abstractmethod
+    def describe_classes(self) -> str:
+        """Where the number of classes comes from, such as "digits has 10 classes"."""
 
     @abstractmethod
     def describe(self) -> str:
@@ -66,8 +69,9 @@ class Task(ABC):
             storage=job.storage,
             fold=job.fold,
             momentum=job.momentum,
-            clip=job.clip is not None,
+            clip=job.clip > 0,
             loss=job.loss,
+            extendable=job.extendable,
             **self._sizes(done),
         )
 
@@ -79,8 +83,8 @@ class Task(ABC):
         """Raise UsageError where program, data and settings do not go together; compiles the generated code."""
         if model.classes != self.classes:
             raise UsageError(
-                f"the program has {model.classes} outputs but {self.job.data} has {self.classes} classes; "
-                f"if the program takes `classes`, give --set classes={self.classes}."
+                f"the program has {model.classes} outputs but {self.describe_classes()}; if the program takes "
+                f"`classes`, give --set classes={self.classes}."
             )
         for name in self.job.lr_mult:
             if name not in model.weights:

@@ -61,3 +61,32 @@ def write_split(folder: Path, train=BACKGROUND[1:] + EVALUATION[:1], val=BACKGRO
         lines = [f"{name}/rot{turn:03d}\n" for name in names for turn in (0, 90, 180, 270)]
         (folder / file).write_text("".join(lines))
     return folder
+
+
+# --- drawings that can be told apart ----------------------------------------------------------------------------------
+
+LEGIBLE = {
+    "images_background": tuple(f"{alphabet}/character0{k}" for alphabet in ("Greek", "N_Ko") for k in range(1, 7)),
+    "images_evaluation": tuple(f"{alphabet}/character0{k}" for alphabet in ("Ge-ez", "Tifinagh") for k in range(1, 5)),
+}
+
+
+def legible(name: str, number: int) -> np.ndarray:
+    """The strokes of a character, each of its drawings a little moved."""
+    strokes = np.random.default_rng([7, *name.encode()]).integers(12, 82, (5, 2))
+    moved = strokes + np.random.default_rng([number, *name.encode()]).integers(-5, 6, (5, 2))
+    white = np.ones((105, 105), dtype=bool)
+    for k, (row, column) in enumerate(moved):
+        height, width = ((22, 8), (8, 22))[k % 2]
+        white[row : row + height, column : column + width] = False
+    return white
+
+
+def write_legible(folder: Path) -> Path:
+    """Archives of 20 characters of four alphabets, split into 12, 4 (Ge-ez) and 4 (Tifinagh)."""
+    for root, names in LEGIBLE.items():
+        files = {f"{root}/{n}/0001_{k:02d}.png": png(legible(n, k)) for n in names for k in range(1, 21)}
+        write_zip(folder / f"{root}.zip", files)
+    background, evaluation = LEGIBLE.values()
+    write_split(folder / "vinyals_split", background, evaluation[:4], evaluation[4:])
+    return folder
