@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tpc.errors import UsageError
 from tpc.runtime.regression import centred_targets
 from tpc.runtime.support import Support
 
@@ -26,8 +27,10 @@ class KernelAdaptation:
         self.classes = classes
         self.ridge = ridge
 
-    def predict(self, x: Array, support: Support) -> Array:
+    def predict(self, x: Array, support: Support | None = None) -> Array:
         """Logits of `x`, (N, d) → (N, classes)."""
+        if support is None:
+            raise UsageError("a kernel answers from a support: expected support=tpc.Support(x, y), got none")
         s = np.asarray(support.x)
         targets = centred_targets(np.asarray(support.y), self.classes, np.float64)
         own = np.zeros(len(s), np.int64) if support.tasks is None else np.asarray(support.tasks)
