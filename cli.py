@@ -281,7 +281,8 @@ def _representations(task: FewShot, model: Model) -> Figure | None:
         kernels, labels, names = representations(task, model)
     except UsageError:
         return None
-    return features({f"{limit_name(task.job.limit)}, {when}": k for when, k in kernels.items()}, labels, names)
+    own = limit_name(task.job.limit)
+    return features({what if what.isupper() else f"{own}, {what}": k for what, k in kernels.items()}, labels, names)
 
 
 def _finish(result: RunResult, report: bool, as_json: bool, representations: Figure | None = None) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tpc.errors import UsageError
-from tpc.runtime.regression import centred_targets
+from tpc.runtime.regression import ROWS, centred_targets
 from tpc.runtime.support import Support
 
 Array = NDArray[Any]
@@ -26,6 +26,11 @@ class KernelAdaptation:
         self.kernel = kernel
         self.classes = classes
         self.ridge = ridge
+
+    @property
+    def predict_rows(self) -> int:
+        """Samples that are best answered in one call."""
+        return ROWS
 
     def predict(self, x: Array, support: Support | None = None) -> Array:
         """Logits of `x`, (N, d) → (N, classes)."""

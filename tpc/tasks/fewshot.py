@@ -11,13 +11,15 @@ from typing import Any, ClassVar, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from tpc.compiler import Limit
+from tpc.compiler import KERNEL_PASSES, Limit, compile_program
 from tpc.data import default_data_dir
 from tpc.data.classes import ClassTable
 from tpc.data.episodes import EpisodeBatch, episodes
 from tpc.data.omniglot import Omniglot, load_omniglot
-from tpc.errors import UsageError
+from tpc.errors import UsageError, UserError
 from tpc.passes.adapt import is_adapted
+from tpc.passes.representation import unadapted
+from tpc.program.program import Program
 from tpc.runtime.episodic import Drawing, Episodes, FewShotEvaluation, answer
 from tpc.runtime.model import Model
 from tpc.runtime.position import Position
@@ -205,10 +207,11 @@ def evaluate(
 
 
 def representations(task: FewShot, model: Model, classes: int = 5) -> tuple[dict[str, Array], Array, tuple[str, ...]]:
-    """Gram matrices of images of test classes, "before training" and "trained"; their labels and the classes' names.
+    """Gram matrices of images of test classes, of the kernel limits, "before training" and "trained"; labels, names.
 
-    The classes are the first that the seed draws; the state before training is the one that the seed gives. Raises
-    UsageError for a network without a nonlinearity, whose representation is its input.
+    Kernel limits, which learn no features, are there for programs that have them. The classes are the first that the
+    seed draws; the state before training is the one that the seed gives. Raises UsageError for a network without a
+    nonlinearity, whose representation is its input.
     """
     job, table = task.job, task.table("test")
     chosen = np.random.default_rng([job.seed, classes]).permutation(len(table))[:classes]
@@ -217,8 +220,19 @@ def representations(task: FewShot, model: Model, classes: int = 5) -> tuple[dict
     labels = np.repeat(np.arange(len(some)), some.images_per_class)
     options = {} if job.init is None else {"init": job.init}
     start = model.limit.build(task.input_dim, job.rank, dtype=job.dtype, seed=job.seed, **options)
-    kernels = {"before training": gram(start, x), "trained": gram(model, x)}
+    kernels = {**_kernel_limits(model.limit.program, x), "before training": gram(start, x), "trained": gram(model, x)}
     return kernels, labels, tuple(map(_shown, some.names))
+
+
+def _kernel_limits(program: Program, x: Array) -> dict[str, Array]:
+    """The kernels of a program's network before it adapts."""
+    found = {}
+    for limit in KERNEL_PASSES:
+        try:
+            found[limit.upper()] = compile_program(unadapted(program), limit).kernel(x, only=(limit,))[limit]
+        except UserError:  # such as a gate, whose kernel has no closed form
+            continue
+    return found
 
 
 def _shown(name: str) -> str:
