@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 LANGUAGES = ("console", "python", "sh", "text")
 IMAGES = Path("docs") / "images"
-MEASURED = ("train", "eval", "check")  # commands whose figures depend on the machine in the last digits
+MEASURED = ("train", "eval", "check", "regress")  # commands whose figures depend on the machine in the last digits
 _NUMBER = re.compile(r"(\d+\.\d+)")
 _TIME = re.compile(r"\b(\d+ h )?(\d+ min )?\d+(\.\d+)? s\b|at most about [\d.]+ GB")  # and memory: of the machine
 
