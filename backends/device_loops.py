@@ -50,9 +50,12 @@ class Kept:
     place: Place
 
 
-def chunk_rows(device: Device, lanes: int) -> int:
-    """Atoms of a chunk: their products and weights stay in the device's cache."""
-    return max(1024, device.cache_bytes // (ROW_LANE_BYTES * max(1, lanes)))
+def chunk_rows(device: Device, atoms: Atoms, lanes: int) -> int:
+    """Atoms of a chunk: their products and weights stay in the device's cache, and so do rows that are widened."""
+    row_bytes = ROW_LANE_BYTES * max(1, lanes)
+    if atoms.storage == "float16":
+        row_bytes += 4 * max(prod(width) for width in atoms.widths.values())
+    return max(1024, device.cache_bytes // row_bytes)
 
 
 class Loop:
@@ -97,7 +100,6 @@ class _Run:
         self._places = {i: kept.place for i, kept in self._given.items() if kept is not None}
         self._packed = {column: self._pack(column, members) for column, members in self._groups.items()}
         self._keep: dict[int, list[Any]] = {i: [] for i in loop.kept} if self._hold() else {}
-        self._weights: dict[int | None, Any] = {}
         self._targets, self._totals = self._outputs(sums)
         self._sum_groups = sums
 
@@ -145,18 +147,19 @@ class _Run:
 
     def result(self) -> tuple[Any, ...]:
         if self._lanes:
-            blocks = self._atoms.stored_blocks(tuple(self._loop.columns), chunk_rows(self._device, self._lanes))
-            for position, stored in enumerate(blocks):
+            size = chunk_rows(self._device, self._atoms, self._lanes)
+            for position, stored in enumerate(self._atoms.stored_blocks(tuple(self._loop.columns), size)):
                 self._chunk(position, stored)
+        for column, total in self._totals.items():
+            if self._split(column):
+                self._totals[column] = self._joined(total)
         kept = (Kept(self._keep[i], self._places.get(i, ALONE)) if self._keep else None for i in self._loop.kept)
         return (*(self._sum(j) for j in range(len(self._loop.sums))), *kept)
 
     def _chunk(self, position: int, stored: tuple[Any, ...]) -> None:
         rows, lanes = len(stored[0]), self._lanes
         wide: dict[int, Any] = {}
-        products: dict[int, Any] = {
-            i: kept.chunks[position] for i, kept in self._given.items() if kept is not None
-        }
+        products: dict[int, Any] = {i: k.chunks[position] for i, k in self._given.items() if k is not None}
         for column, members in self._groups.items():
             made = self._xp.empty((rows, len(self._packed[column])), np.float32)
             self._device.gemm(self._rows(column, stored, wide), self._packed[column], made, tb=True)
@@ -220,16 +223,17 @@ class _Run:
 
     # --- after the chunks --------------------------------------------------------------------------------------
 
+    def _joined(self, total: Any) -> Any:
+        made = self._xp.empty((len(total) // 2, total.shape[1]), np.float32)
+        self._device.each("tpc_join", made.size, total, made)
+        return made
+
     def _sum(self, j: int) -> Any:
         s, lanes, place = self._loop.sums[j], self._lanes, self._targets[j]
         total = self._totals[s.column]
         if s.column is None:
             found = total[0, place.start : place.start + lanes]
         else:
-            if place.low:
-                joined = self._xp.empty((place.low, total.shape[1]), np.float32)
-                self._device.each("tpc_join", joined.size, total, joined)
-                total = joined
             shape = (lanes, *self._atoms.widths[self._loop.columns[s.column]])
             found = total[place.start : place.start + lanes].reshape(shape)
         if s.lanes == "kept":

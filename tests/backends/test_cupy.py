@@ -162,3 +162,30 @@ def test_too_much_for_a_device_is_a_memory_error():
 
     with pytest.raises(MemoryError, match="Out of memory allocating"):
         cupy_backend.device.xp.empty(2 * cupy_backend.available().bytes, "u1")
+
+
+# --- the benchmark ---------------------------------------------------------------------------------------------------
+
+
+def test_the_benchmark_runs_on_any_device(cuda_cpu, capsys):
+    from benchmarks import gpu
+
+    small = ["--quick", "--turns", "1", "--atoms", "300", "--rank", "4", "--ranks", "4"]
+    gpu.main(small, cuda_cpu.NAME)
+    told = capsys.readouterr().out
+    assert "copy" in told
+    assert len(re.findall(r"^\s*(float32|bfloat16|float16)\s+300\s+8\s.*%$", told, re.MULTILINE)) == 3
+    assert "312,500 steps" in told
+    assert "Skipped: pilimit_lib" in told
+
+
+def test_the_benchmark_without_a_device_says_so_in_one_line(monkeypatch, capsys):
+    from benchmarks import gpu
+
+    modules(monkeypatch, cupy=cupy_with(0))
+    monkeypatch.delitem(sys.modules, "backends.cupy_backend", raising=False)
+    gpu.main([])
+    told = capsys.readouterr().out
+    assert told.startswith("Nothing measured: --backend cupy needs a CUDA device, and none was found")
+    assert told.count("\n") == 1
+    monkeypatch.delitem(sys.modules, "backends.cupy_backend")

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from cuda_cpu.device_arrays import DeviceArray
 from cuda_cpu.host_device import HostDevice
 from loops import CLASSES, DIM, Problem, network
 
@@ -37,7 +38,8 @@ def arrays(device):
 @pytest.mark.parametrize("kind", [np.uint16, np.float16])
 def test_stored_numbers_are_those_of_the_other_backends(arrays, kind):
     every = np.arange(1 << 16, dtype=np.uint16).view(kind)
-    wide = arrays.load(every, FLOAT)
+    there = arrays.xp.asarray
+    wide = arrays.to_host(arrays.load(there(every), FLOAT))
     np.testing.assert_array_equal(wide.view(np.uint32) << 1, from_stored(every, FLOAT).view(np.uint32) << 1)
     rng = np.random.default_rng(0)
     x = rng.integers(0, 1 << 32, 1 << 16, dtype=np.uint32).view(np.float32)
@@ -45,8 +47,9 @@ def test_stored_numbers_are_those_of_the_other_backends(arrays, kind):
         between = wide[:-1] + (wide[1:] - wide[:-1]) / 2
         halfway = np.concatenate([between, wide, [65519.99, 65520, -7e4, np.inf, -np.inf]])
         for numbers in (x, halfway.astype(np.float32)):
-            stored = np.empty(len(numbers), kind)
-            arrays.store(stored, numbers)
+            stored = arrays.empty((len(numbers),), np.dtype(kind))
+            arrays.store(stored, there(numbers))
+            stored = arrays.to_host(stored)
             wanted = to_stored(numbers, np.dtype(kind))
             real = ~np.isnan(numbers)
             np.testing.assert_array_equal(stored[real].view(np.uint16), wanted[real].view(np.uint16))
@@ -56,13 +59,17 @@ def test_stored_numbers_are_those_of_the_other_backends(arrays, kind):
 def test_two_parts_make_a_number(device):
     rng = np.random.default_rng(1)
     x = (rng.standard_normal(1000) * 10.0 ** rng.integers(-30, 30, 1000)).astype(np.float32)
-    parts = np.empty(2000, np.uint16)
-    device.each("tpc_split", len(x), x, parts)
-    high, low = from_stored(parts[:1000], np.dtype(float)), from_stored(parts[1000:], np.dtype(float))
+    high, low = split(device, x)
     assert (np.abs(high + low - x) <= 2.0**-17 * np.abs(x)).all()
     odd = np.array([np.inf, -np.inf, np.nan, 0], np.float32)
-    device.each("tpc_split", 4, odd, parts[:8])
-    np.testing.assert_array_equal(from_stored(parts[:4], FLOAT) + from_stored(parts[4:8], FLOAT), odd)
+    np.testing.assert_array_equal(sum(split(device, odd)), odd)
+
+
+def split(device, x):
+    parts = device.xp.empty(2 * len(x), np.uint16)
+    device.each("tpc_split", len(x), device.xp.asarray(x), parts)
+    found = from_stored(device.to_host(parts), np.dtype(float))
+    return found[: len(x)], found[len(x) :]
 
 
 # --- growth ----------------------------------------------------------------------------------------------------------
@@ -76,8 +83,8 @@ def test_segments_double_and_nothing_is_copied(arrays, monkeypatch):
     whole = {n: rng.standard_normal((3000, *w)).astype(np.float32) for n, w in WIDTHS.items()}
     places = []
     for start in range(0, 3000, 10):
-        atoms.append(-1.0, 1.0, **{n: v[start : start + 10] for n, v in whole.items()})
-        now = [s["B"].ctypes.data for s in atoms._segments]
+        atoms.append(-1.0, 1.0, **{n: arrays.xp.asarray(v[start : start + 10]) for n, v in whole.items()})
+        now = [s["B"].on_host.ctypes.data for s in atoms._segments]
         assert now[: len(places)] == places
         places = now
     rooms = [len(s["B"]) for s in atoms._segments]
@@ -126,10 +133,10 @@ def test_a_number_of_the_device_is_one_for_all_samples(programs_dir, cuda_cpu):
     problem = Problem(tpc.load(programs_dir / "mlp.py", classes=CLASSES), batch=5)
     state, module = problem.state(cuda_cpu, "float32"), cuda_cpu.compile_module(problem.lowered)
     x = cuda_cpu.array(problem.x, "float32")
-    wanted = module.predict(state, x)["logits"]
+    wanted = cuda_cpu.to_numpy(module.predict(state, x)["logits"])
     for name in ("hidden1", "readout"):
-        state[name].scale = np.array(state[name].scale, np.float32)
-    np.testing.assert_allclose(module.predict(state, x)["logits"], wanted, rtol=1e-6)
+        state[name].scale = cuda_cpu.array(state[name].scale, "float32")[0]
+    np.testing.assert_allclose(cuda_cpu.to_numpy(module.predict(state, x)["logits"]), wanted, rtol=1e-6)
 
 
 def test_the_size_of_a_chunk_changes_nothing_but_rounding(programs_dir, cuda_cpu):
@@ -150,14 +157,14 @@ def test_the_size_of_a_chunk_changes_nothing_but_rounding(programs_dir, cuda_cpu
 @pytest.mark.parametrize("order", [2, 3, 4])
 def test_powers_and_slopes(device, rank, order):
     rng = np.random.default_rng(rank)
-    made = DevicePowers(device)
+    made, there = DevicePowers(device), device.xp.asarray
     g = rng.standard_normal((2, 3, rank)).astype(np.float32)
-    np.testing.assert_allclose(made.power(g, order), powers.power(g, order), rtol=1e-5)
+    np.testing.assert_allclose(device.to_host(made.power(there(g), order)), powers.power(g, order), rtol=1e-5)
     dual = rng.standard_normal((2, 3, powers.count(rank, order))).astype(np.float32)
-    wanted = powers.slope(dual.astype(float), g.astype(float), order)
-    np.testing.assert_allclose(made.slope(dual, g, order), wanted, rtol=1e-4, atol=1e-4)
-    one = made.slope(dual, g[:1, :1], order)
-    np.testing.assert_allclose(one, powers.slope(dual.astype(float), g[:1, :1].astype(float), order), atol=1e-4)
+    for latents in (g, g[:1, :1]):
+        wanted = powers.slope(dual.astype(float), latents.astype(float), order)
+        found = device.to_host(made.slope(there(dual), there(latents), order))
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("order", [0, 1, 2, 3])
@@ -166,25 +173,37 @@ def test_adding_powers(arrays, monkeypatch, order):
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((40, 3)).astype(np.float32), rng.standard_normal((40, 6)).astype(np.float32)
     shape = (3, powers.count(6, order)) if order else (3,)
-    found = rng.standard_normal(shape).astype(np.float32)
-    wanted = found.astype(float)
+    wanted = rng.standard_normal(shape)
+    found = arrays.xp.asarray(wanted.astype(np.float32))
     powers.add_powers(wanted, a.astype(float), b.astype(float), order)
-    arrays.add_powers(found, a, b, order)
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+    arrays.add_powers(found, arrays.xp.asarray(a), arrays.xp.asarray(b), order)
+    np.testing.assert_allclose(arrays.to_host(found), wanted, rtol=1e-4, atol=1e-4)
 
 
 # --- one look at the numbers -----------------------------------------------------------------------------------------
 
 
 def test_numbers_are_read_at_once(cuda_cpu):
-    numbers = [np.float32(2), 3.5, *(np.array(k, np.float32) for k in range(11))]
-    fine = [np.ones((3, 4), np.float32), np.zeros((0, 2), np.float32), np.full(5, 1e38, np.float32)]
+    there = cuda_cpu.device.xp.asarray
+    numbers = [np.float32(2), 3.5, *(there(np.array(k, np.float32)) for k in range(11))]
+    kinds = (np.ones((3, 4)), np.zeros((0, 2)), np.full(5, 1e38), *(np.ones(k) for k in range(9)))
+    fine = [there(x.astype(np.float32)) for x in kinds]
     assert cuda_cpu.inspect(numbers, fine) == ([2.0, 3.5, *map(float, range(11))], True)
     for bad in (np.inf, -np.inf, np.nan):
         wrong = np.ones(1000, np.float32)
         wrong[777] = bad
-        assert cuda_cpu.inspect([], [*fine, wrong]) == ([], False)
-    assert np.isnan(cuda_cpu.inspect([np.array(np.nan, np.float32)], [])[0][0])
+        assert cuda_cpu.inspect([], [*fine, there(wrong)]) == ([], False)
+    assert np.isnan(cuda_cpu.inspect([there(np.array(np.nan, np.float32))], [])[0][0])
+
+
+def test_arrays_of_the_host_do_not_slip_in(device):
+    """The arrays of this suite are as strict as CuPy's."""
+    x = device.xp.asarray(np.ones(3, np.float32))
+    for wrong in (lambda: np.asarray(x), lambda: x + np.ones(3), lambda: device.xp.concatenate([np.ones(3)])):
+        with pytest.raises(TypeError):
+            wrong()
+    with pytest.raises(AttributeError, match="CuPy has no errstate"):
+        _ = device.xp.errstate
 
 
 # --- matrix products of cuBLAS ---------------------------------------------------------------------------------------
@@ -245,7 +264,7 @@ def test_calls_of_cublas(kind, ta, tb, add):
     a, b = (pointed(to_stored(x, dtype)) for x in (a, b))
     out = pointed(rng.standard_normal((7, 5)).astype(np.float32))
     wanted = np.array(out)
-    HostDevice().gemm(np.array(a), np.array(b), wanted, ta=ta, tb=tb, add=add)
+    HostDevice().gemm(*(DeviceArray(x) for x in (np.array(a), np.array(b), wanted)), ta=ta, tb=tb, add=add)
     cuda.gemm(a, b, out, ta=ta, tb=tb, add=add)
     np.testing.assert_allclose(np.array(out), wanted, rtol=1e-5, atol=1e-6)
 

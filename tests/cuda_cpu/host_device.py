@@ -1,4 +1,4 @@
-"""A device that is this machine: NumPy for arrays and matrix products, the C compiler for the text of the kernels.
+"""A device that is this machine: NumPy for arrays and products, the C compiler for the text of the kernels.
 
 What runs on a CUDA device through CuPy runs here as it is: the same generated Python and the same kernels.
 """
@@ -16,6 +16,7 @@ from backends import native_build
 from backends.device import Device, Memory
 from backends.device_backend import DeviceBackend
 from backends.half import from_stored
+from cuda_cpu.device_arrays import ArrayLibrary, DeviceArray
 from tpc.lower.cuda_loop import KERNELS
 
 SHIM = Path(__file__).with_name("shim.h")
@@ -59,7 +60,7 @@ def with_launchers(source):
 class HostDevice(Device):
     """Every kernel counts its calls; arguments of the wrong type or layout are refused, as a device would not."""
 
-    xp = np
+    xp = ArrayLibrary()
     name = "this machine"
     cache_bytes = 1 << 15  # so that stores have several chunks
 
@@ -90,6 +91,7 @@ class HostDevice(Device):
     def gemm(self, a, b, out, *, ta=False, tb=False, add=False):
         assert a.dtype == b.dtype
         assert out.dtype == FLOAT32
+        a, b, out = (x.on_host for x in (a, b, out))
         for x in (a, b, out):
             assert x.ndim == 2
             assert x.flags.c_contiguous
@@ -106,10 +108,10 @@ class HostDevice(Device):
                 out[rows] += part @ (from_stored(b, FLOAT32).T if tb else from_stored(b, FLOAT32))
 
     def special(self, name, x):
-        return getattr(scipy.special, name)(x)
+        return DeviceArray(getattr(scipy.special, name)(x.on_host))
 
     def to_host(self, x):
-        return np.asarray(x)
+        return x.on_host.copy() if isinstance(x, DeviceArray) else np.asarray(x)
 
     def synchronize(self):
         pass
@@ -139,6 +141,7 @@ def checked(value, parameter):
             assert value == 0, name
             return None
         wanted = {"float": "f", "double": "d", "int": "i", "tpc_int": "lq", "unsigned short": "He", "void": "fHe"}
+        value = value.on_host
         assert value.dtype.char in wanted[kind.replace("const", "").replace("*", "").strip()], (name, value.dtype)
         assert value.flags.c_contiguous, name
         assert "const" in kind or value.flags.writeable, name
