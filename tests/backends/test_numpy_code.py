@@ -6,7 +6,7 @@ import adapted
 import numpy as np
 import pytest
 from generators import HOMOGENEOUS, networks, traced
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from problems import DIM, assert_close, batch, computed, expected, make, taking
 
@@ -301,7 +301,7 @@ def test_adapted_networks(name):
     check_adapted(adapted.network(adapted.mlp("tpc.relu" if name != "second order" else "tpc.erf"), ADAPTED[name]))
 
 
-@settings(max_examples=12)
+@settings(max_examples=8, phases=(Phase.explicit, Phase.generate))
 @given(networks(), st.data())
 def test_random_adapted_networks(source, data):
     """Any network, adapted in any way that its nonlinearities allow."""

@@ -133,7 +133,7 @@ class PiLimit:
                 elif isinstance(n, ir.Moment) and n.fn == ir.PRODUCT and w in n.xs:
                     sources += [x for x in n.xs if x is not w]
         for x in sources:
-            for t in self.normal.summands(x) if x is grad else self.normal.terms(x):
+            for t in self.normal.summands(x, w.axes) if isinstance(w, Vector) and x is grad else self.normal.terms(x):
                 if t.leaves:
                     raise ProgramError(
                         f"the gradient of {w.name!r} joins sums of stored atoms, and cannot be stored as atoms itself",
@@ -155,8 +155,8 @@ class PiLimit:
                 for t in self.normal.terms(o.x):
                     delta = tensor.contract((t.coefficient, self.latent(o.y)))
                     yield self._append(w, t, delta, union(o.over, t.over))
-        elif isinstance(grad, Vector):
-            for t in self.normal.summands(grad):
+        elif isinstance(w, ir.VectorWeight) and isinstance(grad, Vector):
+            for t in self.normal.summands(grad, w.axes):
                 yield self._append(w, t, self.tensor(t.coefficient), t.over)
 
     def _append(self, w: AnyWeight, t: Term, coefficient: Tensor, batch: Axes) -> Append:

@@ -6,9 +6,10 @@ G-vectors is one term; where a leaf or a sum enters, the nonlinearity must be po
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import TypeAlias
 
 import sympy as sp
 from sympy import Expr
@@ -21,6 +22,9 @@ from tpc.program.ir import Vector, theta
 from tpc.program.node import Node
 from tpc.program.program import Program
 from tpc.program.tensor import ONE, Tensor
+
+
+Inside: TypeAlias = Callable[[Vector], "tuple[Term, ...]"]  # how the vectors of a sum are taken apart
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,17 @@ class Normaliser:
             self._known[x] = tuple(self._expand(x))
         return self._known[x]
 
-    def summands(self, x: Vector) -> tuple[Term, ...]:
-        """The terms of a sum, one by one even where the sum is a G-vector."""
-        return tuple(self._lincomb(x)) if isinstance(x, ir.LinComb) else self.terms(x)
+    def summands(self, x: Vector, apart: Axes) -> tuple[Term, ...]:
+        """The terms of a sum, one by one even where it is a G-vector, down to vectors without the axes `apart`."""
+
+        def inside(y: Vector) -> tuple[Term, ...]:
+            return self.summands(y, apart) if y.kind == "G" and set(y.axes) & set(apart) else self.terms(y)
+
+        if isinstance(x, ir.LinComb):
+            return tuple(self._lincomb(x, inside))
+        if isinstance(x, ir.RenameVector):
+            return tuple(self._renamed(x, inside))
+        return self.terms(x)
 
     def _expand(self, x: Vector) -> Iterable[Term]:
         if x.kind == "G":
@@ -78,15 +90,15 @@ class Normaliser:
                 return self.applied(x.fn, x.xs, x.thetas, x)
         raise InternalError(f"no normal form for {type(x).__name__}")
 
-    def _lincomb(self, x: ir.LinComb) -> Iterator[Term]:
+    def _lincomb(self, x: ir.LinComb, inside: Inside | None = None) -> Iterator[Term]:
         for c, y, over in x.terms:
-            for t in self.terms(y):
+            for t in (inside or self.terms)(y):
                 t = freshened(t, union(c.axes, over, x.axes, y.axes))
                 yield Term(tensor.contract((c, t.coefficient)), t.fn, t.gs, t.thetas, t.leaves, (*over, *t.over))
 
-    def _renamed(self, x: ir.RenameVector) -> Iterator[Term]:
+    def _renamed(self, x: ir.RenameVector, inside: Inside | None = None) -> Iterator[Term]:
         new = dict(x.pairs)
-        for t in self.terms(x.arg):
+        for t in (inside or self.terms)(x.arg):
             yield renamed(freshened(t, union(new.values(), x.arg.axes)), new)
 
     def applied(self, fn: Expr, xs: Sequence[Vector], thetas: Sequence[Tensor], at: Node) -> list[Term]:
