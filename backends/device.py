@@ -6,8 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
-from math import comb, factorial, prod
 from typing import Any
 
 import numpy as np
@@ -169,16 +167,13 @@ class DeviceArrays:
     def add_products(
         self, target: Any, a: Any, vectors: Sequence[Any], parts: Sequence[tuple[Any, tuple[int, ...]]]
     ) -> None:
-        # polarization: n! sym(Π b_j^⊗β_j) = Σ_{0≤k≤β} (−1)^(n−Σk) Π C(β_j, k_j) (Σ_j k_j b_j)^⊗n
+        from backends.device_powers import polarized
+
         for c, index in parts:
-            n = sum(index)
-            for counts in product(*(range(b + 1) for b in index)):
-                if not any(counts) and n:
-                    continue
-                often = prod(comb(b, k) for b, k in zip(index, counts, strict=True))
-                factor = np.float32((-1) ** (n - sum(counts)) * often / factorial(n))
-                mixed: Any = sum(np.float32(k) * v for k, v in zip(counts, vectors, strict=True) if k)
-                self.add_powers(target, a * (factor * c)[:, None], mixed if n else vectors[0], n)
+            n, scaled = sum(index), a * c[:, None]
+            factors = [v for v, k in zip(vectors, index, strict=True) for _ in range(k)]
+            for number, mixed in polarized(factors) if n else ((1.0, vectors[0]),):
+                self.add_powers(target, scaled * np.float32(number), mixed, n)
 
 
 class LaterOnHost:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import product
+from math import comb, factorial, prod
 from typing import Any
 
 import numpy as np
@@ -89,3 +92,35 @@ class DevicePowers:
                 run(-(-count // 256), 256, (samples, rank, size, low_size, g, up, largest, starts, down))
             up = down
         return (total + up).reshape(*shape, rank)
+
+    def product(self, factors: Sequence[Any]) -> Any:
+        """The symmetric part of g₁ ⊗ … ⊗ g_n packed, n arrays (…, r) → (…, count), by powers of their sums."""
+        order, made = len(factors), None
+        for number, g in polarized(factors):
+            part = np.float32(number) * self.power(g, order)
+            made = part if made is None else made + part
+        return made
+
+    def opened(self, dual: Any, lower: Any, order: int) -> Any:
+        """⟨dual, T ⊗ ·⟩ for packed tensors of degree `order` and one less, (…, count) and (…, count') → (…, r).
+
+        Above degree 2, where only products of three latents and more lead, it is computed on the host.
+        """
+        if order == 2:
+            return np.float32(0.5) * self.slope(dual, lower, 2)
+        found = host.opened(self._device.to_host(dual), self._device.to_host(lower), order)
+        return self._device.xp.asarray(np.ascontiguousarray(found))
+
+
+def polarized(factors: Sequence[Any]) -> Iterator[tuple[float, Any]]:
+    """Numbers c and vectors v with sym(g₁ ⊗ … ⊗ g_n) = Σ c v^⊗n: the polarization identity
+
+    n! sym(g₁ ⊗ … ⊗ g_n) = Σ over subsets S of (−1)^(n − |S|) (Σ_{i ∈ S} g_i)^⊗n, equal factors taken together.
+    """
+    distinct = list({id(g): g for g in factors}.values())
+    often = [sum(g is v for g in factors) for v in distinct]
+    n = len(factors)
+    for counts in product(*(range(b + 1) for b in often)):
+        if any(counts):
+            number = (-1) ** (n - sum(counts)) * prod(map(comb, often, counts)) / factorial(n)
+            yield number, sum(np.float32(k) * v for k, v in zip(counts, distinct, strict=True) if k)

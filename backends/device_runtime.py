@@ -28,6 +28,7 @@ class DeviceRuntime:
         self._device, self._xp = device, device.xp
         made = powers(device)
         self.power, self.slope = made.power, made.slope
+        self.product, self.opened = made.product, made.opened
 
     # --- updates -------------------------------------------------------------------------------------------------
 

@@ -318,3 +318,20 @@ def test_the_prediction_covers_what_steps_take(programs_dir, cuda_cpu, monkeypat
     finally:
         tracemalloc.stop()
     assert 0.4 * predicted < taken < predicted
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_products_of_latents_are_those_of_the_host(device, count):
+    rng, made = np.random.default_rng(7), DevicePowers(device)
+    there = device.xp.asarray
+    g = [rng.standard_normal((4, 5)).astype(np.float32) for _ in range(count)]
+    for factors in (g, [g[0], *g[:-1]], [g[0]] * count):
+        on_device = {id(v): there(v) for v in factors}
+        found = device.to_host(made.product([on_device[id(v)] for v in factors]))
+        wanted = powers.product([v.astype(float) for v in factors])
+        np.testing.assert_allclose(found, wanted, atol=3e-6 * np.abs(wanted).max())
+    dual = rng.standard_normal((4, powers.count(5, count))).astype(np.float32)
+    lower = powers.product(g[1:]).astype(np.float32) if count > 2 else g[0]
+    wanted = powers.opened(dual.astype(float), lower.astype(float), count)
+    found = device.to_host(made.opened(there(dual), there(lower), count))
+    np.testing.assert_allclose(found, wanted, atol=3e-6 * np.abs(wanted).max())
