@@ -23,7 +23,6 @@ from tpc.program.node import Node
 from tpc.program.program import Program
 from tpc.program.tensor import ONE, Tensor
 
-
 Inside: TypeAlias = Callable[[Vector], "tuple[Term, ...]"]  # how the vectors of a sum are taken apart
 
 
