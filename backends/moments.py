@@ -1,7 +1,7 @@
 """What a store's old atoms are folded into: M_n = Σ_m A_m ⊗ T_n(m) for every degree n, packed.
 
-T_n = E∇ⁿx = Σ_α n!/α! f_α ∂^α, where α says how often each latent of an atom x is a factor of the symmetric product ∂^α
-and f_α = E ∂^α fn; for one latent f_n(|b|²) Φ_n(b).
+T_n = E∇ⁿx = Σ_{|α|=n} n!/α! f_α sym(b₁^⊗α₁ ⊗ b₂^⊗α₂ ⊗ …) for an atom x = fn(⟨z,b₁⟩, ⟨z,b₂⟩, …), f_α = E ∂^α fn; for one
+latent that is f_n(|b|²) Φ_n(b).
 
 Decay multiplies one number for all of them. Each degree is read with a weight: 1 is the Mehler series; fitted weights
 w ≥ 0 minimise the squared error of Σ_n w_n s_n, s_n the series' terms, against V over pairs of atoms that were folded
