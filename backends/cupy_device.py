@@ -40,10 +40,11 @@ def find() -> CupyDevice:
             f"--backend cupy needs a CUDA device, and none was found ({reason}). Run on a machine with an NVIDIA GPU "
             f"and its driver (nvidia-smi lists them), {ELSEWHERE}."
         )
+    libraries = import_module("cupy_backends.cuda.libs")  # which finds a library when it is first asked for
     try:
-        cublas = import_module("cupy_backends.cuda.libs.cublas")
-        import_module("cupy_backends.cuda.libs.nvrtc")
-    except ImportError as e:
+        cublas = libraries.cublas
+        libraries.nvrtc.getVersion()
+    except (ImportError, OSError, RuntimeError) as e:
         raise UserError(
             f"--backend cupy needs cuBLAS and NVRTC, which CuPy does not find ({_first_line(e)}). Install CUDA 12 or "
             f"its libraries ({INSTALL}), {ELSEWHERE}."
@@ -61,7 +62,8 @@ class CupyDevice(Device):
         name = properties.get("name", b"CUDA device")
         self.name = name.decode() if isinstance(name, bytes) else str(name)
         self.cache_bytes = int(properties.get("l2CacheSize") or DEFAULT_CACHE) // 2
-        self._one, self._zero = np.ones(1, np.float32), np.zeros(1, np.float32)
+        self._numbers = np.array([0, 1], np.float32)  # which cuBLAS reads by their addresses
+        self._zero, self._one = (self._numbers.ctypes.data + at for at in (0, 4))
 
     def build(self, source: str) -> Callable[[str], Kernel]:
         module = self.xp.RawModule(code=source, options=OPTIONS, backend="nvrtc")
@@ -85,14 +87,15 @@ class CupyDevice(Device):
         if not out.size:
             return
         if not inner:
-            out *= 1 if add else 0
+            if not add:
+                out[...] = 0
             return
         kind = TYPES[a.dtype]
         blas.gemmEx(
             self.xp.cuda.device.get_cublas_handle(),
             blas.CUBLAS_OP_T if tb else blas.CUBLAS_OP_N, blas.CUBLAS_OP_T if ta else blas.CUBLAS_OP_N,
-            columns, rows, inner, self._one.ctypes.data, b.data.ptr, kind, b.shape[1], a.data.ptr, kind, a.shape[1],
-            (self._one if add else self._zero).ctypes.data, out.data.ptr, TYPES[out.dtype], columns,
+            columns, rows, inner, self._one, b.data.ptr, kind, b.shape[1], a.data.ptr, kind, a.shape[1],
+            self._one if add else self._zero, out.data.ptr, TYPES[out.dtype], columns,
             blas.CUBLAS_COMPUTE_32F, blas.CUBLAS_GEMM_DEFAULT,
         )  # fmt: skip
 

@@ -60,6 +60,27 @@ def cupy_with(count):
     return SimpleNamespace(cuda=SimpleNamespace(runtime=runtime))
 
 
+class Libraries:
+    """Of CUDA: each is there, or an exception."""
+
+    def __init__(self, cublas, nvrtc=None):
+        self._cublas, self._nvrtc = cublas, nvrtc
+
+    @property
+    def cublas(self):
+        return self._found(self._cublas)
+
+    @property
+    def nvrtc(self):
+        return SimpleNamespace(getVersion=lambda: self._found(self._nvrtc))
+
+    @staticmethod
+    def _found(what):
+        if isinstance(what, Exception):
+            raise what
+        return what
+
+
 MISSING = {
     "CuPy": (
         {"cupy": ImportError("No module named 'cupy'")},
@@ -71,9 +92,13 @@ MISSING = {
         "needs a CUDA device, and none was found (cudaErrorInsufficientDriver: too old). Run on a machine with",
     ),
     "device": ({"cupy": cupy_with(0)}, "none was found (CuPy sees none)"),
-    "libraries": (
-        {"cupy": cupy_with(1), "cublas": ImportError("no libcublas.so.12")},
+    "cuBLAS": (
+        {"cupy": cupy_with(1), "libs": Libraries(ImportError("no libcublas.so.12"))},
         "needs cuBLAS and NVRTC, which CuPy does not find (no libcublas.so.12). Install CUDA 12",
+    ),
+    "NVRTC": (
+        {"cupy": cupy_with(1), "libs": Libraries(None, RuntimeError("no libnvrtc.so.12"))},
+        "needs cuBLAS and NVRTC, which CuPy does not find (no libnvrtc.so.12). Install CUDA 12",
     ),
 }
 

@@ -76,7 +76,7 @@ def test_loops_of_both_kinds_keep_their_products_apart(backend, source):
     assert error(problem.run(backend, "float32"), problem.exact()) < 1e-5
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(given=networks())
 def test_random_networks(backend, given):
     problem = Problem(traced(given), count=70)
@@ -98,7 +98,7 @@ def test_batches(programs_dir, backend, exact, batch, momentum):
 
 @pytest.mark.parametrize("batch", [8, 40])
 @pytest.mark.parametrize("storage", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("rank", [1, 2, 7, 16, 33, 50])
+@pytest.mark.parametrize("rank", [1, 7, 16, 50])
 def test_ranks(backend, exact, rank, storage, batch):
     problem = Problem(network(tpc.erf), rank=rank, count=41, batch=batch)
     found = problem.run(backend, "float32", storage)
