@@ -1,4 +1,4 @@
-"""Matrices between spaces of width n, kept as factors and only ever applied to vectors."""
+"""Matrices between spaces of width n, by entries or kept as factors, and only ever applied to vectors."""
 
 from __future__ import annotations
 
@@ -40,6 +40,23 @@ class LowRank:
 
     def scaled(self, factor: float) -> LowRank:
         return LowRank(factor * self.left, self.right)
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """The entries (n', n) of a matrix."""
+
+    entries: F64
+
+    def apply(self, x: F64) -> F64:
+        rows = x.reshape(-1, x.shape[-1])  # one product for all finite axes
+        return (rows @ self.entries.T).reshape(*x.shape[:-1], -1)
+
+    def transposed(self) -> Dense:
+        return Dense(self.entries.T)
+
+    def scaled(self, factor: float) -> Dense:
+        return Dense(factor * self.entries)
 
 
 @dataclass(frozen=True, eq=False)
