@@ -73,6 +73,7 @@ __all__ = [
     "elu",
     "erf",
     "exp",
+    "finite",
     "gelu",
     "identity",
     "leaky_relu",
