@@ -209,7 +209,7 @@ def kernel(
 @train_options
 @click.pass_context
 def train(ctx: click.Context, /, **given: Any) -> None:
-    """Train the limit of PROGRAM (programs/mlp.py unless given) and write a run directory.
+    """Train the limit of PROGRAM (programs/mlp.py unless given), or a network of finite width; write a run directory.
 
     \b
     Examples:
@@ -217,6 +217,7 @@ def train(ctx: click.Context, /, **given: Any) -> None:
       tpc train programs/mlp.py --set hidden=3 --epochs 20 --lr-mult readout=4
       tpc train programs/mlp.py --data cifar10 --data-dir data --rank 200 --batch-size 8 --lr 1 \\
           --lr-mult embed=0.1 --lr-mult readout=4 --clip 0.4 --epochs 4 --lr-drop 3:0.15
+      tpc train programs/mlp.py --width 1024 --parametrization ntk
       tpc train --resume runs/mlp-digits-1 --epochs 40
       tpc train --config runs/mlp-digits-1/config.toml --seed 1
     """
@@ -262,7 +263,7 @@ def fewshot(ctx: click.Context, /, **given: Any) -> None:
     assert isinstance(result.task, task.FewShot)
     tested = task.evaluate(result.task, result.model, "test", result.task.job.episodes)
     figure = None
-    if given["report"]:
+    if given["report"] and result.task.job.width is None:
         from tpc.report.features import features
 
         figure = features(*task.representations(result.task, result.model))

@@ -44,13 +44,18 @@ def finite(
     (default) or "zero_readout", for "pi" "zero_readout" (default) or "paper". Raises UsageError for values out of
     range, and for "pi" ProgramError where the program has no π-limit.
     """
-    check_seed(seed)
     net = Network(program, width, input_dim, parametrization=parametrization, rank=rank, dtype=dtype, backend=backend)
+    initialize(net, seed, init)
+    return net
+
+
+def initialize(net: Network, seed: int, init: str | None = None) -> None:
+    """Give a network its initial state. Raises UsageError for an init that its parametrization does not have."""
+    check_seed(seed)
     inits = RANDOM_INITS if net.limit is None else INITS
     if init is not None and init not in inits:
-        raise UsageError(f"expected init among {', '.join(inits)} with {parametrization}, got {init!r}")
+        raise UsageError(f"expected init among {', '.join(inits)} with {net.parametrization}, got {init!r}")
     net.load_state(_random(net, int(seed), init) if net.limit is None else _projected(net, net.limit, int(seed), init))
-    return net
 
 
 def _random(net: Network, seed: int, init: str | None) -> dict[str, Array]:

@@ -116,18 +116,18 @@ def aligned(x: F64, have: Axes, want: Axes) -> F64:
     return x.transpose(order)[tuple(slice(None) if a in have else None for a in want)]
 
 
-def contracted(parts: Sequence[tuple[F64, Axes]], want: Axes, xp: Any = np) -> F64:
+def contracted(parts: Sequence[tuple[F64, Axes]], want: Axes, arrays: Library) -> F64:
     """The product of arrays summed over all axes but `want`."""
     if len(parts) == 2:
-        return _paired(parts[0], parts[1], want, xp)
+        return _paired(parts[0], parts[1], want, arrays)
     label = {a: i for i, a in enumerate(dict.fromkeys(a for _, axes in parts for a in axes))}
     operands: list[Any] = []
     for x, axes in parts:
         operands += [x, [label[a] for a in axes]]
-    return cast(F64, xp.einsum(*operands, [label[a] for a in want], optimize=len(parts) > 1))
+    return cast(F64, arrays.xp.einsum(*operands, [label[a] for a in want], optimize=len(parts) > 1))
 
 
-def _paired(left: tuple[F64, Axes], right: tuple[F64, Axes], want: Axes, xp: Any) -> F64:
+def _paired(left: tuple[F64, Axes], right: tuple[F64, Axes], want: Axes, arrays: Library) -> F64:
     """The product of two arrays as one matrix product where something is summed, else entry by entry."""
     (x, x_axes), (y, y_axes) = (_summed(*part, {*want, *other[1]}) for part, other in ((left, right), (right, left)))
     inner = tuple(a for a in x_axes if a in y_axes and a not in want)
@@ -143,10 +143,9 @@ def _paired(left: tuple[F64, Axes], right: tuple[F64, Axes], want: Axes, xp: Any
         return array.transpose(order).reshape([math.prod(size[a] for a in group) for group in groups])
 
     first, second = grouped(x, x_axes, both, rows, inner), grouped(y, y_axes, both, inner, columns)
-    if not both:
-        first, second = first[0], second[0]
+    found = arrays.xp.matmul(first, second) if both else arrays.product(first[0], second[0])
     have = (*both, *rows, *columns)
-    return aligned(xp.matmul(first, second).reshape([size[a] for a in have]), have, want)
+    return aligned(found.reshape([size[a] for a in have]), have, want)
 
 
 def _summed(x: F64, axes: Axes, used: set[Axis]) -> tuple[F64, Axes]:
@@ -225,7 +224,7 @@ def _add(n: tensor.Add, run: Evaluation) -> Value:
 
 @value.register
 def _contract(n: tensor.Contract, run: Evaluation) -> Value:
-    return contracted([(run.array(f), f.axes) for f in n.factors], n.axes, run.arrays.xp)
+    return contracted([(run.array(f), f.axes) for f in n.factors], n.axes, run.arrays)
 
 
 @value.register
@@ -249,7 +248,7 @@ def _broadcast(n: tensor.Broadcast, run: Evaluation) -> Value:
 @value.register
 def _moment(n: ir.Moment, run: Evaluation) -> Value:
     if n.fn == ir.PRODUCT:  # without the array of all products
-        return contracted([(run.array(x), dims(x)) for x in n.xs], n.axes, run.arrays.xp) / run.width
+        return contracted([(run.array(x), dims(x)) for x in n.xs], n.axes, run.arrays) / run.width
     return cast(F64, _elementwise(n, run, (*n.axes, WIDTH)).mean(axis=-1))
 
 
@@ -263,7 +262,7 @@ def _lincomb(n: ir.LinComb, run: Evaluation) -> Value:
     terms = []
     for c, x, over in n.terms:
         have = tuple(a for a in dict.fromkeys((*c.axes, *dims(x))) if a not in over)
-        scaled = contracted([(run.array(c), c.axes), (run.array(x), dims(x))], have, run.arrays.xp)
+        scaled = contracted([(run.array(c), c.axes), (run.array(x), dims(x))], have, run.arrays)
         terms.append(aligned(scaled, have, dims(n)))
     return _sum(terms)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -44,19 +44,20 @@ class LowRank:
 
 @dataclass(frozen=True, eq=False)
 class Dense:
-    """The entries (n', n) of a matrix."""
+    """The entries (n', n) of a matrix, and what multiplies arrays of two dimensions."""
 
     entries: F64
+    product: Callable[[F64, F64], F64]
 
     def apply(self, x: F64) -> F64:
         rows = x.reshape(-1, x.shape[-1])  # one product for all finite axes
-        return (rows @ self.entries.T).reshape(*x.shape[:-1], -1)
+        return self.product(rows, self.entries.T).reshape(*x.shape[:-1], -1)
 
     def transposed(self) -> Dense:
-        return Dense(self.entries.T)
+        return Dense(self.entries.T, self.product)
 
     def scaled(self, factor: float) -> Dense:
-        return Dense(factor * self.entries)
+        return Dense(factor * self.entries, self.product)
 
 
 @dataclass(frozen=True, eq=False)

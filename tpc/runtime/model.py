@@ -127,6 +127,11 @@ class Model:
     # --- description -------------------------------------------------------------------------------------------
 
     @property
+    def size(self) -> str:
+        """The dimension of its latents, in words."""
+        return f"rank {self.rank}"
+
+    @property
     def weights(self) -> tuple[str, ...]:
         """The names that `lr_mult` takes."""
         return tuple(name for name, _ in self.graph.updates)
@@ -156,6 +161,10 @@ class Model:
             lowered = lower(graph, self._momentum, self.limit.graph(loss, self._degree))
             self._modules[key] = self.backend.compile_module(lowered)
         return self._modules[key]
+
+    def prepare(self, loss: str) -> None:
+        """Compile what a step runs. Raises UsageError for an unknown loss."""
+        self._module(loss)
 
     # --- running -----------------------------------------------------------------------------------------------
 

@@ -100,7 +100,7 @@ class Network:
                 f"tpc.adapt takes its steps in the scaling of mup and pi; in {parametrization} only readouts can adapt"
             )
         self._plans: dict[str, Plan] = {}
-        plan = self._plan(LOSSES[0])
+        plan = self.plan(LOSSES[0])
         self.spaces = plan.program.spaces
         self.parameters = {w.name: w for w in plan.program.weights}
         self.scales: dict[str, Scales] = {
@@ -110,6 +110,11 @@ class Network:
         self._velocity: dict[str, Any] = {}
 
     # --- description -------------------------------------------------------------------------------------------
+
+    @property
+    def size(self) -> str:
+        """Its width, and the rank it projects to, in words."""
+        return f"width {self.width}" + (f", rank {self.rank}" if self.rank is not None else "")
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -147,10 +152,15 @@ class Network:
             return (self.width, self.width)
         return (*self._lengths(w.axes), *((self.width,) if isinstance(w, Vector) else ()))
 
-    def _plan(self, loss: str) -> Plan:
+    def plan(self, loss: str) -> Plan:
+        """What a step evaluates."""
         if loss not in self._plans:
             self._plans[loss] = make_plan(self.program, loss, unprojected if self.rank is None else project)
         return self._plans[loss]
+
+    def prepare(self, loss: str) -> None:
+        """Derive what a step needs. Raises UsageError for an unknown loss."""
+        self.plan(loss)
 
     # --- running -----------------------------------------------------------------------------------------------
 
@@ -158,7 +168,7 @@ class Network:
         """Logits of `x`, (N, input_dim) → (N, classes); an adapted network learns from `support` first."""
         rows = input_rows(x, self.input_dim)
         data = {"x": rows, **self._support(support, len(rows))}
-        program = self._plan(LOSSES[0]).program
+        program = self.plan(LOSSES[0]).program
         order = topological([program["logits"]])
         size = max(16, PREDICT_NUMBERS // self.width)
         parts = [np.empty((0, self.classes), self.dtype)]
@@ -194,7 +204,7 @@ class Network:
         if not len(rows):
             raise UsageError("expected at least one sample in a batch, got none")
         targets = target_rows(y, len(rows), self.classes)
-        plan = self._plan(loss)
+        plan = self.plan(loss)
         run = self._evaluated(plan.program, plan.order, {"x": rows, "y": targets, **self._support(support, len(rows))})
         logits = plan.program.tensor("logits")
         guess = self.arrays.to_numpy(run.rows(logits, (SAMPLE,), *without(logits.axes, (SAMPLE,)))).argmax(axis=1)
@@ -221,11 +231,11 @@ class Network:
             if w is None:
                 bases[name.removeprefix(BASIS)] = value
             elif isinstance(w, ir.MatrixWeight):
-                leaves[name] = Dense(value)
+                leaves[name] = Dense(value, self.arrays.product)
             else:
                 leaves[name] = self.width * value if role(w) == "readout" else value
         run = Evaluation(program, self.width, leaves, bases, self.arrays, self.dtype)
-        with np.errstate(all="ignore"):  # a network that diverges is told by its loss
+        with np.errstate(all="ignore"), self.arrays.alone():  # a network that diverges is told by its loss
             run.evaluate(order)
         return run
 

@@ -72,9 +72,14 @@ class Scales:
     norm: float
 
 
+def exponents(parametrization: str, w: AnyWeight) -> Exponents:
+    """The entry of the table for a weight."""
+    return ABC["mup" if parametrization == "pi" else parametrization][role(w)]
+
+
 def scales(parametrization: str, w: AnyWeight, width: int, fan_in: int = 1) -> Scales:
     """The scales of a weight; `fan_in` is that of an input-like matrix, the number of its features."""
-    e = ABC["mup" if parametrization == "pi" else parametrization][role(w)]
+    e = exponents(parametrization, w)
     sigma = float(w.std) / math.sqrt(fan_in)
     multiplier = width ** -float(e.a)
     if parametrization == "ntk":

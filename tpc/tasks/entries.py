@@ -13,6 +13,7 @@ from tpc.passes.loss import LOSSES
 from tpc.runtime.arguments import CLIP_MODES
 from tpc.runtime.backend import BACKENDS
 from tpc.runtime.model import MODES
+from tpc.runtime.parametrization import PARAMETRIZATIONS
 
 DTYPES = ("float32", "float64")
 SCHEDULES = ("constant", "cosine")
@@ -34,7 +35,7 @@ def check_entry(name: str, value: Any) -> None:
     """Raise UsageError unless `value` may stand in the entry `name`."""
     if name in _CHOICES:
         choices = _CHOICES[name]
-        if value not in choices:
+        if value not in choices and not (value is None and name in _OPTIONAL):
             what = value if isinstance(value, str) else repr(value)
             raise UsageError(f"the {what} {name} is not in this version; available: {', '.join(choices)}.")
         return
@@ -74,6 +75,7 @@ def _are_multipliers(value: object) -> bool:
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "limit": tuple(LIMITS),
     "backend": BACKENDS,
+    "parametrization": PARAMETRIZATIONS,
     "mode": MODES,
     "dtype": DTYPES,
     "clip_mode": CLIP_MODES,
@@ -90,6 +92,7 @@ _ENTRIES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("program", "function", "data", "data_dir", "split", "storage", "init"), _TEXT),
     "fold_coefficients": _TEXT,
     **dict.fromkeys(("limit_train_size", "rank", "epochs", "batch_size", "checkpoint_steps", "fold_degree"), _from(1)),
+    "width": _from(1),
     **dict.fromkeys(("ways", "shots", "queries", "tasks", "batches", "episodes"), _from(1)),
     **dict.fromkeys(("lr", "clip", "checkpoint_seconds", "fold_tolerance"), _POSITIVE),
     "window": _from(0),
@@ -103,5 +106,5 @@ _ENTRIES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 }
 _OPTIONAL = (
     *("function", "data_dir", "limit_train_size", "storage", "init", "clip", "checkpoint_steps"),
-    *("fold_degree", "fold_tolerance", "window", "fold_coefficients", "split"),
+    *("fold_degree", "fold_tolerance", "window", "fold_coefficients", "split", "width", "parametrization"),
 )

@@ -20,6 +20,8 @@ from tpc.errors import UsageError
 from tpc.passes.adapt import is_adapted
 from tpc.runtime.episodic import Drawing, Episodes, FewShotEvaluation, answer
 from tpc.runtime.model import Model
+from tpc.runtime.network import Network
+from tpc.runtime.network_file import load_trained
 from tpc.runtime.position import Position
 from tpc.runtime.representation import gram
 from tpc.runtime.rundir import RunDir
@@ -158,13 +160,13 @@ def evaluate_run(
     job = runs.recorded_job(run, FewShotJob, {})
     checkpoint = run.checkpoints.require()
     task = FewShot(replace(job, data_dir=data_dir or job.data_dir))
-    model = Model.load(checkpoint.model_path, backend=backend or job.backend)
+    model = load_trained(checkpoint.model_path, backend or job.backend)
     found = evaluate(task, model, split, tasks or job.episodes, queries)
     return CheckpointEvaluation(int(checkpoint.state["position"]["step"]), split, found)
 
 
 def evaluate(
-    task: FewShot, model: Model, split: str = "test", tasks: int = 600, queries: int | None = None
+    task: FewShot, model: Model | Network, split: str = "test", tasks: int = 600, queries: int | None = None
 ) -> FewShotEvaluation:
     """Answer tasks of a split. Raises UsageError for an unknown one."""
     if split not in SPLITS:
@@ -172,11 +174,16 @@ def evaluate(
     return answer(model, task.draw(split, queries), tasks, task.table(split).alphabets, task.job.loss)
 
 
-def representations(task: FewShot, model: Model, classes: int = 5) -> tuple[dict[str, Array], Array, tuple[str, ...]]:
+def representations(
+    task: FewShot, model: Model | Network, classes: int = 5
+) -> tuple[dict[str, Array], Array, tuple[str, ...]]:
     """Gram matrices of images of test classes, before and after training; their labels and the classes' names.
 
-    The classes are the first that the seed draws. "before" is the initial state that the job's seed gives.
+    The classes are the first that the seed draws. "before" is the initial state that the job's seed gives. Raises
+    UsageError for a finite network.
     """
+    if isinstance(model, Network):
+        raise UsageError("representations are those of a limit, and this is a network of finite width.")
     job, table = task.job, task.table("test")
     chosen = np.random.default_rng([job.seed, classes]).permutation(len(table))[:classes]
     some = table.take(chosen.tolist())
