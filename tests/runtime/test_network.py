@@ -111,20 +111,20 @@ def test_features_move_over_widths_as_the_parametrization_says(parametrization, 
 
 
 def test_a_projected_network_of_width_2048_trains_like_its_limit():
-    """On digits, from the same initial state: after 12 steps the logits differ by the n^(-1/2) of `tpc check`."""
+    """On digits, from the same initial state: after 24 steps the logits differ by the n^(-1/2) of `tpc check`."""
     digits = load("digits", dtype=np.float32)
     limit = tpc.compile(tpc.load("programs/mlp.py"))
     model = limit.build(digits.input_dim, 16, seed=2, init="paper")
     net = tpc.finite(limit, 2048, digits.input_dim, parametrization="pi", rank=16, seed=2, init="paper")
-    for k in range(12):
+    for k in range(24):
         rows = slice(16 * k, 16 * k + 16)
         for trained in (model, net):
             trained.step(digits.train_x[rows], digits.train_y[rows], lr=1.0, momentum=0.5, clip=0.4, weight_decay=1e-3)
     expected, found = model.predict(digits.test_x), net.predict(digits.test_x)
-    assert expected.std() > 0.3
-    assert np.sqrt(np.mean((found - expected) ** 2)) < 0.15 * expected.std()
+    assert expected.std() > 0.5
+    assert np.sqrt(np.mean((found - expected) ** 2)) < 0.2 * expected.std()
     right = [(f.argmax(axis=1) == digits.test_y).mean() for f in (expected, found)]
-    assert min(right) > 0.35
+    assert min(right) > 0.2  # of ten classes
     assert abs(right[0] - right[1]) < 0.1
 
 
@@ -132,9 +132,11 @@ def test_a_projected_network_of_width_2048_trains_like_its_limit():
     ("parametrization", "layers"), [("mup", "all"), ("pi", "all"), ("ntk", "readout"), ("standard", "readout")]
 )
 def test_adapted_networks_answer_as_plain_ones_that_learned_the_support(parametrization, layers):
-    lines, names = mlp("tpc.gelu"), ("readout",) if layers == "readout" else "all"
+    lines, names, size = mlp("tpc.gelu"), "all", 0.25
+    if layers == "readout":
+        names, size = (layers,), 4.0
     plain = made(network(lines), parametrization, init="paper" if parametrization == "pi" else None)
-    adapting = made(network(lines, f"steps=2, step_size=0.25, layers={layers!r}"), parametrization)
+    adapting = made(network(lines, f"steps=2, step_size={size}, layers={layers!r}"), parametrization)
     state = plain.state()
     adapting.load_state(state)
 
@@ -143,7 +145,7 @@ def test_adapted_networks_answer_as_plain_ones_that_learned_the_support(parametr
         return plain
 
     s, (x, y) = support(), queried()
-    expected = expected_logits(start, s, x, names, 2, 0.25)
+    expected = expected_logits(start, s, x, names, 2, size)
     np.testing.assert_allclose(adapting.predict(x, support=s), expected, rtol=1e-9, atol=1e-10)
     assert np.abs(expected - start().predict(x)).max() > 1e-3
     losses = [adapting.step(x, y, lr=0.1, support=s)["loss"] for _ in range(8)]
