@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from tpc.runtime.model import Model
+    from tpc.runtime.network import Network
     from tpc.tasks.fewshot import FewShot
     from tpc.tasks.run import RunResult
 
@@ -215,7 +216,7 @@ def kernel(
 @train_options
 @click.pass_context
 def train(ctx: click.Context, /, **given: Any) -> None:
-    """Train the limit of PROGRAM (programs/mlp.py unless given) and write a run directory.
+    """Train the limit of PROGRAM (programs/mlp.py unless given), or a network of finite width; write a run directory.
 
     \b
     Examples:
@@ -223,6 +224,7 @@ def train(ctx: click.Context, /, **given: Any) -> None:
       tpc train programs/mlp.py --set hidden=3 --epochs 20 --lr-mult readout=4
       tpc train programs/mlp.py --data cifar10 --data-dir data --rank 200 --batch-size 8 --lr 1 \\
           --lr-mult embed=0.1 --lr-mult readout=4 --clip 0.4 --epochs 4 --lr-drop 3:0.15
+      tpc train programs/mlp.py --width 1024 --parametrization ntk
       tpc train --resume runs/mlp-digits-1 --epochs 40
       tpc train --config runs/mlp-digits-1/config.toml --seed 1
     """
@@ -271,8 +273,8 @@ def fewshot(ctx: click.Context, /, **given: Any) -> None:
     _finish(dataclasses.replace(result, evaluation=tested), given["report"], given["as_json"], figure)
 
 
-def _representations(task: FewShot, model: Model) -> Figure | None:
-    """The figure of the report; none for a network that has no representation but its input."""
+def _representations(task: FewShot, model: Model | Network) -> Figure | None:
+    """The figure of the report; none for a network of finite width, or without a representation but its input."""
     from tpc.report.features import features
     from tpc.report.graph import limit_name
     from tpc.tasks.fewshot import representations

@@ -49,7 +49,9 @@ if TYPE_CHECKING:  # `__getattr__` imports them when first used: sympy alone tak
     from tpc.program.trace import TracedTensor as Scalar
     from tpc.program.trace import TracedVector as Vector
     from tpc.program.trace import trace
+    from tpc.runtime.drawn import finite
     from tpc.runtime.model import Model
+    from tpc.runtime.network import Network
     from tpc.runtime.support import Support
 
 __version__ = "0.1.0"
@@ -57,6 +59,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Limit",
     "Model",
+    "Network",
     "Program",
     "Scalar",
     "Support",
@@ -70,6 +73,7 @@ __all__ = [
     "elu",
     "erf",
     "exp",
+    "finite",
     "gelu",
     "identity",
     "leaky_relu",
@@ -98,11 +102,13 @@ __all__ = [
 _HOME = {
     "Limit": ("tpc.compiler", "Limit"),
     "Model": ("tpc.runtime.model", "Model"),
+    "Network": ("tpc.runtime.network", "Network"),
     "Program": ("tpc.program.program", "Program"),
     "Scalar": ("tpc.program.trace", "TracedTensor"),
     "Vector": ("tpc.program.trace", "TracedVector"),
     "adapt": ("tpc.passes.adapt", "adapt"),
     "Support": ("tpc.runtime.support", "Support"),
+    "finite": ("tpc.runtime.drawn", "finite"),
     "compile": ("tpc.compiler", "compile_program"),
     "listing": ("tpc.program.text", "listing"),
     "load": ("tpc.program.load", "load"),

@@ -29,6 +29,7 @@ MODES = ("exact", "folded")
 BACKENDS = ("numpy", "native", "cupy")
 STORAGE = ("float32", "float64", "bfloat16", "float16")
 COEFFICIENTS = ("fitted", "taylor")
+PARAMETRIZATIONS = ("mup", "ntk", "standard", "pi")
 LOSSES = ("cross_entropy", "mse")
 SCHEDULES = ("constant", "cosine")
 NOT_JOB = ("program", "out", "overwrite", "resume", "as_json", "report")
@@ -146,7 +147,15 @@ def job_options(epochs: int, lr: float, schedule: str, clip: float, mode: str) -
         MODE,
         *FOLD,
         click.option("--storage", type=click.Choice(STORAGE), help="Number type of stored atoms.  [default: --dtype]"),
-        click.option("--init", metavar="NAME", help="Initialization: paper, zero_readout."),
+        click.option("--init", metavar="NAME", help="Initialization: paper, zero_readout; random (--width)."),
+        click.option(
+            "--width", type=_FROM_ONE, metavar="N", help="Train a network of this finite width, not the limit."
+        ),
+        click.option(
+            "--parametrization",
+            type=click.Choice(PARAMETRIZATIONS),
+            help="How rates and weights of --width scale; pi projects gradients to --rank.  [default: mup]",
+        ),
         click.option("--epochs", type=_FROM_ONE, default=epochs, show_default=True),
         click.option("--lr", type=_POSITIVE, default=lr, show_default=True, help="Learning rate."),
         click.option(

@@ -60,13 +60,14 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def training_curves(records: Sequence[Record]) -> Figure:
-    """Loss and accuracy over steps (batches as a smoothed line, epochs as markers), atoms below them."""
+    """Loss and accuracy over steps (batches as a smoothed line, epochs as markers), and atoms where there are any."""
     steps = [r for r in records if r.get("kind") == "step" and r["loss"] is not None]
     epochs = [r for r in records if r.get("kind") == "epoch"]
     measured = measured_on(records)
     with style.context(STYLE):
-        figure = Figure(figsize=(10.2, 3.3), layout="constrained")
-        loss, accuracy, atoms = figure.subplots(1, 3)
+        panels = 3 if any(r["atoms"] for r in epochs) else 2
+        figure = Figure(figsize=(3.4 * panels, 3.3), layout="constrained")
+        loss, accuracy, *others = figure.subplots(1, panels)
         for axes, key, title in ((loss, "loss", "loss"), (accuracy, "accuracy", "accuracy")):
             x = np.array([r["step"] for r in steps])
             y = np.array([r[key] for r in steps], dtype=float)
@@ -83,7 +84,8 @@ def training_curves(records: Sequence[Record]) -> Figure:
             axes.plot(at, [r[f"{measured}_{key}"] for r in epochs], "s-", color=ORANGE, markersize=4, label=measured)
             axes.set(title=title, xlabel="step")
         loss.legend()
-        _plot_atoms(atoms, epochs)
+        for atoms in others:
+            _plot_atoms(atoms, epochs)
     return figure
 
 
@@ -93,7 +95,7 @@ def measured_on(records: Sequence[Record]) -> str:
 
 
 def _plot_atoms(axes: Axes, epochs: Sequence[Record]) -> None:
-    names = list(epochs[-1]["atoms"]) if epochs else []
+    names = list(epochs[-1]["atoms"])
     for i, name in enumerate(names):  # equal counts stay visible: smaller markers on larger ones
         axes.plot(
             [r["step"] for r in epochs],
@@ -105,8 +107,7 @@ def _plot_atoms(axes: Axes, epochs: Sequence[Record]) -> None:
         )
     axes.set(title="atoms", xlabel="step")
     axes.set_ylim(bottom=0)
-    if names:
-        axes.legend()
+    axes.legend()
 
 
 def smooth(x: NDArray[Any], y: NDArray[Any], points: int = 100) -> tuple[NDArray[Any], NDArray[Any]]:

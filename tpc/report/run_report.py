@@ -10,6 +10,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 import tpc
+from tpc.compiler import Limit
+from tpc.program.program import Program
 from tpc.report import plots
 from tpc.report.collapse import collapse_trivial
 from tpc.report.graph import forward_part, limit_name
@@ -18,10 +20,11 @@ from tpc.report.svg import to_svg
 from tpc.runtime.checkpoint import write_atomic
 from tpc.runtime.episodic import FewShotEvaluation
 from tpc.runtime.evaluate import Evaluation
+from tpc.runtime.parametrization import exponents, role
 from tpc.runtime.progress import human_bytes, human_time
 from tpc.runtime.rundir import RunDir
 from tpc.runtime.source import Result
-from tpc.tasks.job import job_of
+from tpc.tasks.job import Job, job_of
 
 SECTIONS = {
     "curves": ("Training", "Batches before their update, and held-out samples after each epoch."),
@@ -35,6 +38,10 @@ SECTIONS = {
     "graph": ("Limit graph", "The forward pass; hold the pointer over a node for its equation."),
     "limit": ("Limit", "The network, its loss and its gradients in the latent dimension r."),
     "kernels": ("Kernels", "V[φ,ψ](p,q,c) = E φ(u)ψ(v), u and v Gaussian, variances p and q, covariance c."),
+    "parametrization": (
+        "Parametrization",
+        "W = n^(−a) w, entries w ~ N(0, n^(−2b)) times the program's scale, learning rate lr·n^(−c), at width n.",
+    ),
     "update": ("Update rules", "What one step of gradient descent does to the state."),
     "settings": ("Settings", "config.toml of this run."),
 }
@@ -57,15 +64,13 @@ def write_report(
         plots.save(representations, run.plots_path / "features.svg")
         seen = _section("features", figure(plots.to_svg(representations, "features")))
     program = tpc.load(run.program_path, function=job.function, **job.settings)
-    limit = tpc.compile(program, limit=job.limit)
-    title = f"{limit_name(job.limit)} of {Path(job.program).stem}"
+    title = f"{job.described if job.width else limit_name(job.limit)} of {Path(job.program).stem}"
     name = f"{title} on {job.data}"
     source = code(run.program_path.read_text(encoding="utf-8"), "Source")
-    whole = collapse_trivial(limit.to_networkx())
-    forward, step = (
-        to_svg(forward_part(whole), f"{name}: forward pass"),
-        to_svg(whole, f"{name}: training step"),
-    )
+    if job.network is None:
+        derived, missing = _derived(tpc.compile(program, limit=job.limit), name), (*missing, "parametrization")
+    else:
+        derived, missing = _parametrized(program, job), (*missing, "graph", "limit", "kernels", "update")
     body = [
         f"<h1>{escape(name)}</h1>",
         f'<p class="note">tpc {escape(config.get("tpc_version", tpc.__version__))}, run {escape(str(run.path))}</p>',
@@ -76,15 +81,39 @@ def write_report(
         _section("curves", figure(curves_svg)),
         tested,
         seen,
-        _section("program", f'<div class="columns">{source}{code(limit.emit("program"), "Listing")}</div>'),
-        _section("graph", figure(forward, "graph"), folded("The whole training step", figure(step, "graph"))),
-        _section("limit", code(limit.emit("limit"))),
-        _section("kernels", code(limit.emit("kernels"))),
-        _section("update", code(limit.emit("update"))),
+        _section("program", f'<div class="columns">{source}{code(tpc.listing(program), "Listing")}</div>'),
+        *derived,
         _section("settings", _settings(config)),
     ]
     write_atomic(run.report_path, page(f"{name}: {evaluation.accuracy:.1%}", body))
     return run.report_path
+
+
+def _derived(limit: Limit, name: str) -> tuple[str, ...]:
+    """What the compiler made of the program."""
+    whole = collapse_trivial(limit.to_networkx())
+    forward, step = (
+        to_svg(forward_part(whole), f"{name}: forward pass"),
+        to_svg(whole, f"{name}: training step"),
+    )
+    return (
+        _section("graph", figure(forward, "graph"), folded("The whole training step", figure(step, "graph"))),
+        _section("limit", code(limit.emit("limit"))),
+        _section("kernels", code(limit.emit("kernels"))),
+        _section("update", code(limit.emit("update"))),
+    )
+
+
+def _parametrized(program: Program, job: Job) -> tuple[str, ...]:
+    """The scaling of every weight of a finite network."""
+    assert job.network is not None
+    name = job.network["parametrization"]
+    rows = []
+    for w in program.weights:
+        e = exponents(name, w)
+        rows.append((w.name, role(w), *(str(x).replace("-", "−") for x in (e.a, e.b, e.c))))
+    heads = ("weight", "role", "a", "b", "c")
+    return (_section("parametrization", table(heads, rows)),)
 
 
 def _tested(run: RunDir, evaluation: Result, class_names: Sequence[str]) -> tuple[str, tuple[str, ...]]:
@@ -117,7 +146,7 @@ def _figures(records: Sequence[Mapping[str, Any]], evaluation: Result) -> str:
             f"best {measured} accuracy (epoch {best['epoch']})": f"{best[f'{measured}_accuracy']:.2%}",
             "epochs": str(last["epoch"]),
             "steps": f"{last['step']:,}",
-            "atoms per kernel matrix": f"{max(last['atoms'].values(), default=0):,}",
+            **({"atoms per kernel matrix": f"{max(last['atoms'].values()):,}"} if last["atoms"] else {}),
             "state": human_bytes(last["bytes"]),
             "time": human_time(last["seconds"]),
         }

@@ -65,3 +65,62 @@ def check_not_negative(**values: float) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < math.inf:
             raise UsageError(f"expected {name} to be a finite number ≥ 0, got {value!r}")
+
+
+def input_rows(x: ArrayLike, input_dim: int) -> Array:
+    """Inputs (N, input_dim), finite. Raises UsageError for anything else."""
+    rows = real_array(x, "inputs")
+    if rows.ndim != 2 or rows.shape[1] != input_dim:
+        raise UsageError(f"expected inputs of shape (N, {input_dim}), got {rows.shape}")
+    if not np.isfinite(rows).all():
+        raise UsageError("expected finite inputs, got NaN or infinity")
+    return rows
+
+
+def target_rows(y: ArrayLike, n: int, classes: int) -> Array:
+    """Targets (n, classes) of n class numbers or of as many rows of targets. Raises UsageError for anything else."""
+    labels = real_array(y, "labels")
+    if labels.shape == (n, classes) and labels.ndim == 2:
+        if not np.isfinite(labels).all():
+            raise UsageError("expected finite targets, got NaN or infinity")
+        return labels
+    if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
+        raise UsageError(
+            f"expected {n} class numbers or targets of shape ({n}, {classes}), got {labels.dtype} of shape "
+            f"{labels.shape}"
+        )
+    if n and not (labels.min() >= 0 and labels.max() < classes):
+        raise UsageError(f"expected class numbers from 0 to {classes - 1}, got {labels.min()} to {labels.max()}")
+    return np.asarray(np.eye(classes)[labels])
+
+
+def multipliers(given: Mapping[str, float], weights: Iterable[str]) -> dict[str, float]:
+    """The learning-rate multiplier of every weight. Raises UsageError for unknown names and negative numbers."""
+    names = tuple(weights)
+    for name in given:
+        if name not in names:
+            raise UsageError(unknown_name(name, names, "weight in lr_mult"))
+    check_not_negative(**{f"lr_mult[{name!r}]": value for name, value in given.items()})
+    return {w: float(given.get(w, 1.0)) for w in names}
+
+
+def check_step(lr: float, weight_decay: float, momentum: float, clip: float | None, clip_mode: str) -> None:
+    """Raise UsageError for options of a step that are out of range."""
+    check_not_negative(lr=lr, weight_decay=weight_decay, momentum=momentum)
+    if momentum >= 1:
+        raise UsageError(f"expected 0 ≤ momentum < 1, got {momentum}")
+    if clip is not None:
+        check_clip(clip, clip_mode)
+
+
+def check_sizes(**values: object) -> None:
+    """Raise UsageError for anything but positive whole numbers, by the names given."""
+    for name, size in values.items():
+        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+            raise UsageError(f"expected {name} to be a positive whole number, got {size!r}")
+
+
+def check_seed(seed: object) -> None:
+    """Raise UsageError for anything but whole numbers ≥ 0."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise UsageError(f"expected a seed ≥ 0, got {seed!r}")

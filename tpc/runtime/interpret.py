@@ -1,11 +1,13 @@
-"""Programs with numbers in them: every instruction evaluated at a concrete width n, in float64.
+"""Programs with numbers in them: every instruction evaluated at a concrete width n.
 
 A finite tensor is an array with one dimension per axis, in the order of the node's `axes`; a vector has the
-width as a further, last dimension. All spaces have one width. Matrices are kept as factors and only applied.
+width as a further, last dimension. All spaces have one width. Matrices are only ever applied. Arrays are those of a
+library (`tpc/runtime/arrays.py`), of one number type.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, singledispatch
@@ -13,7 +15,7 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 import sympy as sp
-from scipy.special import logsumexp
+from numpy.typing import DTypeLike
 from sympy import Expr
 
 from tpc.errors import InternalError, UsageError
@@ -24,6 +26,7 @@ from tpc.program.ir import Vector, theta
 from tpc.program.node import Node, topological
 from tpc.program.program import Program
 from tpc.program.tensor import Input, Tensor
+from tpc.runtime.arrays import Library, library
 from tpc.runtime.matrix import F64, LowRank, MatrixValue, total
 
 WIDTH = Axis("width", role="width")
@@ -38,6 +41,8 @@ class Evaluation:
     width: int
     leaves: Mapping[str, Value]
     bases: Mapping[str, F64]
+    arrays: Library
+    dtype: DTypeLike = np.float64
     sizes: dict[str, int] = field(default_factory=dict)
     values: dict[Node, Value] = field(default_factory=dict)
 
@@ -52,6 +57,24 @@ class Evaluation:
 
     def shape(self, axes: Axes) -> tuple[int, ...]:
         return tuple(self.width if a == WIDTH else self.size(a) for a in axes)
+
+    def number(self, x: float) -> F64:
+        """An array without dimensions."""
+        return cast(F64, self.arrays.xp.asarray(x, dtype=self.dtype))
+
+    def evaluate(self, order: Iterable[Node]) -> None:
+        """Find the values of nodes, operands first."""
+        for n in order:
+            if isinstance(n, Input):
+                _bind(n, self)
+        for n in order:
+            self.values[n] = value(n, self)
+
+    def rows(self, n: Tensor | Vector, over: Axes, *more: Axis) -> F64:
+        """The array of a node with the dimensions `over` as one, and then `more`."""
+        want = (*over, *more)
+        x = self.arrays.xp.broadcast_to(aligned(self.array(n), dims(n), want), self.shape(want))
+        return cast(F64, x.reshape(-1, *self.shape(more)))
 
 
 def evaluate(
@@ -68,13 +91,8 @@ def evaluate(
     shape and where a derivative is a Dirac delta, which no finite network has.
     """
     roots = {name: program[name] for name in outputs}
-    order = topological(roots.values())
-    run = Evaluation(program, width, leaves, bases)
-    for n in order:
-        if isinstance(n, Input):
-            _bind(n, run)
-    for n in order:
-        run.values[n] = value(n, run)
+    run = Evaluation(program, width, leaves, bases, library())
+    run.evaluate(topological(roots.values()))
     return {name: run.values[n] for name, n in roots.items()}
 
 
@@ -98,30 +116,50 @@ def aligned(x: F64, have: Axes, want: Axes) -> F64:
     return x.transpose(order)[tuple(slice(None) if a in have else None for a in want)]
 
 
-def contracted(parts: Sequence[tuple[F64, Axes]], want: Axes) -> F64:
+def contracted(parts: Sequence[tuple[F64, Axes]], want: Axes, arrays: Library) -> F64:
     """The product of arrays summed over all axes but `want`."""
+    if len(parts) == 2:
+        return _paired(parts[0], parts[1], want, arrays)
     label = {a: i for i, a in enumerate(dict.fromkeys(a for _, axes in parts for a in axes))}
     operands: list[Any] = []
     for x, axes in parts:
         operands += [x, [label[a] for a in axes]]
-    return np.asarray(np.einsum(*operands, [label[a] for a in want], optimize=len(parts) > 1))
+    return cast(F64, arrays.xp.einsum(*operands, [label[a] for a in want], optimize=len(parts) > 1))
 
 
-# kinked functions with the program's conventions at zero; the rest is NumPy's and SciPy's
-_FUNCTIONS: dict[str, Callable[[F64], F64]] = {
-    "relu": lambda x: np.maximum(x, 0.0),
-    "step": lambda x: (x > 0).astype(np.float64),
-    "sign": np.sign,
-    "absolute": np.abs,
-    "softplus": lambda x: np.logaddexp(x, 0.0),
-}
+def _paired(left: tuple[F64, Axes], right: tuple[F64, Axes], want: Axes, arrays: Library) -> F64:
+    """The product of two arrays as one matrix product where something is summed, else entry by entry."""
+    (x, x_axes), (y, y_axes) = (_summed(*part, {*want, *other[1]}) for part, other in ((left, right), (right, left)))
+    inner = tuple(a for a in x_axes if a in y_axes and a not in want)
+    if not inner:
+        have = tuple(a for a in want if a in x_axes or a in y_axes)
+        return aligned(aligned(x, x_axes, have) * aligned(y, y_axes, have), have, want)
+    both = tuple(a for a in x_axes if a in y_axes and a in want)
+    rows, columns = (tuple(a for a in axes if a not in inner and a not in both) for axes in (x_axes, y_axes))
+    size = {**dict(zip(x_axes, x.shape)), **dict(zip(y_axes, y.shape))}
+
+    def grouped(array: F64, axes: Axes, *groups: Axes) -> F64:
+        order = [axes.index(a) for group in groups for a in group]
+        return array.transpose(order).reshape([math.prod(size[a] for a in group) for group in groups])
+
+    first, second = grouped(x, x_axes, both, rows, inner), grouped(y, y_axes, both, inner, columns)
+    found = arrays.xp.matmul(first, second) if both else arrays.product(first[0], second[0])
+    have = (*both, *rows, *columns)
+    return aligned(found.reshape([size[a] for a in have]), have, want)
+
+
+def _summed(x: F64, axes: Axes, used: set[Axis]) -> tuple[F64, Axes]:
+    """x summed over the axes that nothing else has."""
+    gone = tuple(i for i, a in enumerate(axes) if a not in used)
+    return (x.sum(axis=gone), tuple(a for a in axes if a in used)) if gone else (x, axes)
 
 
 @lru_cache(maxsize=4096)
-def numeric(fn: Expr, arguments: int, thetas: int) -> Callable[..., F64]:
-    """fn(u0, …, t0, …) on arrays."""
+def numeric(fn: Expr, arguments: int, thetas: int, backend: str = "numpy") -> Callable[..., F64]:
+    """fn(u0, …, t0, …) on arrays of a backend's library."""
     symbols = [*(argument(i) for i in range(arguments)), *(theta(j) for j in range(thetas))]
-    return cast("Callable[..., F64]", sp.lambdify(symbols, fn, modules=[_FUNCTIONS, "scipy", "numpy"]))
+    modules = [dict(library(backend).functions), "scipy", "numpy"]
+    return cast("Callable[..., F64]", sp.lambdify(symbols, fn, modules=modules))
 
 
 @lru_cache(maxsize=4096)
@@ -147,8 +185,10 @@ def _elementwise(n: tensor.Map | ir.Nonlin | ir.Moment, run: Evaluation, want: A
     arguments: tuple[Tensor | Vector, ...] = n.args if isinstance(n, tensor.Map) else n.xs
     thetas = () if isinstance(n, tensor.Map) else n.thetas
     arrays = [aligned(run.array(a), dims(a), want) for a in (*arguments, *thetas)]
-    result = numeric(fn, len(arguments), len(thetas))(*arrays)
-    return np.broadcast_to(result, run.shape(want))
+    result = numeric(fn, len(arguments), len(thetas), run.arrays.name)(*arrays)
+    if isinstance(result, int | float):
+        result = run.number(result)
+    return cast(F64, run.arrays.xp.broadcast_to(result, run.shape(want)))
 
 
 @singledispatch
@@ -164,13 +204,12 @@ def _leaf(n: Any, run: Evaluation) -> Value:
 
 @value.register
 def _constant(n: tensor.Constant, run: Evaluation) -> Value:
-    del run
-    return np.asarray(float(n.value))
+    return run.number(float(n.value))
 
 
 @value.register
 def _size(n: tensor.Size, run: Evaluation) -> Value:
-    return np.asarray(float(run.size(n.axis)))
+    return run.number(float(run.size(n.axis)))
 
 
 @value.register
@@ -185,12 +224,14 @@ def _add(n: tensor.Add, run: Evaluation) -> Value:
 
 @value.register
 def _contract(n: tensor.Contract, run: Evaluation) -> Value:
-    return contracted([(run.array(f), f.axes) for f in n.factors], n.axes)
+    return contracted([(run.array(f), f.axes) for f in n.factors], n.axes, run.arrays)
 
 
 @value.register
 def _logsumexp(n: tensor.LogSumExp, run: Evaluation) -> Value:
-    return np.asarray(logsumexp(run.array(n.arg), axis=n.arg.axes.index(n.over)))
+    x, axis, xp = run.array(n.arg), n.arg.axes.index(n.over), run.arrays.xp
+    top = x.max(axis=axis, keepdims=True)
+    return cast(F64, xp.log(xp.exp(x - top).sum(axis=axis)) + xp.squeeze(top, axis))
 
 
 @value.register(tensor.Rename | ir.RenameVector | tensor.StopGradient | ir.StopGradientVector)
@@ -200,14 +241,15 @@ def _rename(n: Any, run: Evaluation) -> Value:
 
 @value.register
 def _broadcast(n: tensor.Broadcast, run: Evaluation) -> Value:
-    return np.broadcast_to(aligned(run.array(n.arg), n.arg.axes, n.axes), run.shape(n.axes))
+    x = aligned(run.array(n.arg), n.arg.axes, n.axes)
+    return cast(F64, run.arrays.xp.broadcast_to(x, run.shape(n.axes)))
 
 
 @value.register
 def _moment(n: ir.Moment, run: Evaluation) -> Value:
     if n.fn == ir.PRODUCT:  # without the array of all products
-        return contracted([(run.array(x), dims(x)) for x in n.xs], n.axes) / run.width
-    return np.asarray(_elementwise(n, run, (*n.axes, WIDTH)).mean(axis=-1))
+        return contracted([(run.array(x), dims(x)) for x in n.xs], n.axes, run.arrays) / run.width
+    return cast(F64, _elementwise(n, run, (*n.axes, WIDTH)).mean(axis=-1))
 
 
 @value.register
@@ -220,7 +262,7 @@ def _lincomb(n: ir.LinComb, run: Evaluation) -> Value:
     terms = []
     for c, x, over in n.terms:
         have = tuple(a for a in dict.fromkeys((*c.axes, *dims(x))) if a not in over)
-        scaled = contracted([(run.array(c), c.axes), (run.array(x), dims(x))], have)
+        scaled = contracted([(run.array(c), c.axes), (run.array(x), dims(x))], have, run.arrays)
         terms.append(aligned(scaled, have, dims(n)))
     return _sum(terms)
 
@@ -234,7 +276,7 @@ def _matmul(n: ir.MatMul, run: Evaluation) -> Value:
 def _project(n: ir.Project, run: Evaluation) -> Value:
     # Π = Ω(ΩᵀΩ)⁻¹Ωᵀ = Q Qᵀ
     q = run.bases[n.space.name]
-    return np.asarray((run.array(n.arg) @ q) @ q.T)
+    return (run.array(n.arg) @ q) @ q.T
 
 
 @value.register
@@ -244,9 +286,7 @@ def _transpose(n: ir.Transpose, run: Evaluation) -> Value:
 
 @value.register
 def _outer(n: ir.Outer, run: Evaluation) -> Value:
-    want = (*n.over, WIDTH)
-    left, right = (np.broadcast_to(aligned(run.array(v), dims(v), want), run.shape(want)) for v in (n.y, n.x))
-    return LowRank(left.reshape(-1, run.width), right.reshape(-1, run.width))
+    return LowRank(run.rows(n.y, n.over, WIDTH), run.rows(n.x, n.over, WIDTH))
 
 
 @value.register

@@ -1,8 +1,8 @@
-"""Matrices between spaces of width n, kept as factors and only ever applied to vectors."""
+"""Matrices between spaces of width n, by entries or kept as factors, and only ever applied to vectors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -40,6 +40,24 @@ class LowRank:
 
     def scaled(self, factor: float) -> LowRank:
         return LowRank(factor * self.left, self.right)
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """The entries (n', n) of a matrix, and what multiplies arrays of two dimensions."""
+
+    entries: F64
+    product: Callable[[F64, F64], F64]
+
+    def apply(self, x: F64) -> F64:
+        rows = x.reshape(-1, x.shape[-1])  # one product for all finite axes
+        return self.product(rows, self.entries.T).reshape(*x.shape[:-1], -1)
+
+    def transposed(self) -> Dense:
+        return Dense(self.entries.T, self.product)
+
+    def scaled(self, factor: float) -> Dense:
+        return Dense(factor * self.entries, self.product)
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,18 @@ from tpc.passes.adapt import is_adapted
 from tpc.passes.loss import LOSSES
 from tpc.program.axes import without
 from tpc.program.nn import FEATURE, SAMPLE
-from tpc.runtime.arguments import check_clip, check_not_negative, check_shape, clip_factors, real_array, unknown_name
+from tpc.runtime.arguments import (
+    check_seed,
+    check_shape,
+    check_sizes,
+    check_step,
+    clip_factors,
+    input_rows,
+    multipliers,
+    real_array,
+    target_rows,
+    unknown_name,
+)
 from tpc.runtime.backend import load_backend
 from tpc.runtime.folding import FoldOptions
 from tpc.runtime.initial import initial_state, shape_of
@@ -60,8 +71,7 @@ def build(
     (by default `dtype`); `fold` says how mode "folded" folds. Raises UsageError for values out of range.
     """
     model = Model(limit, input_dim, rank, backend=backend, dtype=dtype, mode=mode, storage=storage, fold=fold)
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise UsageError(f"expected a seed ≥ 0, got {seed!r}")
+    check_seed(seed)
     model.load_state(initial_state(limit.graph(), model.sizes, rank, int(seed), init))
     return model
 
@@ -81,9 +91,7 @@ class Model:
         storage: str | None = None,
         fold: FoldOptions | None = None,
     ) -> None:
-        for name, size in (("input_dim", input_dim), ("rank", rank)):
-            if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
-                raise UsageError(f"expected {name} to be a positive whole number, got {size!r}")
+        check_sizes(input_dim=input_dim, rank=rank)
         self.backend = load_backend(backend)
         for name, value, allowed in (
             ("dtype", dtype, self.backend.DTYPES),
@@ -119,6 +127,11 @@ class Model:
     # --- description -------------------------------------------------------------------------------------------
 
     @property
+    def size(self) -> str:
+        """The dimension of its latents, in words."""
+        return f"rank {self.rank}"
+
+    @property
     def weights(self) -> tuple[str, ...]:
         """The names that `lr_mult` takes."""
         return tuple(name for name, _ in self.graph.updates)
@@ -148,6 +161,10 @@ class Model:
             lowered = lower(graph, self._momentum, self.limit.graph(loss, self._degree))
             self._modules[key] = self.backend.compile_module(lowered)
         return self._modules[key]
+
+    def prepare(self, loss: str) -> None:
+        """Compile what a step runs. Raises UsageError for an unknown loss."""
+        self._module(loss)
 
     # --- running -----------------------------------------------------------------------------------------------
 
@@ -196,12 +213,8 @@ class Model:
         multiplier with `decay_follows_lr_mult`. `y` holds class numbers or one row of targets per sample. An adapted
         network learns from `support` first; its loss is the mean over the samples of a task, summed over tasks.
         """
-        mult = self._multipliers(lr_mult or {})
-        check_not_negative(lr=lr, weight_decay=weight_decay, momentum=momentum)
-        if momentum >= 1:
-            raise UsageError(f"expected 0 ≤ momentum < 1, got {momentum}")
-        if clip is not None:
-            check_clip(clip, clip_mode)
+        mult = multipliers(lr_mult or {}, self.weights)
+        check_step(lr, weight_decay, momentum, clip, clip_mode)
         rows = self._inputs(x)
         if not len(rows):
             raise UsageError("expected at least one sample in a batch, got none")
@@ -248,11 +261,7 @@ class Model:
     # --- arguments ---------------------------------------------------------------------------------------------
 
     def _inputs(self, x: ArrayLike) -> Any:
-        rows = real_array(x, "inputs")
-        if rows.ndim != 2 or rows.shape[1] != self.input_dim:
-            raise UsageError(f"expected inputs of shape (N, {self.input_dim}), got {rows.shape}")
-        if not np.isfinite(rows).all():
-            raise UsageError("expected finite inputs, got NaN or infinity")
+        rows = input_rows(x, self.input_dim)
         return self.backend.array(rows, self.dtype)
 
     def _support(self, support: Support | None, samples: int) -> dict[str, Any]:
@@ -268,28 +277,7 @@ class Model:
         return {"x_support": x, "y_support": targets, **weights}
 
     def _targets(self, y: ArrayLike, n: int) -> Array:
-        labels = real_array(y, "labels")
-        if labels.shape == (n, self.classes) and labels.ndim == 2:
-            if not np.isfinite(labels).all():
-                raise UsageError("expected finite targets, got NaN or infinity")
-            return labels
-        if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
-            raise UsageError(
-                f"expected {n} class numbers or targets of shape ({n}, {self.classes}), "
-                f"got {labels.dtype} of shape {labels.shape}"
-            )
-        if n and not (labels.min() >= 0 and labels.max() < self.classes):
-            raise UsageError(
-                f"expected class numbers from 0 to {self.classes - 1}, got {labels.min()} to {labels.max()}"
-            )
-        return np.asarray(np.eye(self.classes)[labels])
-
-    def _multipliers(self, given: Mapping[str, float]) -> dict[str, float]:
-        for name in given:
-            if name not in self.weights:
-                raise UsageError(unknown_name(name, self.weights, "weight in lr_mult"))
-        check_not_negative(**{f"lr_mult[{name!r}]": value for name, value in given.items()})
-        return {w: float(given.get(w, 1.0)) for w in self.weights}
+        return target_rows(y, n, self.classes)
 
     # --- state -------------------------------------------------------------------------------------------------
 

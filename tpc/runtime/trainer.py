@@ -226,8 +226,9 @@ class Trainer:
         self.observer.say(
             f"epoch {at.epoch + 1}/{self.settings.epochs}  train loss {train_loss:.4f} accuracy "
             f"{train_accuracy:.2%}  {what} loss {result.loss:.4f} accuracy {result.accuracy:.2%}  "
-            f"atoms {max(self.model.atoms.values(), default=0)}  memory {human_bytes(self.model.nbytes)}  "
-            f"{human_time(at.seconds)}" + (f"  folding error {max(remainders.values()):.2%}" if remainders else "")
+            + (f"atoms {max(self.model.atoms.values())}  " if self.model.atoms else "")
+            + f"memory {human_bytes(self.model.nbytes)}  {human_time(at.seconds)}"
+            + (f"  folding error {max(remainders.values()):.2%}" if remainders else "")
         )
         at.next_epoch()
         self._checkpoint(None)
@@ -244,7 +245,7 @@ class Trainer:
             {
                 "loss": f"{at.loss_sum / at.samples:.3f}",
                 "accuracy": f"{at.accuracy_sum / at.samples:.1%}",
-                "atoms": str(atoms),
+                **({"atoms": str(atoms)} if self.model.atoms else {}),
                 "memory": human_bytes(self.model.nbytes),
             },
         )

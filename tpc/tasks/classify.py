@@ -16,7 +16,7 @@ from tpc.data import load as load_data
 from tpc.errors import UsageError
 from tpc.passes.adapt import is_adapted
 from tpc.runtime.evaluate import Evaluation, evaluate
-from tpc.runtime.model import Model
+from tpc.runtime.network_file import load_trained
 from tpc.runtime.position import Position
 from tpc.runtime.rundir import RunDir
 from tpc.runtime.source import Samples
@@ -107,6 +107,6 @@ def evaluate_run(run: RunDir, data_dir: str | None = None, backend: str | None =
     job = runs.recorded_job(run, TrainJob, {})
     checkpoint = run.checkpoints.require()
     data = Classification(replace(job, data_dir=data_dir or job.data_dir)).dataset
-    model = Model.load(checkpoint.model_path, backend=backend or job.backend)
+    model = load_trained(checkpoint.model_path, backend or job.backend)
     step = int(checkpoint.state["position"]["step"])
     return CheckpointEvaluation(step, evaluate(model, data.test_x, data.test_y, job.loss), data.class_names)

@@ -13,6 +13,7 @@ from tpc.passes.loss import LOSSES
 from tpc.runtime.arguments import CLIP_MODES
 from tpc.runtime.backend import BACKENDS
 from tpc.runtime.model import MODES
+from tpc.runtime.parametrization import PARAMETRIZATIONS
 
 DTYPES = ("float32", "float64")
 SCHEDULES = ("constant", "cosine")
@@ -34,7 +35,7 @@ def check_entry(name: str, value: Any) -> None:
     """Raise UsageError unless `value` may stand in the entry `name`."""
     if name in _CHOICES:
         choices = _CHOICES[name]
-        if value not in choices:
+        if value not in choices and not (value is None and name in _OPTIONAL):
             what = value if isinstance(value, str) else repr(value)
             if name == "limit" and value in KERNEL_PASSES:
                 raise UsageError(
@@ -78,6 +79,7 @@ def _are_multipliers(value: object) -> bool:
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "limit": tuple(limit for limit in LIMITS if limit not in KERNEL_PASSES),
     "backend": BACKENDS,
+    "parametrization": PARAMETRIZATIONS,
     "mode": MODES,
     "dtype": DTYPES,
     "clip_mode": CLIP_MODES,
@@ -94,6 +96,7 @@ _ENTRIES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("program", "function", "data", "data_dir", "split", "storage", "init"), _TEXT),
     "fold_coefficients": _TEXT,
     **dict.fromkeys(("limit_train_size", "rank", "epochs", "batch_size", "checkpoint_steps", "fold_degree"), _from(1)),
+    "width": _from(1),
     **dict.fromkeys(("shots", "queries", "tasks", "batches"), _from(1)),
     **dict.fromkeys(("ways", "episodes"), _from(2)),
     **dict.fromkeys(("lr", "checkpoint_seconds", "fold_tolerance"), _POSITIVE),
@@ -109,5 +112,5 @@ _ENTRIES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 }
 _OPTIONAL = (
     *("function", "data_dir", "limit_train_size", "storage", "init", "checkpoint_steps"),
-    *("fold_degree", "fold_tolerance", "window", "fold_coefficients", "split"),
+    *("fold_degree", "fold_tolerance", "window", "fold_coefficients", "split", "width", "parametrization"),
 )

@@ -22,6 +22,8 @@ from tpc.passes.representation import unadapted
 from tpc.program.program import Program
 from tpc.runtime.episodic import Drawing, Episodes, FewShotEvaluation, answer
 from tpc.runtime.model import Model
+from tpc.runtime.network import Network
+from tpc.runtime.network_file import load_trained
 from tpc.runtime.position import Position
 from tpc.runtime.representation import gram
 from tpc.runtime.rundir import RunDir
@@ -102,7 +104,7 @@ class FewShot(Task):
                 f"{job.shots + queries} images of it; {job.data} has {table.images_per_class}."
             )
 
-    def check(self, model: Model) -> None:
+    def check(self, model: Model | Network) -> None:
         for split in ("train", self.measured, "test"):
             self.require(split)
         super().check(model)
@@ -193,26 +195,30 @@ def evaluate_run(
     job = runs.recorded_job(run, FewShotJob, {})
     checkpoint = run.checkpoints.require()
     task = FewShot(replace(job, data_dir=data_dir or job.data_dir))
-    model = Model.load(checkpoint.model_path, backend=backend or job.backend)
+    model = load_trained(checkpoint.model_path, backend or job.backend)
     found = evaluate(task, model, split, tasks or job.episodes, queries)
     return CheckpointEvaluation(int(checkpoint.state["position"]["step"]), split, found)
 
 
 def evaluate(
-    task: FewShot, model: Model, split: str = "test", tasks: int = 600, queries: int | None = None
+    task: FewShot, model: Model | Network, split: str = "test", tasks: int = 600, queries: int | None = None
 ) -> FewShotEvaluation:
     """Answer tasks of a split. Raises UsageError for one without such tasks."""
     task.require(split, queries)
     return answer(model, task.draw(split, queries), tasks, task.table(split).alphabets, task.job.loss)
 
 
-def representations(task: FewShot, model: Model, classes: int = 5) -> tuple[dict[str, Array], Array, tuple[str, ...]]:
+def representations(
+    task: FewShot, model: Model | Network, classes: int = 5
+) -> tuple[dict[str, Array], Array, tuple[str, ...]]:
     """Gram matrices of images of test classes, of the kernel limits, "before training" and "trained"; labels, names.
 
     Kernel limits, which learn no features, are there for programs that have them. The classes are the first that the
-    seed draws; the state before training is the one that the seed gives. Raises UsageError for a network without a
-    nonlinearity, whose representation is its input.
+    seed draws; the state before training is the one that the seed gives. Raises UsageError for a finite network, and
+    for one without a nonlinearity, whose representation is its input.
     """
+    if isinstance(model, Network):
+        raise UsageError("representations are those of a limit, and this is a network of finite width.")
     job, table = task.job, task.table("test")
     chosen = np.random.default_rng([job.seed, classes]).permutation(len(table))[:classes]
     some = table.take(chosen.tolist())

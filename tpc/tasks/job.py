@@ -42,6 +42,8 @@ class Job:
     fold_coefficients: str | None = None
     storage: str | None = None
     init: str | None = None
+    width: int | None = None
+    parametrization: str | None = None
     epochs: int = 10
     lr: float = 0.5
     lr_schedule: str = "constant"
@@ -62,6 +64,7 @@ class Job:
         for each in fields(self):
             check_entry(each.name, getattr(self, each.name))
         _ = self.fold
+        self._check_network()
         if self.clip_drop and not self.clip:
             raise UsageError("clip_drop (--clip-drop) lowers the clipping norm, so it needs clip (--clip), too.")
 
@@ -74,6 +77,31 @@ class Job:
     def extendable(self) -> bool:
         """Whether a run of it is the beginning of a longer one; a cosine depends on the length from the first step."""
         return self.lr_schedule != "cosine"
+    def _check_network(self) -> None:
+        """Raise UsageError for options that a finite network does not have, or only one has."""
+        if self.width is None:
+            if self.parametrization is not None:
+                raise UsageError("parametrization (--parametrization) is one of finite networks: give --width, too.")
+            return
+        for name, value, wanted in (("mode", self.mode, "exact"), ("storage", self.storage, None)):
+            if value != wanted:
+                raise UsageError(f"a network of finite width (--width) stores no atoms: leave out --{name}.")
+        if self.backend not in ("numpy", "cupy"):
+            raise UsageError(f"finite networks (--width) run on the backends numpy and cupy, got {self.backend!r}.")
+
+    @property
+    def described(self) -> str:
+        """What is trained, in a few words."""
+        return f"{self.limit}-limit" if self.width is None else f"{self.parametrization or 'mup'} network"
+
+    @property
+    def network(self) -> dict[str, Any] | None:
+        """The arguments of `tpc.finite` that are options of the job; None where a limit is trained."""
+        if self.width is None:
+            return None
+        parametrization = self.parametrization or "mup"
+        rank = self.rank if parametrization == "pi" else None
+        return {"width": self.width, "parametrization": parametrization, "rank": rank, "dtype": self.dtype}
 
     def check_drops(self) -> None:
         """Raise UsageError for a drop that the training ends before."""

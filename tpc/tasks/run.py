@@ -1,4 +1,4 @@
-"""Runs: a job becomes a trained limit in a run directory, ready to resume."""
+"""Runs: a job becomes a trained limit or finite network in a run directory, ready to resume."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ from tpc.compiler import Limit
 from tpc.errors import UsageError
 from tpc.program.text import parse
 from tpc.runtime import rundir
+from tpc.runtime.drawn import initialize
 from tpc.runtime.memory import Prediction, gigabytes, require_memory
 from tpc.runtime.model import Model
+from tpc.runtime.network import Network
+from tpc.runtime.network_file import is_network
+from tpc.runtime.network_memory import require_network_memory
 from tpc.runtime.position import Position
 from tpc.runtime.progress import Display, warn
 from tpc.runtime.rundir import MetricsLog, RunDir
@@ -35,7 +39,7 @@ class RunResult:
 
     run: RunDir
     evaluation: Result
-    model: Model
+    model: Model | Network
     task: Task
 
 
@@ -48,6 +52,22 @@ def start(task: Task, out: Path | None = None, overwrite: bool = False, stream: 
     program = tpc.load(job.program, function=job.function, **job.settings)
     limit = tpc.compile(program, limit=job.limit)
     task.check_limit(limit)
+    model, prediction = _built(task, limit)
+    task.check(model)
+    run = rundir.create(out, f"{Path(job.program).stem}-{job.data}", overwrite)
+    shutil.copyfile(job.program, run.program_path)
+    run.write_config(job.to_config())
+    return _run(task, run, model, Position(), 0, prediction, stream)
+
+
+def _built(task: Task, limit: Limit) -> tuple[Model | Network, Prediction]:
+    """An initialized model or finite network that fits into memory."""
+    job = task.job
+    if job.network is not None:
+        net = Network(limit, input_dim=task.input_dim, backend=job.backend, **job.network)
+        prediction = require_network_memory(net, task.training())
+        initialize(net, job.seed, job.init)
+        return net, prediction
     prediction = require_memory(limit, task.training())
     options = {name: value for name in ("storage", "init") if (value := getattr(job, name)) is not None}
     model = limit.build(
@@ -60,11 +80,7 @@ def start(task: Task, out: Path | None = None, overwrite: bool = False, stream: 
         fold=job.fold,
         **options,
     )
-    task.check(model)
-    run = rundir.create(out, f"{Path(job.program).stem}-{job.data}", overwrite)
-    shutil.copyfile(job.program, run.program_path)
-    run.write_config(job.to_config())
-    return _run(task, run, model, Position(), 0, prediction, stream)
+    return model, prediction
 
 
 def resume(
@@ -93,9 +109,7 @@ def resume(
     metrics_bytes = checkpoint.state["metrics_bytes"]
     run.read_metrics(metrics_bytes)  # a damaged record is told before hours of training, not by the report after them
     position = Position(**checkpoint.state["position"])
-    limit = _saved_limit(checkpoint.model_path)
-    prediction = require_memory(limit, task.training(position))
-    model = Model.load(checkpoint.model_path, backend=task.job.backend)
+    model, prediction = _restored(task, checkpoint.model_path, position)
     _check_same(task, run, model, position)
     task.check(model)
     if changes:
@@ -115,6 +129,16 @@ def _require_kind(run: RunDir, of: type[Job]) -> None:
         )
 
 
+def _restored(task: Task, path: Path, position: Position) -> tuple[Model | Network, Prediction]:
+    """The model or finite network of a checkpoint, once what is left of the training is known to fit into memory."""
+    left = task.training(position)
+    if is_network(path):
+        net = Network.load(path, backend=task.job.backend)
+        return net, require_network_memory(net, left)
+    prediction = require_memory(_saved_limit(path), left)
+    return Model.load(path, backend=task.job.backend), prediction
+
+
 def recorded_job(run: RunDir, of: type[Job], changes: Mapping[str, Any]) -> Any:
     """The job in the config.toml of a run."""
     try:
@@ -126,21 +150,22 @@ def recorded_job(run: RunDir, of: type[Job], changes: Mapping[str, Any]) -> Any:
 def _run(
     task: Task,
     run: RunDir,
-    model: Model,
+    model: Model | Network,
     position: Position,
     metrics_bytes: int,
     prediction: Prediction,
     stream: TextIO | None,
 ) -> RunResult:
     job, source = task.job, task.source()
-    warn(model.limit.warnings)
+    if isinstance(model, Model):
+        warn(model.limit.warnings)
     steps = job.epochs * source.batches
     log = MetricsLog(run.metrics_path, metrics_bytes)
     try:
         with Display(steps, job.data, stream or sys.stdout) as display:
-            what = f"{job.limit}-limit of {Path(job.program).stem} on {job.data}"
+            what = f"{job.described} of {Path(job.program).stem} on {job.data}"
             memory = f"memory at most about {gigabytes(prediction.peak)}"
-            display.say(f"{what}: {task.describe()}, rank {job.rank}, {job.backend} {job.dtype}, {memory}")
+            display.say(f"{what}: {task.describe()}, {model.size}, {job.backend} {job.dtype}, {memory}")
             settings = job.train_settings(steps)
             trainer = Trainer(model, source, settings, log, run.checkpoints, position, display, job.COMMAND)
             result = trainer.run()
@@ -161,10 +186,13 @@ def _saved_limit(path: Path) -> Limit:
         return Model.load(path).limit  # which tells what is wrong with it
 
 
-def _check_same(task: Task, run: RunDir, model: Model, position: Position) -> None:
-    """Raise UsageError where config.toml was changed into that of another training."""
-    job = task.job
+def _sizes(job: Job, model: Model | Network) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a checkpoint was trained with, and what the job says, by the name of the entry."""
+    if isinstance(model, Network):
+        wanted = job.network or {"width": None}
+        return {name: getattr(model, name) for name in wanted}, wanted
     saved: dict[str, Any] = {
+        "width": None,
         "limit": model.limit.kind,
         "rank": model.rank,
         "dtype": model.dtype,
@@ -177,6 +205,13 @@ def _check_same(task: Task, run: RunDir, model: Model, position: Position) -> No
         saved |= {f"fold {name}": value for name, value in asdict(model.fold).items() if name != "tolerance"}
         wanted |= {f"fold {name}": value for name, value in asdict(job.fold).items()}
         wanted["fold degree"] = wanted["fold degree"] or model.fold.degree
+    return saved, wanted
+
+
+def _check_same(task: Task, run: RunDir, model: Model | Network, position: Position) -> None:
+    """Raise UsageError where config.toml was changed into that of another training."""
+    job = task.job
+    saved, wanted = _sizes(job, model)
     for name in saved:
         if wanted[name] != saved[name]:
             raise UsageError(

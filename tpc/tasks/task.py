@@ -11,6 +11,7 @@ from tpc.errors import UsageError
 from tpc.runtime.arguments import unknown_name
 from tpc.runtime.memory import Training
 from tpc.runtime.model import Model
+from tpc.runtime.network import Network
 from tpc.runtime.position import Position
 from tpc.runtime.source import Batch, Source
 from tpc.tasks.job import Job
@@ -79,7 +80,7 @@ class Task(ABC):
         """Raise UsageError for a program that this task cannot train."""
         del limit
 
-    def check(self, model: Model) -> None:
+    def check(self, model: Model | Network) -> None:
         """Raise UsageError where program, data and settings do not go together; compiles the generated code."""
         if model.classes != self.classes:
             raise UsageError(
@@ -91,4 +92,4 @@ class Task(ABC):
                 raise UsageError(f"--lr-mult: {unknown_name(name, model.weights, 'parameter')}")
         first: Batch = self.source().batch(0, 0)
         model.predict(first.x[:1] if first.support is None else first.x, **first.options)
-        model._module(self.job.loss)
+        model.prepare(self.job.loss)

@@ -1,0 +1,66 @@
+"""Gradients as sums of outer products, so that they can be added to a weight without an array of their size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tpc.passes.project import outers
+from tpc.program import ir
+from tpc.program.axes import Axes
+from tpc.program.ir import Matrix, Vector
+from tpc.program.node import Node, rebuild
+from tpc.program.program import AnyWeight, Program
+from tpc.program.tensor import ONE, Tensor
+
+
+@dataclass(frozen=True)
+class Product:
+    """Σ_over left ⊗ right; a scalar `left` has the weight's own finite axes besides."""
+
+    left: Tensor | Vector
+    right: Vector
+    over: Axes
+
+
+def products(w: AnyWeight, grad: Node) -> tuple[tuple[Product, ...], tuple[Tensor | Vector, ...]]:
+    """The gradient of a weight as outer products and what is none; for a matrix there is a factor 1/n in front.
+
+    Projections go from sums to their terms: Π Σ c x = Σ c Π x.
+    """
+    if isinstance(grad, Matrix):
+        return tuple(Product(o.y, o.x, o.over) for o in outers(grad)), ()
+    assert isinstance(grad, Tensor | Vector)
+    if not isinstance(w, ir.VectorWeight) or not w.shape:
+        return (), (grad,)
+    assert isinstance(grad, Vector)
+    inner = grad.arg if isinstance(grad, ir.Project) else grad
+    found: list[Product] = []
+    rest: list[Vector] = []
+    for c, x, over in inner.terms if isinstance(inner, ir.LinComb) else ((ONE, inner, ()),):
+        vector = ir.Project(x) if inner is not grad else x
+        spans = set(c.axes) <= {*over, *w.shape} and set(x.axes) <= set(over) and set(w.shape) <= set(c.axes)
+        if spans:
+            found.append(Product(c, vector, over))
+        else:
+            term = ir.lincomb([(c, vector, over)])
+            rest += [] if term is None else [term]
+    return tuple(found), tuple(rest)
+
+
+def unprojected(program: Program) -> Program:
+    """The program with Π = 1: that of networks that do not project."""
+    known: dict[Node, Node] = {}
+
+    def image(n: Node) -> Node:
+        if n not in known:
+            known[n] = image(n.arg) if isinstance(n, ir.Project) else rebuild(n, image)
+        return known[n]
+
+    outputs = tuple((name, image(value)) for name, value in program.outputs)
+    sources = {known[n]: line for n, line in program.sources.items() if n in known}
+    return Program(program.name, outputs, sources)
+
+
+def has_projections(program: Program) -> bool:
+    """Whether anything is projected."""
+    return any(isinstance(n, ir.Project) for n in program.nodes)

@@ -1,0 +1,320 @@
+"""Finite networks of a program: width n, dense weights, trained by SGD in a parametrization of one's choice.
+
+A step evaluates the program's own gradients, so nothing here knows any architecture. Gradients stay outer products
+until they are added to a weight in place: no array of the size of a weight is made for them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tpc.compiler import Limit, compile_program
+from tpc.errors import UsageError
+from tpc.passes.adapt import is_adapted
+from tpc.passes.factors import has_projections, unprojected
+from tpc.passes.loss import LOSSES
+from tpc.passes.project import project
+from tpc.program import ir
+from tpc.program.axes import Axes, without
+from tpc.program.ir import Vector
+from tpc.program.nn import FEATURE, SAMPLE
+from tpc.program.node import Node, topological
+from tpc.program.program import AnyWeight, Program
+from tpc.program.verify import verify
+from tpc.runtime.arguments import (
+    check_shape,
+    check_sizes,
+    check_step,
+    clip_factors,
+    input_rows,
+    multipliers,
+    real_array,
+    target_rows,
+    unknown_name,
+)
+from tpc.runtime.arrays import library
+from tpc.runtime.descent import Gradient, Plan, add_scaled, gradient, make_plan
+from tpc.runtime.interpret import Evaluation
+from tpc.runtime.matrix import Dense
+from tpc.runtime.parametrization import PARAMETRIZATIONS, Scales, role, scales
+from tpc.runtime.support import Support, check_given
+
+Array = NDArray[Any]
+DTYPES = ("float32", "float64")
+BASIS = "basis."  # of the span of Ω, by space
+PREDICT_NUMBERS = 1 << 21  # of one vector
+
+
+class Network:
+    """A network of width n with dense weights. Made by `tpc.finite` or `Network.load`.
+
+    `predict`, `step`, `state`, `save` have the meaning they have for a `Model`.
+    """
+
+    def __init__(
+        self,
+        program: Program | Limit,
+        width: int,
+        input_dim: int,
+        *,
+        parametrization: str = "mup",
+        rank: int | None = None,
+        dtype: str = "float32",
+        backend: str = "numpy",
+    ) -> None:
+        check_sizes(width=width, input_dim=input_dim, **({} if rank is None else {"rank": rank}))
+        for name, value, allowed in (
+            ("parametrization", parametrization, PARAMETRIZATIONS),
+            ("dtype", dtype, DTYPES),
+        ):
+            if value not in allowed:
+                raise UsageError(f"expected {name} among {', '.join(allowed)}, got {value!r}")
+        if (parametrization == "pi") != (rank is not None):
+            raise UsageError(
+                "expected a rank with parametrization 'pi' and with no other, got "
+                f"{parametrization!r} and {'none' if rank is None else rank}"
+            )
+        if rank is not None and width < rank:
+            raise UsageError(f"expected a width of at least the rank {rank}, got {width}")
+        self.limit: Limit | None = None
+        if parametrization == "pi":
+            self.limit = program if isinstance(program, Limit) else compile_program(program)
+        self.program = verify(program.program if isinstance(program, Limit) else program, "tracing")
+        self.width, self.input_dim, self.rank = int(width), int(input_dim), rank
+        self.parametrization = parametrization
+        self.dtype = dtype
+        self.backend = backend
+        self.sizes = {FEATURE.name: self.input_dim}
+        self.arrays = library(backend)
+        (classes,) = without(self.program.tensor("logits").axes, (SAMPLE,))
+        self.classes = int(classes.size or 0)
+        self.adapts = is_adapted(self.program)
+        if self.adapts and parametrization in ("ntk", "standard") and has_projections(self.program):
+            raise UsageError(
+                f"tpc.adapt takes its steps in the scaling of mup and pi; in {parametrization} only readouts can adapt"
+            )
+        self._plans: dict[str, Plan] = {}
+        plan = self.plan(LOSSES[0])
+        self.spaces = plan.program.spaces
+        self.parameters = {w.name: w for w in plan.program.weights}
+        self.scales: dict[str, Scales] = {
+            name: scales(parametrization, w, self.width, self._fan_in(w)) for name, w in self.parameters.items()
+        }
+        self._state: dict[str, Any] = {}
+        self._velocity: dict[str, Any] = {}
+
+    # --- description -------------------------------------------------------------------------------------------
+
+    @property
+    def size(self) -> str:
+        """Its width, and the rank it projects to, in words."""
+        return f"width {self.width}" + (f", rank {self.rank}" if self.rank is not None else "")
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The names that `lr_mult` takes."""
+        return tuple(self.parameters)
+
+    @property
+    def atoms(self) -> dict[str, int]:
+        """None: a finite network does not grow."""
+        return {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights, of what they are projected to, and of momentum."""
+        return sum(int(a.nbytes) for state in (self._state, self._velocity) for a in state.values())
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of `state`."""
+        found = {name: self._shape(w) for name, w in self.parameters.items()}
+        if self.rank is not None:
+            found |= {f"{BASIS}{space}": (self.width, self.rank) for space in self.spaces}
+        return found
+
+    def _fan_in(self, w: AnyWeight) -> int:
+        if isinstance(w, ir.VectorWeight) and w.role == "input":
+            return math.prod(self._lengths(w.axes))
+        return 1
+
+    def _lengths(self, axes: Axes) -> tuple[int, ...]:
+        return tuple(a.size if a.size is not None else self.sizes[a.base] for a in axes)
+
+    def _shape(self, w: AnyWeight) -> tuple[int, ...]:
+        if isinstance(w, ir.MatrixWeight):
+            return (self.width, self.width)
+        return (*self._lengths(w.axes), *((self.width,) if isinstance(w, Vector) else ()))
+
+    def plan(self, loss: str) -> Plan:
+        """What a step evaluates."""
+        if loss not in self._plans:
+            self._plans[loss] = make_plan(self.program, loss, unprojected if self.rank is None else project)
+        return self._plans[loss]
+
+    def prepare(self, loss: str) -> None:
+        """Derive what a step needs. Raises UsageError for an unknown loss."""
+        self.plan(loss)
+
+    # --- running -----------------------------------------------------------------------------------------------
+
+    @property
+    def predict_rows(self) -> int:
+        """Samples that are best answered in one call."""
+        return max(1, PREDICT_NUMBERS // self.width)
+
+    def predict(self, x: ArrayLike, support: Support | None = None) -> Array:
+        """Logits of `x`, (N, input_dim) → (N, classes); an adapted network learns from `support` first."""
+        rows = input_rows(x, self.input_dim)
+        data = {"x": rows, **self._support(support, len(rows))}
+        program = self.plan(LOSSES[0]).program
+        order = topological([program["logits"]])
+        size = max(16, PREDICT_NUMBERS // self.width)
+        parts = [np.empty((0, self.classes), self.dtype)]
+        for start in range(0, len(rows), size):
+            part = {n: v[start : start + size] if n in ("x", "near", "share") else v for n, v in data.items()}
+            run = self._evaluated(program, order, part)
+            logits = program.tensor("logits")
+            parts.append(self.arrays.to_numpy(run.rows(logits, (SAMPLE,), *without(logits.axes, (SAMPLE,)))))
+        return np.concatenate(parts)
+
+    def step(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        *,
+        lr: float,
+        lr_mult: Mapping[str, float] | None = None,
+        weight_decay: float = 0.0,
+        decay_follows_lr_mult: bool = False,
+        momentum: float = 0.0,
+        clip: float | None = None,
+        clip_mode: str = "param",
+        loss: str = "cross_entropy",
+        support: Support | None = None,
+    ) -> dict[str, Any]:
+        """One SGD step, with the arguments and results of `Model.step`.
+
+        The parametrization scales lr; `clip` measures the gradients of its trained entries. Decay is lr·λ in all.
+        """
+        mult = multipliers(lr_mult or {}, self.weights)
+        check_step(lr, weight_decay, momentum, clip, clip_mode)
+        rows = input_rows(x, self.input_dim)
+        if not len(rows):
+            raise UsageError("expected at least one sample in a batch, got none")
+        targets = target_rows(y, len(rows), self.classes)
+        plan = self.plan(loss)
+        run = self._evaluated(plan.program, plan.order, {"x": rows, "y": targets, **self._support(support, len(rows))})
+        logits = plan.program.tensor("logits")
+        guess = self.arrays.to_numpy(run.rows(logits, (SAMPLE,), *without(logits.axes, (SAMPLE,)))).argmax(axis=1)
+        metrics: dict[str, Any] = {
+            "loss": float(run.array(plan.program.tensor("loss"))),
+            "accuracy": float(np.mean(guess == targets.argmax(axis=1))),
+        }
+        gradients = {w.name: gradient(w, plan, run, self._unit(w)) for w in plan.gradients}
+        factors = dict.fromkeys(gradients, 1.0)
+        if clip is not None:
+            norms = metrics["grad_norm"] = {n: self.scales[n].norm * g.norm() for n, g in gradients.items()}
+            factors = clip_factors(norms, clip, clip_mode)
+        if math.isfinite(metrics["loss"]) and all(g.is_finite() for g in gradients.values()):
+            for name, g in gradients.items():
+                keep = 1 - lr * weight_decay * (mult[name] if decay_follows_lr_mult else 1)
+                self._descend(name, g, factors[name], lr * mult[name] * self.scales[name].rate, keep, momentum)
+        return metrics
+
+    def _evaluated(self, program: Program, order: Iterable[Node], data: Mapping[str, Array]) -> Evaluation:
+        leaves: dict[str, Any] = {name: self.arrays.array(v, self.dtype) for name, v in data.items()}
+        bases = {}
+        for name, value in self._state.items():
+            w = self.parameters.get(name)
+            if w is None:
+                bases[name.removeprefix(BASIS)] = value
+            elif isinstance(w, ir.MatrixWeight):
+                leaves[name] = Dense(value, self.arrays.product)
+            else:
+                leaves[name] = self.width * value if role(w) == "readout" else value
+        run = Evaluation(program, self.width, leaves, bases, self.arrays, self.dtype)
+        with np.errstate(all="ignore"), self.arrays.alone():  # a network that diverges is told by its loss
+            run.evaluate(order)
+        return run
+
+    def _support(self, support: Support | None, samples: int) -> dict[str, Array]:
+        """What an adapted network takes besides its samples."""
+        check_given(support, self.adapts)
+        if support is None:
+            return {}
+        x = input_rows(support.x, self.input_dim)
+        if not len(x):
+            raise UsageError("expected at least one support sample, got none")
+        return {"x_support": x, "y_support": target_rows(support.y, len(x), self.classes), **support.weights(samples)}
+
+    def _unit(self, w: AnyWeight) -> float:
+        """∂L/∂W over what the program has: n ∂L/∂U for U, n ∂L/∂W as a sum of products for W, ∂L/∂v for v."""
+        return 1 / self.width if role(w) in ("input", "hidden") else 1.0
+
+    def _descend(self, name: str, g: Gradient, factor: float, rate: float, keep: float, momentum: float) -> None:
+        """m ← momentum·m + factor·∇, W ← keep·W − rate·m"""
+        if momentum and name not in self._velocity:
+            self._velocity[name] = self.arrays.xp.zeros_like(self._state[name])
+        if name in self._velocity:
+            g.add_to(self._velocity[name], momentum, factor)
+            add_scaled(self._state[name], keep, -rate, self._velocity[name])
+        else:
+            g.add_to(self._state[name], keep, -rate * factor)
+
+    # --- state -------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Array]:
+        """Weights by name: input-like matrices (d, n), biases (n,), hidden matrices (n, n), readouts (classes, n).
+
+        They are the W of W = n^(-a) w, in every parametrization. With "pi" come orthonormal bases `basis.<space>`
+        (n, rank) of what gradients are projected to.
+        """
+        return {name: self.arrays.to_numpy(value).copy() for name, value in self._state.items()}
+
+    def load_state(self, arrays: Mapping[str, ArrayLike]) -> None:
+        """Replace the whole state; momentum starts at zero.
+
+        Raises UsageError for missing or unknown names and wrong shapes, and leaves the state as it was.
+        """
+        shapes = self.shapes
+        given = {name: real_array(value, name) for name, value in arrays.items()}
+        for name in given:
+            if name not in shapes:
+                raise UsageError(unknown_name(name, shapes, "array in the state"))
+        if missing := [name for name in shapes if name not in given]:
+            raise UsageError(f"expected the arrays {', '.join(shapes)} in the state; missing: {', '.join(missing)}")
+        for name, shape in shapes.items():
+            check_shape(name, given[name], shape)
+        self._state = {name: self.arrays.xp.array(given[name], dtype=self.dtype, order="C") for name in shapes}
+        self._velocity = {}
+
+    @property
+    def velocity(self) -> dict[str, Array]:
+        """What momentum has gathered, by the name of the weight."""
+        return {name: self.arrays.to_numpy(value) for name, value in self._velocity.items()}
+
+    def load_velocity(self, arrays: Mapping[str, ArrayLike]) -> None:
+        """Replace what momentum has gathered."""
+        for name, value in arrays.items():
+            check_shape(f"the velocity of {name}", np.asarray(value), self.shapes[name])
+        self._velocity = {name: self.arrays.array(value, self.dtype) for name, value in arrays.items()}
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to one .npz file: the program's listing, sizes, weights and momentum."""
+        from tpc.runtime.network_file import save
+
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path, backend: str | None = None) -> Network:
+        """A network from a file written by `save`, on any backend. Raises DataError for a damaged file."""
+        from tpc.runtime.network_file import load
+
+        return load(cls, path, backend)
