@@ -167,7 +167,7 @@ class Network:
     @property
     def predict_rows(self) -> int:
         """Samples that are best answered in one call."""
-        return max(1, PREDICT_NUMBERS // self.width)
+        return max(16, PREDICT_NUMBERS // self.width)
 
     def predict(self, x: ArrayLike, support: Support | None = None) -> Array:
         """Logits of `x`, (N, input_dim) → (N, classes); an adapted network learns from `support` first."""
@@ -175,7 +175,7 @@ class Network:
         data = {"x": rows, **self._support(support, len(rows))}
         program = self.plan(LOSSES[0]).program
         order = topological([program["logits"]])
-        size = max(16, PREDICT_NUMBERS // self.width)
+        size = self.predict_rows
         parts = [np.empty((0, self.classes), self.dtype)]
         for start in range(0, len(rows), size):
             part = {n: v[start : start + size] if n in ("x", "near", "share") else v for n, v in data.items()}
