@@ -187,7 +187,7 @@ def _chunk(loop: Loop, sums: int, lengths: Lengths, batch: int, atoms: int, size
     widened = row if lengths.row_bytes[loop.atom.base] < row else 0
     if native_loop(loop, "loop") is not None:
         wide = sum(isinstance(n, Contract) and bool(n.over) for n in loop.body) + len(loop.sums)
-        return sums + rows * (2 * lengths.itemsize * wide * batch + widened)
+        return sums + rows * 2 * lengths.itemsize * wide * batch + min(rows * widened, 2 * max(size, 1024 * row))
     rows = min(atoms, max(256, BLOCK_ELEMENTS // max(1, batch)))
     widest = max((lengths.numbers(without(n.axes, (loop.atom,)), batch) for n in loop.body), default=1)
     return sums + rows * (BLOCK_ARRAYS * 8 * widest + widened)
