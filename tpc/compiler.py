@@ -84,7 +84,9 @@ class Limit:
 
     def graph(self, loss: str = "cross_entropy", degree: int | None = None, halves: bool = False) -> LimitGraph:
         """The limit graph of the trained program; with a degree, old atoms are folded to tensors up to it."""
-        if degree is None or self.is_kernel:
+        if degree is not None and self.is_kernel:
+            raise UsageError(f"the {self.kind}-limit is a kernel, which has no atoms to fold: leave the degree out")
+        if degree is None:
             return self._stage(loss)[1]
         key = (loss, degree, halves)
         if key not in self._folded:

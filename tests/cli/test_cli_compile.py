@@ -103,3 +103,20 @@ def test_check_reports_slopes_and_its_exit_code_follows_them(tmp_path):
     assert result.exit_code == (0 if record["ok"] else 1)
     ET.parse(tmp_path / "p.svg")
     assert "slope" in invoke("check", MLP, *options).output
+
+
+@pytest.mark.parametrize("limit", ["nngp", "ntk"])
+def test_kernel_limits_can_be_emitted_and_drawn(limit, tmp_path):
+    for stage in cli.STAGES:
+        if stage != "update":
+            assert len(output("compile", RESMLP, "--limit", limit, "--emit", stage)) > 50
+    assert f"output {limit} = " in output("compile", MLP, "--limit", limit, "--emit", "limit")
+    text = output("compile", MLP, "--limit", limit)
+    assert len(text.splitlines()) <= 50
+    assert "N1 × N2" in text
+    file = tmp_path / "kernel.svg"
+    output("graph", MLP, "--limit", limit, "-o", file)
+    assert f"{limit.upper()} limit" in file.read_text()
+    told = invoke("compile", MLP, "--limit", limit, "--fold-degree", 2, "--emit", "limit")
+    assert told.exit_code == 2
+    assert "has no atoms to fold" in told.output

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from generators import networks, traced
+from hypothesis import given, settings
 
 import tpc
 from tpc.errors import UsageError
@@ -139,3 +141,37 @@ def test_integers_and_lists_are_data(limits):
 def test_wrong_calls_are_told(limits, call, told):
     with pytest.raises(UsageError, match=told):
         call(limits[relu_net].kernel)
+
+
+def test_data_that_the_network_scales_is_not_copied():
+    def network(x):
+        return tpc.readout(tpc.relu(tpc.dense(3 * x, "embed")), 2)
+
+    limit = tpc.compile(tpc.trace(network), limit="ntk")
+    lowered = limit.kernel_function().lowered
+    assert all(t.axes in ((), lowered.points.inputs[0].axes[:1]) for _, t in lowered.points.outputs)
+    x = data(9)
+    plain = tpc.compile(tpc.trace(lambda x: tpc.readout(tpc.relu(tpc.dense(x, "embed")), 2)), limit="ntk").kernel(3 * x)
+    np.testing.assert_allclose(limit.kernel(x)["ntk"], plain["ntk"], rtol=1e-12, atol=1e-15)
+
+
+def test_a_failure_in_one_thread_stops_the_others(limits):
+    def fail(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        limits[relu_net].kernel(data(300), progress=fail)
+
+
+@settings(max_examples=8)
+@given(networks())
+def test_random_networks(source):
+    """Symmetric, positive semidefinite, equal at repeated samples, and the same in C as in NumPy."""
+    limit = tpc.compile(traced(source), limit="ntk")
+    x = data(12, 4)
+    found, native = limit.kernel(x), limit.kernel(x, backend="native")
+    for kind, kernel in found.items():
+        scale = np.sqrt(np.outer(np.diag(kernel), np.diag(kernel))) + 1e-300
+        assert np.linalg.eigvalsh(kernel / scale).min() > -1e-9
+        np.testing.assert_allclose(kernel[3], kernel[0], rtol=1e-12, atol=1e-13 * scale.max())
+        np.testing.assert_allclose(native[kind] / scale, kernel / scale, rtol=1e-11, atol=1e-12)

@@ -7,7 +7,7 @@ independent; so are W and Wᵀ where Wᵀ occurs in gradients only (gradient ind
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import singledispatchmethod
 
 import sympy as sp
@@ -84,7 +84,7 @@ class Moments:
 
     @_tensor.register
     def _(self, n: Rename) -> Tensor:
-        return tensor.rename(self.tensor(n.arg), dict(n.pairs))
+        return renamed(self.tensor(n.arg), dict(n.pairs))
 
     @_tensor.register
     def _(self, n: Broadcast) -> Tensor:
@@ -138,7 +138,7 @@ class Moments:
         for c, y, over in inner.terms:
             c, y, over = _apart((self.tensor(c), y, over), new.values(), inner.axes)
             if c is not ZERO:
-                found.append((tensor.rename(c, new), ir.rename_vector(y, new), over))
+                found.append((renamed(c, new), ir.rename_vector(y, new), over))
         return found
 
     def _products(self, x: Vector, y: Vector) -> Tensor:
@@ -211,24 +211,24 @@ class Moments:
     def _pair(self, first: Part, second: Part) -> Tensor:
         """Σ over both of the covariance of two parts, whose bound axes differ."""
         (c, x, over), (d, y, other) = first, second
-        (v, new), (w, renamed) = _unrenamed(x), _unrenamed(y)
+        (v, new), (w, moved) = _unrenamed(x), _unrenamed(y)
         if isinstance(v, ir.VectorWeight):
             if v is not w:
                 return ZERO
             same: dict[Axis, Axis] = {}  # components of a weight are independent: Σ_ij c_i d_j δ_ij
             for a in without(v.shape, (SAMPLE,)):
-                left, right = new.get(a, a), renamed.get(a, a)
+                left, right = new.get(a, a), moved.get(a, a)
                 if left != right:
                     if right not in other:
                         raise InternalError(f"{v.name} is used without a sum over {a}")
                     same[right] = left
             value = tensor.contract((_square(v.std), *_shares(v)))
-            d, other = tensor.rename(d, same), without(other, same)
+            d, other = renamed(d, same), without(other, same)
             return tensor.contract((value, c, d), union(over, other))
         assert isinstance(v, ir.MatMul)
         if not isinstance(w, ir.MatMul) or w.matrix is not v.matrix:
             return ZERO
-        inside = self.second(ir.rename_vector(v.x, new), ir.rename_vector(w.x, renamed))
+        inside = self.second(ir.rename_vector(v.x, new), ir.rename_vector(w.x, moved))
         return tensor.contract((_square(_weight(v).std), c, d, inside), (*over, *other))
 
 
@@ -246,7 +246,7 @@ def _sum(g: Vector) -> list[Part]:
     found = []
     for part in x.terms:
         c, y, over = _apart(part, new.values(), x.axes)
-        found.append((tensor.rename(c, new), ir.rename_vector(y, new), over))
+        found.append((renamed(c, new), ir.rename_vector(y, new), over))
     return found
 
 
@@ -262,6 +262,13 @@ def variance_of_entries(w: ir.VectorWeight | ir.MatrixWeight | Weight) -> Tensor
     """σ² of N(0, σ²/fan-in), the factor of a weight in NTK parametrization; over the fan-in where that is finite."""
     shares = _shares(w) if isinstance(w, ir.VectorWeight) else ()
     return tensor.contract((_square(w.std), *shares))
+
+
+def renamed(x: Tensor, new: Mapping[Axis, Axis]) -> Tensor:
+    """Rename the factors of a product one by one: numbers leave it, and data stays data."""
+    if isinstance(x, Contract) and not x.over:
+        return tensor.contract(renamed(f, new) for f in x.factors)
+    return tensor.rename(x, dict(new))
 
 
 def _square(std: sp.Expr) -> Tensor:
@@ -291,7 +298,7 @@ def _apart(part: Part, taken: Iterable[Axis], free: Axes) -> Part:
     for a in over:
         if a in used:
             new[a] = fresh(a.primed(), union(used, free, over, c.axes, x.axes, new.values()))
-    return tensor.rename(c, new), ir.rename_vector(x, new), tuple(new.get(a, a) for a in over)
+    return renamed(c, new), ir.rename_vector(x, new), tuple(new.get(a, a) for a in over)
 
 
 # --- the second sample ---------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tpc.errors import ProgramError
-from tpc.limits.covariance import Moments, second_sample, second_vector, variance_of_entries
+from tpc.limits.covariance import Moments, renamed, second_sample, second_vector, variance_of_entries
 from tpc.limits.graph import LimitGraph
 from tpc.passes.per_sample import OUTPUT, is_random
 from tpc.program import ir, tensor
@@ -81,7 +81,7 @@ def _covariance(moments: Moments, p: OutputPart, q: OutputPart, other: bool) -> 
     else:
         taken = union(p.over, c.axes, x.axes if x else ())
         new = {a: fresh(a.primed(), taken) for a in over if a in taken}
-        d, over = tensor.rename(d, new), tuple(new.get(a, a) for a in over)
+        d, over = renamed(d, new), tuple(new.get(a, a) for a in over)
         y = y and ir.rename_vector(y, new)
     inside = (moments.second(x, y),) if x is not None and y is not None else ()
     return tensor.contract((variance_of_entries(p.weight), c, d, *inside), (*p.over, *over))

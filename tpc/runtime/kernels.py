@@ -100,15 +100,19 @@ class KernelFunction:
         return dict(self._samples(x, "x", dtype).diagonal)
 
     def _work(self, blocks: Sequence[tuple[range, range]], compute: Callable[[range, range], None]) -> None:
-        left, lock = iter(blocks), threading.Lock()
+        left, lock, failed = iter(blocks), threading.Lock(), threading.Event()
 
         def job() -> None:
-            while True:
-                with lock:
-                    block = next(left, None)
-                if block is None:
-                    return
-                compute(*block)
+            try:
+                while not failed.is_set():
+                    with lock:
+                        block = next(left, None)
+                    if block is None:
+                        return
+                    compute(*block)
+            except BaseException:
+                failed.set()  # so that others stop, too
+                raise
 
         self._code.run([job] * max(1, min(self._code.threads(), len(blocks))))
 
