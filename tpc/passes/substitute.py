@@ -193,10 +193,10 @@ def _sized(part: Part) -> Part:
     """A part that sums axes it has: a sum over an absent one is its length."""
     c, x, over = part
     missing = without(over, union(c.axes, x.axes))
-    return tensor.contract((c, *(tensor.Size(a) for a in missing))), x, without(over, missing)
+    return tensor.contract((c, *(tensor.size(a) for a in missing))), x, without(over, missing)
 
 
 def _log_sum_exp(x: Tensor, over: Axis) -> Tensor:
     if over in x.axes:
         return tensor.LogSumExp(x, over)
-    return tensor.add((x, tensor.elementwise(sp.log(argument(0)), (tensor.Size(over),))))
+    return tensor.add((x, tensor.elementwise(sp.log(argument(0)), (tensor.size(over),))))
