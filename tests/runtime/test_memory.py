@@ -65,6 +65,41 @@ except OSError:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 print(json.dumps([peak, predict_peak(limit, Training(**given, data_bytes=x.nbytes + y.nbytes)).peak]))
 """
+MEASURE_FEW = """
+import json, resource, sys
+import numpy as np
+import sklearn.datasets
+import tpc
+from tpc.data.classes import ClassTable
+from tpc.data.episodes import episodes
+from tpc.runtime.episodic import answer, batch_of
+from tpc.runtime.folding import FoldOptions
+from tpc.runtime.memory import Training, predict_peak
+
+given, job = json.loads(sys.argv[1]), json.loads(sys.argv[2])
+if "fold" in given:
+    given["fold"] = FoldOptions(**given["fold"])
+limit = tpc.compile(tpc.load(job["program"], classes=job["ways"], **job.get("settings", {})))
+pixels = np.random.default_rng(0).integers(0, 256, (30, 20, 784), dtype=np.uint8)
+table = ClassTable(pixels, tuple(f"Greek/character{k}/rot000" for k in range(30)))
+
+def draw(tasks, index):
+    each = {name: job[name] for name in ("ways", "shots", "queries")}
+    return episodes(table, **each, tasks=tasks, seed=0, index=index)
+
+options = {k: given[k] for k in ("rank", "backend", "mode", "storage", "fold") if k in given}
+model = limit.build(784, **options)
+for k in range(job["steps"]):
+    batch = batch_of(draw(job["tasks"], k))
+    model.step(batch.x, batch.y, lr=0.1, clip=0.1 if given.get("clip") else None, **batch.options)
+answer(model, draw, 150, table.alphabets)
+lines = open("/proc/self/status").read().splitlines()
+peak = 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+queries, support = (job["tasks"] * job["ways"] * job[name] for name in ("queries", "shots"))
+training = Training(784, samples=queries * job["steps"], batch=queries, support=support, tasks=job["tasks"],
+                    data_bytes=pixels.nbytes, **given)
+print(json.dumps([peak, predict_peak(limit, training).peak]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +150,32 @@ def test_the_prediction_is_a_close_bound_of_what_training_takes(given, tmp_path)
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "TPC_THREADS": "1"},
     )
     measured, predicted = json.loads(done.stdout)
+    assert measured <= predicted <= 1.15 * measured + PLOTS  # no plots were drawn
+
+
+@pytest.mark.parametrize(
+    ("given", "job"),
+    [
+        ({"rank": 300, "clip": True}, {"tasks": 40, "steps": 4}),
+        ({"rank": 300, "backend": "native", "storage": "bfloat16"}, {"tasks": 40, "steps": 10, "shots": 5}),
+        ({"rank": 400, "mode": "folded", "clip": True, "fold": {"window": 256}}, {"tasks": 8, "steps": 12}),
+        ({"rank": 300, "mode": "folded", "backend": "native", "fold": {"window": 256}}, {"tasks": 8, "steps": 12}),
+        ({"rank": 200}, {"tasks": 20, "steps": 3, "queries": 12, "shots": 6}),
+    ],
+    ids=["exact", "16 bits", "folded", "native folded", "sample pairs"],
+)
+def test_the_prediction_is_a_close_bound_of_few_shot_training(given, job):
+    job = {"ways": 5, "shots": 1, "queries": 1, **job, "program": str(ROOT / "programs" / "maml.py")}
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE_FEW, json.dumps(given), json.dumps(job)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "TPC_THREADS": "1"},
+    )
+    measured, predicted = json.loads(done.stdout)
+    print(measured, predicted)
     assert measured <= predicted <= 1.15 * measured + PLOTS  # no plots were drawn
 
 

@@ -197,11 +197,10 @@ def _sized(part: Part) -> Part:
     """A part that sums axes it has: a sum over an absent one is its length."""
     c, x, over = part
     missing = without(over, union(c.axes, x.axes))
-    return tensor.contract((c, *(tensor.Size(a) for a in missing))), x, without(over, missing)
+    return tensor.contract((c, *(tensor.size(a) for a in missing))), x, without(over, missing)
 
 
 def _log_sum_exp(x: Tensor, over: Axis) -> Tensor:
     if over in x.axes:
         return tensor.LogSumExp(x, over)
-    length = tensor.Size(over) if over.size is None else tensor.Constant(sp.Integer(over.size))
-    return tensor.add((x, tensor.elementwise(sp.log(argument(0)), (length,))))
+    return tensor.add((x, tensor.elementwise(sp.log(argument(0)), (tensor.size(over),))))

@@ -159,6 +159,11 @@ def constant(value: Any) -> Constant:
     return Constant(sp.nsimplify(value, rational=True))
 
 
+def size(axis: Axis) -> Tensor:
+    """The length of an axis, as a number where it is known."""
+    return Size(axis) if axis.size is None else Constant(sp.Integer(axis.size))
+
+
 def is_number(x: Node, value: int) -> bool:
     return isinstance(x, Constant) and bool(x.value == value)
 
@@ -194,7 +199,7 @@ def contract(factors: Iterable[Tensor], over: Iterable[Axis] = ()) -> Tensor:
         if isinstance(f, Broadcast) and set(f.along) <= set(union(*(g.axes for g in flat[:i] + flat[i + 1 :]))):
             flat[i] = f.arg
     present = union(*(f.axes for f in flat))
-    flat.extend(Size(axis) for axis in over if axis not in present)
+    flat.extend(size(axis) for axis in over if axis not in present)
     over = tuple(axis for axis in over if axis in present)
     if over:
         inside = [f for f in flat if set(f.axes) & set(over)]
