@@ -93,6 +93,8 @@ def _c(limit: Limit, degree: int | None) -> str:
 
 
 def _cuda(limit: Limit, degree: int | None) -> str:
+    if limit.is_kernel:
+        raise UsageError(f"the {limit.kind}-limit has no CUDA code yet; its kernels run on numpy and native (stage c)")
     from tpc.lower.cuda_module import cuda_source
     from tpc.lower.lowered import lower
 

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 import cli
 import tpc
+from tpc.data.classes import ClassTable
 from tpc.errors import UserError
 from tpc.runtime.available import Available
 from tpc.runtime.memory import LIBRARIES, Training
@@ -129,30 +130,28 @@ def test_options_that_do_not_go_together_are_told(tmp_path, options, told):
 
 
 class _Tables:
-    """Class tables in place of Omniglot: every class a direction with noise."""
+    """Class tables in place of Omniglot: every class a point with noise around it."""
 
     def __init__(self):
-        from tpc.data.classes import ClassTable
-
         rng = np.random.default_rng(0)
-        centres = rng.integers(60, 200, (12, 1, 30))
-        images = np.clip(centres + rng.integers(-40, 40, (12, 20, 30)), 0, 255).astype(np.uint8)
-        names = tuple(f"alphabet{k % 2}/{k}" for k in range(12))
-        whole = ClassTable(images, names)
-        self.train, self.validation, self.test = (whole.take(list(r)) for r in (range(6), range(6, 9), range(9, 12)))
+        centres = rng.integers(0, 255, (36, 1, 30))
+        images = np.clip(centres + rng.integers(-60, 60, (36, 20, 30)), 0, 255).astype(np.uint8)
+        whole = ClassTable(images, tuple(f"alphabet{k % 2}/{k}" for k in range(36)))
+        parts = (range(20), range(20, 26), range(26, 36))
+        self.train, self.validation, self.test = (whole.take(list(part)) for part in parts)
         self.split = "made"
 
 
 def test_a_network_that_adapts_learns_tasks(tmp_path, monkeypatch):
     monkeypatch.setattr(fewshot, "load_omniglot", lambda folder, split: _Tables())
-    quick = ("--set", "classes=3", "--ways", 3, "--tasks", 4, "--batches", 40, "--episodes", 20, "--epochs", 2)
+    quick = ("--set", "classes=3", "--ways", 3, "--tasks", 4, "--batches", 30, "--episodes", 20, "--epochs", 2)
     out = tmp_path / "r"
-    result = invoke("fewshot", MAML, *quick, "--width", 32, "--lr", 16, "--out", out)
+    result = invoke("fewshot", MAML, *quick, "--width", 64, "--lr", 8, "--out", out)
     assert result.exit_code == 0, result.output
     assert result.output.startswith("mup network of maml on omniglot: 3-way 1-shot")
     assert "features" not in [p.stem for p in (out / "plots").iterdir()]
-    found = json.loads(invoke("eval", out, "--json", "--episodes", 30).output)
-    assert found["accuracy"] > 0.5
+    found = json.loads(invoke("eval", out, "--json", "--episodes", 60).output)
+    assert found["accuracy"] > 0.55  # by chance: a third
 
 
 def test_memory_is_predicted_and_refused(tmp_path):

@@ -14,7 +14,7 @@ from tpc.errors import UsageError
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 FOLDED = ("limit", "numpy")
-KERNEL_STAGES = tuple(stage for stage in STAGES if stage not in ("program", "update"))
+KERNEL_STAGES = tuple(stage for stage in STAGES if stage not in ("program", "update", "cuda"))
 KERNELS = (("mlp", "ntk"), ("mlp", "nngp"), ("resmlp", "ntk"))
 PROGRAMS = sorted(p.stem for p in (ROOT / "programs").glob("*.py") if not p.stem.startswith("_"))
 
