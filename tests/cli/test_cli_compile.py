@@ -108,7 +108,7 @@ def test_check_reports_slopes_and_its_exit_code_follows_them(tmp_path):
 @pytest.mark.parametrize("limit", ["nngp", "ntk"])
 def test_kernel_limits_can_be_emitted_and_drawn(limit, tmp_path):
     for stage in cli.STAGES:
-        if stage != "update":
+        if stage not in ("update", "cuda"):
             assert len(output("compile", RESMLP, "--limit", limit, "--emit", stage)) > 50
     assert f"output {limit} = " in output("compile", MLP, "--limit", limit, "--emit", "limit")
     text = output("compile", MLP, "--limit", limit)
