@@ -100,7 +100,7 @@ def adapt(
 
 def _names(value: str | Iterable[str], what: str) -> tuple[str, ...]:
     found = (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
-    found = tuple(name for name in found if name != "")
+    found = tuple(name for name in found if not (isinstance(name, str) and not name))
     if not all(isinstance(name, str) for name in found) or (what == "layers" and not found):
         fail(f"tpc.adapt expects names of weights in {what}, got {value!r}")
     return found
