@@ -7,9 +7,13 @@ import pytest
 
 import tpc
 from tpc import data
+from tpc.passes.adapt import is_adapted
+from tpc.runtime.support import Support
 
 FOLDER = Path(__file__).parents[2] / "programs"
 PROGRAMS = sorted(p.stem for p in FOLDER.glob("*.py") if not p.stem.startswith("_"))
+ADAPTING = [name for name in PROGRAMS if is_adapted(tpc.load(FOLDER / f"{name}.py"))]
+CLASSIFIERS = [name for name in PROGRAMS if name not in ADAPTING]
 COUNT, RANK, BATCH, STEPS = 256, 32, 32, 80
 
 
@@ -45,7 +49,7 @@ def test_the_listing_is_stable(name):
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_training_on_digits(name, loss, digits):
     model = tpc.compile(tpc.load(FOLDER / f"{name}.py")).build(digits.train_x.shape[1], RANK, seed=1)
     before = mean_loss(model, digits, loss)
@@ -59,13 +63,46 @@ def test_training_on_digits(name, loss, digits):
     assert set(model.atoms.values()) == {RANK + STEPS * BATCH}
 
 
+WAYS, TASKS = 5, 8
+
+
+def few_shot(digits, steps, first=0, seed=0):
+    """Tasks of five digits from `first` on, one support and two queries of each."""
+    rng = np.random.default_rng(seed)
+    rows = [np.flatnonzero(digits.train_y == c) for c in range(first, first + WAYS)]
+    own, asked = np.repeat(np.arange(TASKS), WAYS), np.repeat(np.arange(TASKS), 2 * WAYS)
+    labels = np.tile(np.arange(WAYS), TASKS)
+    for _ in range(steps):
+        drawn = np.array([[rng.choice(r, 3, replace=False) for r in rows] for _ in range(TASKS)])
+        support = digits.train_x[drawn[:, :, 0].ravel()]
+        queries = digits.train_x[drawn[:, :, 1:].ravel()]
+        yield queries, np.repeat(labels, 2), Support(support, labels, own, asked)
+
+
+@pytest.mark.parametrize("name", ADAPTING)
+def test_few_shot_training_on_digits(name, digits):
+    model = tpc.compile(tpc.load(FOLDER / f"{name}.py")).build(digits.train_x.shape[1], RANK, seed=1)
+    options = {"lr": 4.0, "clip": 0.1, "clip_mode": "global"}
+    seen = [model.step(x, y, support=s, **options)["loss"] / TASKS for x, y, s in few_shot(digits, 60)]
+    assert np.mean(seen[-8:]) < 0.8 * np.mean(seen[:2])
+    right = [model.predict(x, s).argmax(axis=1) == y for x, y, s in few_shot(digits, 20, seed=1)]
+    assert np.mean(right) > 0.7
+    assert set(model.atoms.values()) == {RANK + 60 * TASKS * WAYS * 3}
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_same_seed_gives_the_same_model(name, digits):
+    adapts = name in ADAPTING
+
     def trained(seed):
         model = tpc.compile(tpc.load(FOLDER / f"{name}.py")).build(digits.train_x.shape[1], RANK, seed=seed)
-        for x, y in batches(digits, 3):
-            model.step(x, y, lr=0.5)
-        return model.predict(digits.test_x[:20])
+        if not adapts:
+            for x, y in batches(digits, 3):
+                model.step(x, y, lr=0.5)
+            return model.predict(digits.test_x[:20])
+        for x, y, support in few_shot(digits, 3):
+            model.step(x, y, lr=0.5, support=support)
+        return model.predict(x, support)
 
     np.testing.assert_array_equal(trained(1), trained(1))
     assert not np.array_equal(trained(1), trained(2))

@@ -255,7 +255,7 @@ def test_out_of_memory_keeps_the_last_checkpoint(tmp_path):
 
     model = Softmax()
     model.backend = Device
-    settings = TrainSettings(epochs=3, batch_size=10, lr=Schedule(0.3), checkpoint_steps=2)
+    settings = TrainSettings(epochs=3, lr=Schedule(0.3), checkpoint_steps=2)
 
     def fails(step):
         if step == 5:
@@ -263,7 +263,7 @@ def test_out_of_memory_keeps_the_last_checkpoint(tmp_path):
 
     model.on_step = fails
     with pytest.raises(OutOfMemoryError) as e:
-        train(tmp_path, model, settings)
+        train(tmp_path, model, settings, batch_size=10)
     told = str(e.value)
     assert e.value.exit_code == 1
     assert told.startswith("out of memory after step 4 (epoch 1): Out of memory allocating 1,024 bytes")
@@ -273,5 +273,5 @@ def test_out_of_memory_keeps_the_last_checkpoint(tmp_path):
     saved = CheckpointStore(tmp_path / "checkpoints").require()
     assert saved.state["position"]["step"] == 4
     again = Softmax.load(saved.model_path)
-    train(tmp_path, again, settings, saved)  # the whole run, from there
+    train(tmp_path, again, settings, saved, batch_size=10)  # the whole run, from there
     assert len(again.options) == 3 * 6 - 4

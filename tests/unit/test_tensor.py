@@ -131,7 +131,8 @@ def test_contract_is_flat_and_numbers_come_first():
 
 
 def test_a_sum_over_an_absent_axis_is_its_length():
-    assert tensor.contract((B,), (AK,)) is Contract((B, Size(AK)), ())
+    assert tensor.contract((B,), (AK,)) is Contract((Constant(sp.Integer(4)), B), ())
+    assert tensor.contract((B,), (Axis("n"),)) is Contract((B, Size(Axis("n"))), ())
 
 
 def test_factors_a_sum_does_not_touch_leave_it():
