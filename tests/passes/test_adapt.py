@@ -262,10 +262,9 @@ def test_backends_and_folding_agree(name):
     limit = tpc.compile(network(lines, f"{arguments}, step_size={SIZE}"))
     numpy = limit.build(DIM, RANK, dtype="float64", init="paper")
     native = limit.build(DIM, RANK, dtype="float32", backend="native", init="paper")
-    others = [(native, 1e-5)]
-    if name != "all, second order":
-        unfolded = FoldOptions(window=10_000)
-        others.append((limit.build(DIM, RANK, dtype="float64", init="paper", mode="folded", fold=unfolded), 1e-12))
+    unfolded = FoldOptions(window=10_000)
+    folded = limit.build(DIM, RANK, dtype="float64", init="paper", mode="folded", fold=unfolded)
+    others = [(native, 1e-5), (folded, 1e-12)]
     s, (x, y) = support(), queried()
     for _ in range(3):
         step = numpy.step(x, y, lr=0.2, support=s, clip=0.5, clip_mode="global")
