@@ -131,7 +131,7 @@ def compile_command(
 )
 @click.option("--part", type=click.Choice(["forward", "step"]),
               help="The network alone (default of svg and html), or a whole training step.")  # fmt: skip
-@click.option("--full", is_flag=True, help="Show trivial nodes too (renamed axes, constants).")
+@click.option("--full", is_flag=True, help="Show trivial nodes too (renamed axes, constants), and every one of repeated layers.")
 @file_option
 @debug_option
 def graph(
@@ -147,14 +147,15 @@ def graph(
       tpc graph programs/mlp.py --part step -o step.svg
       tpc graph programs/mlp.py --format json | python -m json.tool
     """
-    from tpc.report.graph import FORMATS, forward_part, limit_name, render
+    from tpc.report.graph import FORMATS, limit_name, render
+    from tpc.report.viewer import NO_DETAILS, details
 
     kind = _graph_format(kind, output, FORMATS)
-    drawn = derive(program, function, settings, limit).to_networkx()
-    if part == "forward" or (part is None and kind in ("svg", "html")):
-        drawn = forward_part(drawn)
+    derived = derive(program, function, settings, limit)
+    part = part or ("forward" if kind in ("svg", "html") else "step")
+    known = details(derived) if kind == "html" else NO_DETAILS
     title = f"{limit_name(limit)} of {program.stem}"
-    write_output(output, render(drawn, kind, title=title, collapse=not full))
+    write_output(output, render(derived.to_networkx(), kind, title, not full, part, known))
 
 
 def _graph_format(kind: str | None, output: Path | None, formats: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import networkx as nx
 
-from tpc.limits.graph import Accumulate, Expectation, Gram, Kernel, LimitGraph, State, atoms_in
+from tpc.limits.graph import Accumulate, Expectation, Gram, Kernel, LimitGraph, State, Update, atoms_in
 from tpc.limits.origin import UPDATE, Origin, instruction, line_of, origins, parts_of
 from tpc.limits.text import equation, limit_names, update_line
 from tpc.passes.project import PREFIX
@@ -48,25 +48,33 @@ def to_networkx(graph: LimitGraph, program: Program | None = None) -> Any:
         for position, operand in enumerate(n.operands):
             if isinstance(operand, Tensor) and names.is_line(operand):
                 view.add_edge(names[operand], names[n], position=position)
-    for weight, updates in graph.updates:
-        for k, u in enumerate(updates):
-            label = f"update {weight}" if len(updates) == 1 else f"update {weight} ({k + 1})"
-            axes = u.state.axes if isinstance(u, Accumulate) else u.store.coefficients.axes
-            view.add_node(
-                label,
-                label=label,
-                op=type(u).__name__,
-                kind="update",
-                axes=tuple(a.name for a in axes),
-                shape=_shape(axes),
-                equation=update_line(u, names),
-                layer=weight.removesuffix(".bias"),
-                **({} if told is None else told.update(weight)),
-            )
-            for position, t in enumerate(parts_of(u)):
-                if names.is_line(t):
-                    view.add_edge(names[t], label, position=position)
+    for label, u in update_labels(graph):
+        axes = u.state.axes if isinstance(u, Accumulate) else u.store.coefficients.axes
+        weight = u.state.name.removesuffix(".A") if isinstance(u, Accumulate) else u.store.weight
+        view.add_node(
+            label,
+            label=label,
+            op=type(u).__name__,
+            kind="update",
+            axes=tuple(a.name for a in axes),
+            shape=_shape(axes),
+            equation=update_line(u, names),
+            layer=weight.removesuffix(".bias"),
+            **({} if told is None else told.update(weight)),
+        )
+        for position, t in enumerate(parts_of(u)):
+            if names.is_line(t):
+                view.add_edge(names[t], label, position=position)
     return view
+
+
+def update_labels(graph: LimitGraph) -> list[tuple[str, Update]]:
+    """The updates with the names of their nodes."""
+    return [
+        (f"update {weight}" if len(updates) == 1 else f"update {weight} ({k + 1})", u)
+        for weight, updates in graph.updates
+        for k, u in enumerate(updates)
+    ]
 
 
 class _Told:

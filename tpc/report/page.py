@@ -32,14 +32,13 @@ figure svg{max-width:100%;height:auto}figure.graph svg{max-width:none}
 """.strip()
 
 
-def page(title: str, body: Sequence[str]) -> str:
-    """The whole document."""
+def page(title: str, body: Sequence[str], extra_css: str = "", whole: bool = False) -> str:
+    """The whole document; `whole` for one that fills the window."""
+    top, end = ('<body class="whole">', "</body>") if whole else ("<body><main>", "</main></body>")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title>\n<style>{CSS}</style></head>\n<body><main>\n"
-        + "\n".join(body)
-        + "\n</main></body></html>\n"
+        f"<title>{escape(title)}</title>\n<style>{CSS}\n{extra_css}</style></head>\n{top}\n" + "\n".join(body) + f"\n{end}</html>\n"
     )
 
 
