@@ -82,10 +82,12 @@ def main() -> None:
 @click.option("--emit", "stages", type=Available("stage", STAGES), multiple=True, metavar="STAGE",
               help=f"Print a stage: {', '.join(STAGES)}. Repeatable.")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Write each stage to a file in DIR.")
+@click.option("--report", type=OutputFile(".html"), metavar="FILE",
+              help="Write everything as one page that opens offline: programs, graph, kernels, updates, costs.")  # fmt: skip
 @debug_option
 def compile_command(
     program: Path, function: str | None, settings: tuple[tuple[str, Any], ...], limit: str,
-    fold_degree: int | None, stages: tuple[str, ...], out: Path | None,
+    fold_degree: int | None, stages: tuple[str, ...], out: Path | None, report: Path | None,
 ) -> None:  # fmt: skip
     """Derive the limit of PROGRAM and show a summary, or the stages asked for.
 
@@ -98,6 +100,7 @@ def compile_command(
       tpc compile programs/mlp.py --fold-degree 2 --emit c > limit.c
       tpc compile programs/mlp.py --emit cuda > limit.cu
       tpc compile programs/mlp.py --emit program --emit kernels --out build/mlp
+      tpc compile programs/mlp.py --report mlp.html
     """
     if out is not None and not stages:
         raise click.UsageError("--out needs at least one --emit STAGE.")
@@ -105,9 +108,13 @@ def compile_command(
 
     derived = derive(program, function, settings, limit)
     warn(derived.warnings)
-    if not stages:
+    if report is not None:
+        from tpc.report.compile_report import compile_report
+
+        text = compile_report(derived, program.stem, program.read_text(encoding="utf-8"), fold_degree)
+        write_output(report, text)
+    elif not stages:
         click.echo(derived.summary())
-        return
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     texts = {stage: derived.emit(stage, fold_degree) for stage in dict.fromkeys(stages)}

@@ -99,7 +99,8 @@ class _MathML(Printer):  # type: ignore[misc]  # sympy is not annotated
 
     def _print_Add(self, expr: Any) -> str:
         parts: list[str] = []
-        for term in expr.as_ordered_terms():
+        terms = expr.as_ordered_terms()
+        for term in sorted(terms, key=lambda t: t is terms[0] and t.could_extract_minus_sign()):
             minus = term.could_extract_minus_sign()
             shown = self.within(-term if minus else term, _ADD + (1 if minus else 0))
             parts += [sign("−")] if minus else [sign("+")] if parts else []

@@ -65,9 +65,17 @@ def training_curves(records: Sequence[Record]) -> Figure:
     epochs = [r for r in records if r.get("kind") == "epoch"]
     measured = measured_on(records)
     with style.context(STYLE):
-        figure = Figure(figsize=(10.2, 3.3), layout="constrained")
-        loss, accuracy, atoms = figure.subplots(1, 3)
-        for axes, key, title in ((loss, "loss", "loss"), (accuracy, "accuracy", "accuracy")):
+        gradients = [r for r in steps if r.get("grad_norm")]
+        folded = [r for r in epochs if r.get("fold_remainder")]
+        count = 3 + bool(gradients) + bool(folded)
+        columns = count if count <= 3 else 2 if count == 4 else 3
+        rows = -(-count // columns)
+        figure = Figure(figsize=(3.4 * max(columns, 3), 3.3 * rows), layout="constrained")
+        panels = list(np.atleast_2d(figure.subplots(rows, columns)).flat)
+        for axes in panels[count:]:
+            axes.set_visible(False)
+        loss, accuracy, atoms, *more = panels
+        for axes, key, place in ((loss, "loss", "upper right"), (accuracy, "accuracy", "lower right")):
             x = np.array([r["step"] for r in steps])
             y = np.array([r[key] for r in steps], dtype=float)
             axes.plot(*smooth(x, y), color=BLUE, linewidth=1.0, alpha=0.55, label="batches, smoothed")
@@ -81,15 +89,44 @@ def training_curves(records: Sequence[Record]) -> Figure:
                 label="train, epoch mean",
             )
             axes.plot(at, [r[f"{measured}_{key}"] for r in epochs], "s-", color=ORANGE, markersize=4, label=measured)
-            axes.set(title=title, xlabel="step")
-        loss.legend()
+            axes.set(title=key, xlabel="step")
+            axes.legend(loc=place)
         _plot_atoms(atoms, epochs)
+        if gradients:
+            _plot_norms(more.pop(0), gradients)
+        if folded:
+            _plot_remainders(more.pop(0), folded)
     return figure
 
 
 def measured_on(records: Sequence[Record]) -> str:
     """What the epochs of a run were measured on: "test" or "validation"."""
     return "validation" if any("validation_loss" in r for r in records) else "test"
+
+
+def _plot_norms(axes: Axes, steps: Sequence[Record]) -> None:
+    """Gradient norms before clipping, one line per weight."""
+    x = np.array([r["step"] for r in steps])
+    for i, name in enumerate(steps[-1]["grad_norm"]):
+        y = np.array([r["grad_norm"].get(name, np.nan) for r in steps], dtype=float)
+        colour, marker = SERIES[i % len(SERIES)], MARKERS[i % len(MARKERS)]
+        at, smoothed = smooth(x, y)
+        every = max(1, len(at) // 6)
+        axes.plot(at, smoothed, color=colour, marker=marker, markevery=every, markersize=4, linewidth=1.0, label=name)
+    axes.set(title="gradient norms, smoothed", xlabel="step")
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="upper right", fontsize=8)
+
+
+def _plot_remainders(axes: Axes, epochs: Sequence[Record]) -> None:
+    """The folding error of every store, relative to its kernel."""
+    for i, name in enumerate(epochs[-1]["fold_remainder"]):
+        values = [r["fold_remainder"].get(name, np.nan) for r in epochs]
+        colour, marker = SERIES[i % len(SERIES)], MARKERS[i % len(MARKERS)]
+        axes.plot([r["step"] for r in epochs], values, marker=marker, markersize=5, color=colour, label=name)
+    axes.set(title="folding error", xlabel="step")
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="upper right")
 
 
 def _plot_atoms(axes: Axes, epochs: Sequence[Record]) -> None:
@@ -106,7 +143,7 @@ def _plot_atoms(axes: Axes, epochs: Sequence[Record]) -> None:
     axes.set(title="atoms", xlabel="step")
     axes.set_ylim(bottom=0)
     if names:
-        axes.legend()
+        axes.legend(loc="upper left")
 
 
 def smooth(x: NDArray[Any], y: NDArray[Any], points: int = 100) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -161,7 +198,7 @@ def kernel_curve(kernel: Kernel, p: float, q: float, terms: int) -> Figure:
         )
         low, high = np.min(value[shown]), np.max(value[shown])
         axes.set_ylim(low - 0.08 * (high - low) - 1e-12, high + 0.08 * (high - low) + 1e-12)
-        axes.legend()
+        axes.legend(loc="upper left")
     return figure
 
 
@@ -180,5 +217,5 @@ def convergence(result: CheckResult) -> Figure:
         axes.set_yscale("log")
         axes.set(xlabel="width n", ylabel="relative error", title=f"{result.program}: distance to the limit")
         axes.grid(visible=True, which="minor", axis="y", linewidth=0.3)
-        axes.legend()
+        axes.legend(loc="lower left")
     return figure
