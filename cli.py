@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from tpc.runtime.model import Model
-    from tpc.tasks.fewshot import FewShot
     from tpc.tasks.run import RunResult
+    from tpc.tasks.task import Task
 
 STAGES = {
     "program": "txt", "backward": "txt", "limit": "txt", "update": "txt", "kernels": "txt", "latex": "tex",
@@ -244,7 +244,9 @@ def train(ctx: click.Context, /, **given: Any) -> None:
     else:
         path = str(given["program"] or default_program())
         result = classify.train(TrainJob(path, **given_job(given)), given["out"], given["overwrite"], stream)
-    _finish(result, given["report"], given["as_json"])
+    assert isinstance(result.task, classify.Classification)
+    figure = _drawn(classify.representations, result.task, result.model) if given["report"] else None
+    _finish(result, given["report"], given["as_json"], figure)
 
 
 @main.command()
@@ -275,15 +277,14 @@ def fewshot(ctx: click.Context, /, **given: Any) -> None:
         result = task.train(FewShotJob(path, **given_job(given)), given["out"], given["overwrite"], stream)
     assert isinstance(result.task, task.FewShot)
     tested = task.evaluate(result.task, result.model, "test", result.task.job.episodes)
-    figure = _representations(result.task, result.model) if given["report"] else None
+    figure = _drawn(task.representations, result.task, result.model) if given["report"] else None
     _finish(dataclasses.replace(result, evaluation=tested), given["report"], given["as_json"], figure)
 
 
-def _representations(task: FewShot, model: Model) -> Figure | None:
-    """The figure of the report; none for a network that has no representation but its input."""
+def _drawn(representations: Callable[..., Any], task: Task, model: Model) -> Figure | None:
+    """The figure of representations for the report; none for a network that has none but its input."""
     from tpc.report.features import features
     from tpc.report.graph import limit_name
-    from tpc.tasks.fewshot import representations
 
     try:
         kernels, labels, names = representations(task, model)

@@ -73,7 +73,7 @@ def training_curves(records: Sequence[Record]) -> Figure:
         figure = Figure(figsize=(3.4 * max(columns, 3), 3.3 * rows), layout="constrained")
         panels = list(np.atleast_2d(figure.subplots(rows, columns)).flat)
         for axes in panels[count:]:
-            axes.set_visible(False)
+            axes.remove()
         loss, accuracy, atoms, *more = panels
         for axes, key, place in ((loss, "loss", "upper right"), (accuracy, "accuracy", "lower right")):
             x = np.array([r["step"] for r in steps])

@@ -1,0 +1,24 @@
+"""What a task's representations are before training and after it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from tpc.runtime.model import Model
+from tpc.runtime.representation import gram
+from tpc.tasks.task import Task
+
+Array = NDArray[Any]
+
+
+def before_and_after(task: Task, model: Model, x: Array) -> dict[str, Array]:
+    """Gram matrices (N, N) of samples x (N, features) "before training", in the state that the seed gives, and "trained".
+
+    Raises UsageError for a network without a nonlinearity, whose representation is its input.
+    """
+    job = task.job
+    options = {} if job.init is None else {"init": job.init}
+    start = model.limit.build(task.input_dim, job.rank, dtype=job.dtype, seed=job.seed, **options)
+    return {"before training": gram(start, x), "trained": gram(model, x)}
