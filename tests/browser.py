@@ -30,7 +30,7 @@ def chromium():
 
 
 class Browser:
-    """One page. `problems` collects errors of the console and of scripts, `requests` all addresses asked for."""
+    """One page: `problems` collects errors of the console and of scripts, `requests` all addresses asked for."""
 
     def __init__(self, profile: Path, size=(1300, 900), patience=240.0):
         self.patience = patience

@@ -49,8 +49,8 @@ class Moments:
         images: dict[Node, list[Tensor]] = {}
         for (x, _), value in (self._covariances | self._seconds).items():
             images.setdefault(_unrenamed(x)[0], []).append(value)
-        for n, value in self._tensors.items():
-            images.setdefault(n, []).append(value)
+        for s, value in self._tensors.items():
+            images.setdefault(s, []).append(value)
         found: dict[Tensor, Node] = {}
         for n in self.program.nodes:  # the first of several with one limit
             for value in images.get(n, ()):

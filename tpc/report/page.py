@@ -45,7 +45,9 @@ def page(title: str, body: Sequence[str], extra_css: str = "", whole: bool = Fal
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title>\n<style>{CSS}\n{extra_css}</style></head>\n{top}\n" + "\n".join(body) + f"\n{end}</html>\n"
+        f"<title>{escape(title)}</title>\n<style>{CSS}\n{extra_css}</style></head>\n{top}\n"
+        + "\n".join(body)
+        + f"\n{end}</html>\n"
     )
 
 

@@ -75,7 +75,7 @@ def training_curves(records: Sequence[Record]) -> Figure:
         for axes in panels[count:]:
             axes.remove()
         loss, accuracy, atoms, *more = panels
-        for axes, key, place in ((loss, "loss", "upper right"), (accuracy, "accuracy", "lower right")):
+        for axes, key in ((loss, "loss"), (accuracy, "accuracy")):
             x = np.array([r["step"] for r in steps])
             y = np.array([r[key] for r in steps], dtype=float)
             axes.plot(*smooth(x, y), color=BLUE, linewidth=1.0, alpha=0.55, label="batches, smoothed")
@@ -90,7 +90,7 @@ def training_curves(records: Sequence[Record]) -> Figure:
             )
             axes.plot(at, [r[f"{measured}_{key}"] for r in epochs], "s-", color=ORANGE, markersize=4, label=measured)
             axes.set(title=key, xlabel="step")
-            axes.legend(loc=place)
+        figure.legend(*loss.get_legend_handles_labels(), loc="outside upper left", ncols=3)
         _plot_atoms(atoms, epochs)
         if gradients:
             _plot_norms(more.pop(0), gradients)
@@ -115,7 +115,7 @@ def _plot_norms(axes: Axes, steps: Sequence[Record]) -> None:
         axes.plot(at, smoothed, color=colour, marker=marker, markevery=every, markersize=4, linewidth=1.0, label=name)
     axes.set(title="gradient norms, smoothed", xlabel="step")
     axes.set_ylim(bottom=0)
-    axes.legend(loc="upper right", fontsize=8)
+    axes.legend(loc="upper left", fontsize=7)
 
 
 def _plot_remainders(axes: Axes, epochs: Sequence[Record]) -> None:
@@ -126,7 +126,7 @@ def _plot_remainders(axes: Axes, epochs: Sequence[Record]) -> None:
         axes.plot([r["step"] for r in epochs], values, marker=marker, markersize=5, color=colour, label=name)
     axes.set(title="folding error", xlabel="step")
     axes.set_ylim(bottom=0)
-    axes.legend(loc="upper right")
+    axes.legend(loc="lower right")
 
 
 def _plot_atoms(axes: Axes, epochs: Sequence[Record]) -> None:

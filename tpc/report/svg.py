@@ -125,7 +125,8 @@ def tooltip(data: Mapping[str, Any]) -> str:
     facts += [f"op {data['op']}"] if data.get("op") else []
     facts += [f"axes ({', '.join(map(str, data['axes']))})"] if data.get("axes") else []
     facts += [f"layer {data['layer']}"] if data.get("layer") else []
-    facts += [f"stands for {data[TIMES]} equal layers: {', '.join(map(str, data[STANDS_FOR]))}"] if TIMES in data else []
+    if TIMES in data:
+        facts.append(f"stands for {data[TIMES]} equal layers: {', '.join(map(str, data[STANDS_FOR]))}")
     return "\n".join(part for part in (str(data.get("equation", "")), " · ".join(f for f in facts if f)) if part)
 
 
