@@ -58,7 +58,7 @@ def math(content: str, block: bool = False, label: str = "") -> str:
     return f'<math xmlns="{NAMESPACE}"{display}{told}>{content}</math>'
 
 
-class _MathML(Printer):  # type: ignore[misc]  # sympy is not annotated
+class _MathML(Printer):
     printmethod = "_mathml_of_tpc"
 
     def __init__(self, names: dict[Expr, str]) -> None:
@@ -183,7 +183,7 @@ class _MathML(Printer):  # type: ignore[misc]  # sympy is not annotated
         )
         return row(sign("{"), f'<mtable columnalign="left">{rows}</mtable>')
 
-    def emptyPrinter(self, expr: Any) -> str:  # noqa: N802  # sympy's name
+    def emptyPrinter(self, expr: Any) -> str:  # sympy's name
         if isinstance(expr, sp.Basic) and expr.args:
             return row(f"<mi>{escape(type(expr).__name__)}</mi>", fenced(listed([self._print(a) for a in expr.args])))
         return f"<mtext>{escape(str(expr))}</mtext>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,17 @@ STYLE: dict[str, Any] = {
 
 
 def to_svg(figure: Figure, name: str) -> str:
-    """The figure as SVG text, transparent and with its ink in `currentColor`; deterministic."""
+    """The figure as SVG text, transparent and with its ink in `currentColor`; deterministic.
+
+    Only what is referred to has an id, as several figures may stand on one page; there is no metadata.
+    """
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return buffer.getvalue().replace(INK, "currentColor").replace(GRID, "var(--line, #d5d8dc)")
+    text = buffer.getvalue().replace(INK, "currentColor").replace(GRID, "var(--line, #d5d8dc)")
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    used = set(re.findall(r"#([\w-]+)", text))
+    return re.sub(r' id="([\w-]+)"', lambda m: m[0] if m[1] in used else "", text)
 
 
 def save(figure: Figure, path: Path) -> None:

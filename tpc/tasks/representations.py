@@ -16,7 +16,8 @@ Array = NDArray[Any]
 def before_and_after(task: Task, model: Model, x: Array) -> dict[str, Array]:
     """Gram matrices (N, N) of samples x (N, features), "before training" and "trained".
 
-    The state before training is the one that the seed gives. Raises UsageError for a network without a nonlinearity, whose representation is its input.
+    The state before training is the one that the seed gives.
+    Raises UsageError for a network without a nonlinearity, whose representation is its input.
     """
     job = task.job
     options = {} if job.init is None else {"init": job.init}
