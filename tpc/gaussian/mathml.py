@@ -152,7 +152,7 @@ class _MathML(Printer):
     def _print_Function(self, expr: Any) -> str:
         called = expr.func.__name__
         arguments = listed([str(self._print(a)) for a in expr.args])
-        if called[0] == "E" and called[1:].isdecimal() or called == "E":
+        if (called[0] == "E" and called[1:].isdecimal()) or called == "E":
             left, right = "[", "]"
             shown = "<mi>𝔼</mi>" if called == "E" else f"<msub><mi>𝔼</mi><mn>{called[1:]}</mn></msub>"
         else:
