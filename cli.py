@@ -84,7 +84,7 @@ def main() -> None:
               help=f"Print a stage: {', '.join(STAGES)}. Repeatable.")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Write each stage to a file in DIR.")
 @click.option("--report", type=OutputFile(".html"), metavar="FILE",
-              help="Write everything as one page that opens offline: programs, graph, kernels, updates, costs.")  # fmt: skip
+              help="Write one page that opens offline: programs, graph, kernels, updates, costs.")  # fmt: skip
 @debug_option
 def compile_command(
     program: Path, function: str | None, settings: tuple[tuple[str, Any], ...], limit: str,
@@ -139,7 +139,7 @@ def compile_command(
 )
 @click.option("--part", type=click.Choice(["forward", "step"]),
               help="The network alone (default of svg and html), or a whole training step.")  # fmt: skip
-@click.option("--full", is_flag=True, help="Show trivial nodes too (renamed axes, constants), and every one of repeated layers.")
+@click.option("--full", is_flag=True, help="Show trivial nodes too, and every one of repeated layers.")
 @file_option
 @debug_option
 def graph(

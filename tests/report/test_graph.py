@@ -101,7 +101,8 @@ def test_json_round_trip_keeps_every_node(graph):
     assert again.nodes[2]["equation"] == "g1 = Aᵀ ξ"
     assert again.nodes[2]["axes"] == ("batch", "r")
     first = {**record, "version": 1}
-    first["nodes"] = [{k: n[k] for k in ("id", "label", "op", "kind", "axes", "equation", "layer")} for n in first["nodes"]]
+    known = ("id", "label", "op", "kind", "axes", "equation", "layer")
+    first["nodes"] = [{k: n[k] for k in known} for n in first["nodes"]]
     assert from_record(first).nodes[2]["axes"] == ("batch", "r")
     with pytest.raises(ValueError, match="tpc-graph"):
         from_record({"format": "other"})
