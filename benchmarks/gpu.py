@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None, name: str = "cupy") -> None:
     options = _parser("--quick" in given).parse_args(given)
     os.environ.setdefault("TPC_THREADS", "1")
     try:
-        device: Any = load_backend(name).device  # type: ignore[attr-defined]
+        device: Any = load_backend(name).device
     except UserError as e:
         print(f"Nothing measured: {e}")
         return

@@ -7,6 +7,7 @@ from itertools import count
 
 from tpc.lower.elementwise import Builder, Operation, Value
 from tpc.lower.kernels import LoweredKernels
+from tpc.lower.numpy_module import tabulations
 from tpc.lower.numpy_printer import NumpyPrinter, layout
 from tpc.lower.schedule import Loop
 from tpc.program import tensor
@@ -35,7 +36,7 @@ def kernel_module(lowered: LoweredKernels) -> str:
     header = _HEADER.format(
         limit=graph.limit, name=graph.name, first=_tuple(lowered.first), second=_tuple(lowered.second)
     )
-    header += "".join(f'{name} = rt.tabulated("{phi}", "{psi}")\n' for (phi, psi), name in tables.items())
+    header += tabulations(tables)
     return "\n\n".join(part.rstrip() + "\n" for part in (header, *functions))
 
 

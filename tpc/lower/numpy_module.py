@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tpc.limits.graph import Accumulate
 from tpc.lower.lowered import Lowered, UpdatePlan, saved_keys
 from tpc.lower.numpy_printer import NumpyPrinter
@@ -29,7 +31,7 @@ def numpy_module(lowered: Lowered, printer: type[NumpyPrinter] = NumpyPrinter, h
     tables: dict[tuple[str, str], str] = {}
     functions = [p.text() for p in module_printers(lowered, printer, tables)]
     header = header.format(limit=graph.limit, name=graph.name, norm_arguments=repr(saved_keys(lowered)))
-    header += "".join(f'{name} = rt.tabulated("{phi}", "{psi}")\n' for (phi, psi), name in tables.items())
+    header += tabulations(tables)
     for f in lowered.folds:
         functions += [NumpyPrinter(f.profiles, tables).text(), NumpyPrinter(f.exact, tables).text()]
     parts = [header, *functions, _update(lowered)]
@@ -44,6 +46,11 @@ def module_printers(
     """The printers of `predict`, `gradients` and `norms`, in the order of the module."""
     tables = {} if tables is None else tables
     return [printer(f, tables) for f in (lowered.predict, lowered.gradients, lowered.norms)]
+
+
+def tabulations(tables: Mapping[tuple[str, str], str]) -> str:
+    """Lines that give the tables of a printer their names."""
+    return "".join(f'{name} = rt.tabulated("{phi}", "{psi}")\n' for (phi, psi), name in tables.items())
 
 
 def _update(lowered: Lowered) -> str:

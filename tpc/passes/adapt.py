@@ -110,17 +110,17 @@ def _inputs(f: Tensor) -> list[Input]:
     return [n for n in topological([f]) if isinstance(n, Input)]
 
 
-def _names_of(n: Node) -> set[str]:
-    return {w.name for w in topological([n]) if isinstance(w, AnyWeight)}
-
-
 def is_adapted(program: Program) -> bool:
     """Whether the logits of a program depend on a support set."""
     return any(n.name == X_SUPPORT.name for n in program.inputs)
 
 
-def _weights(f: Tensor) -> Iterator[AnyWeight]:
-    return (n for n in topological([f]) if isinstance(n, AnyWeight))
+def _weights(root: Node) -> Iterator[AnyWeight]:
+    return (n for n in topological([root]) if isinstance(n, AnyWeight))
+
+
+def _names_of(root: Node) -> set[str]:
+    return {w.name for w in _weights(root)}
 
 
 @dataclass
@@ -212,8 +212,7 @@ class _Adaptation:
         if isinstance(change, Tensor):
             return tensor.stop_gradient(change)
         if isinstance(change, Vector):
-            terms = change.terms if isinstance(change, ir.LinComb) else ((ONE, change, ()),)
-            made = ir.lincomb((tensor.stop_gradient(c), ir.stop_gradient(x), over) for c, x, over in terms)
+            made = ir.lincomb((tensor.stop_gradient(c), ir.stop_gradient(x), over) for c, x, over in _terms(change))
             assert made is not None
             return made
         return tuple(replace(i, y=ir.stop_gradient(i.y), x=ir.stop_gradient(i.x)) for i in change)
@@ -260,14 +259,18 @@ def _is_kinked(fn: sp.Expr, arguments: int) -> bool:
 # --- changes: a tensor, a vector, or what is added to a matrix -------------------------------------------------
 
 
+def _terms(x: Vector) -> tuple[Part, ...]:
+    """The terms of a linear combination; any other vector is one."""
+    return x.terms if isinstance(x, ir.LinComb) else ((ONE, x, ()),)
+
+
 def _projected(w: Node, gradient: Node) -> Change:
     """A gradient, sample by sample: Π is linear, so it goes to the vectors of a sum."""
     if isinstance(gradient, Matrix):
         found = outers(gradient)
         return tuple(Increment(ONE, ir.Project(o.y), o.x, o.over) for o in found)
     if isinstance(gradient, Vector) and getattr(w, "role", "") == "input":
-        terms = gradient.terms if isinstance(gradient, ir.LinComb) else ((ONE, gradient, ()),)
-        made = ir.lincomb((c, ir.Project(x), over) for c, x, over in terms)
+        made = ir.lincomb((c, ir.Project(x), over) for c, x, over in _terms(gradient))
         assert made is not None
         return made
     assert isinstance(gradient, Tensor | Vector)
@@ -292,8 +295,7 @@ def _parts(change: Change, rate: Tensor, other: Axis) -> Iterator[Part]:
     """rate · Σ_other change, term by term."""
     if isinstance(change, Vector):
         renamed = {SUPPORT: other}
-        terms = change.terms if isinstance(change, ir.LinComb) else ((ONE, change, ()),)
-        for term in terms:
+        for term in _terms(change):
             c, x, over = freshened(term, (other,))
             outer: Part = (rate, x, (other,))
             yield within(outer, (tensor.rename(c, renamed), ir.rename_vector(x, renamed), over))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -22,26 +21,10 @@ from tpc.program.axes import without
 from tpc.program.nn import SAMPLE
 from tpc.program.program import AnyWeight, Program
 from tpc.runtime.interpret import Value, evaluate
-from tpc.runtime.matrix import F64, LowRank, MatrixValue
+from tpc.runtime.matrix import F64, Dense, LowRank, MatrixValue
 
 if TYPE_CHECKING:
     from tpc.compiler import Limit
-
-
-@dataclass(frozen=True, eq=False)
-class Dense:
-    """A matrix with all its entries, shape (n, n)."""
-
-    entries: F64
-
-    def apply(self, x: F64) -> F64:
-        return np.asarray(x @ self.entries.T)
-
-    def transposed(self) -> Dense:
-        return Dense(self.entries.T)
-
-    def scaled(self, factor: float) -> Dense:
-        return Dense(factor * self.entries)
 
 
 def empirical_kernels(limit: Limit, x: ArrayLike, width: int, seed: int = 0) -> dict[str, F64]:
@@ -72,7 +55,7 @@ def _sampled(w: AnyWeight, x: F64, width: int, rng: np.random.Generator) -> Valu
     """N(0, σ²/fan-in) entries, the same for every sample; a readout as the program has it, n times as large."""
     std = float(w.std)
     if isinstance(w, ir.MatrixWeight):
-        return Dense(std / math.sqrt(width) * rng.standard_normal((width, width)))
+        return Dense(std / math.sqrt(width) * rng.standard_normal((width, width)), np.matmul)
     if isinstance(w, tensor.Weight):
         return np.full(len(x), std * rng.standard_normal())
     own = without(w.shape, (SAMPLE,))

@@ -38,8 +38,7 @@ class KernelAdaptation:
             raise UsageError("a kernel answers from a support: expected support=tpc.Support(x, y), got none")
         s = np.asarray(support.x)
         targets = centred_targets(np.asarray(support.y), self.classes, np.float64)
-        own = np.zeros(len(s), np.int64) if support.tasks is None else np.asarray(support.tasks)
-        asked = np.zeros(len(x), np.int64) if support.queries is None else np.asarray(support.queries)
+        own, asked = support.membership(len(x))
         made = np.zeros((len(x), self.classes))
         whole = self.kernel(np.concatenate([s, x]), s).astype(np.float64)
         for task in np.unique(asked):

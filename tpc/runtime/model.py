@@ -38,7 +38,7 @@ from tpc.runtime.arguments import (
 from tpc.runtime.backend import load_backend
 from tpc.runtime.folding import FoldOptions
 from tpc.runtime.initial import initial_state, shape_of
-from tpc.runtime.support import Support, check_given
+from tpc.runtime.support import BY_SAMPLE, Support, check_given
 
 if TYPE_CHECKING:
     from tpc.compiler import Limit
@@ -49,7 +49,6 @@ PREDICT_NUMBERS = 1 << 23
 LOAD_ROWS = 8192
 DTYPES = ("float32", "float64")
 MODES = ("exact", "folded")
-BY_SAMPLE = ("x", "near", "share")
 
 
 def build(

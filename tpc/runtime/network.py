@@ -43,7 +43,7 @@ from tpc.runtime.descent import Gradient, Plan, add_scaled, gradient, make_plan
 from tpc.runtime.interpret import Evaluation
 from tpc.runtime.matrix import Dense
 from tpc.runtime.parametrization import PARAMETRIZATIONS, Scales, role, scales
-from tpc.runtime.support import Support, check_given
+from tpc.runtime.support import BY_SAMPLE, Support, check_given
 
 Array = NDArray[Any]
 DTYPES = ("float32", "float64")
@@ -178,7 +178,7 @@ class Network:
         size = self.predict_rows
         parts = [np.empty((0, self.classes), self.dtype)]
         for start in range(0, len(rows), size):
-            part = {n: v[start : start + size] if n in ("x", "near", "share") else v for n, v in data.items()}
+            part = {n: v[start : start + size] if n in BY_SAMPLE else v for n, v in data.items()}
             run = self._evaluated(program, order, part)
             logits = program.tensor("logits")
             parts.append(self.arrays.to_numpy(run.rows(logits, (SAMPLE,), *without(logits.axes, (SAMPLE,)))))

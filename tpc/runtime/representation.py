@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tpc.compiler import FOLDED, LIMITS
 from tpc.lower.concretise import Concretiser
+from tpc.lower.numpy_module import tabulations
 from tpc.lower.numpy_printer import NumpyPrinter
 from tpc.lower.plan import Planner
 from tpc.lower.schedule import schedule
@@ -37,8 +38,7 @@ def gram(model: Model, x: ArrayLike) -> Array:
     value = Planner()(Concretiser(graph.stores, host.has_momentum)(graph[GRAM]))
     tables: dict[tuple[str, str], str] = {}
     text = NumpyPrinter(schedule(GRAM, {GRAM: value}), tables).text()
-    known = "".join(f'{name} = rt.tabulated("{phi}", "{psi}")\n' for (phi, psi), name in tables.items())
-    run = getattr(run_source(_HEADER + known + "\n" + text, graph.name), GRAM)
+    run = getattr(run_source(_HEADER + tabulations(tables) + "\n" + text, graph.name), GRAM)
     with np.errstate(all="ignore"):
         found: Array = run(host.raw_state, np.ascontiguousarray(x, host.dtype))[GRAM]
     return found.astype(np.float64)

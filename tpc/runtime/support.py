@@ -12,6 +12,7 @@ from tpc.errors import UsageError
 from tpc.runtime.arguments import real_array
 
 Array = NDArray[Any]
+BY_SAMPLE = ("x", "near", "share")  # data with one row for every sample that is answered
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class Support:
     tasks: ArrayLike | None = None
     queries: ArrayLike | None = None
 
-    def weights(self, samples: int) -> dict[str, Array]:
-        """The arrays "near" (N, S), "near_support" (S, S) and "share" (N,) for N samples.
+    def membership(self, samples: int) -> tuple[Array, Array]:
+        """The task of every support sample, (S,), and of every one of N samples, (N,).
 
         Raises UsageError for tasks that are no whole numbers ≥ 0, or that have samples but no support.
         """
@@ -37,6 +38,11 @@ class Support:
         alone = np.setdiff1d(asked, own)
         if len(alone):
             raise UsageError(f"expected a support for every task, got none for task {alone[0]}")
+        return own, asked
+
+    def weights(self, samples: int) -> dict[str, Array]:
+        """The arrays "near" (N, S), "near_support" (S, S) and "share" (N,) for N samples; errors as of `membership`."""
+        own, asked = self.membership(samples)
         names, own = np.unique(own, return_inverse=True)
         asked = np.searchsorted(names, asked)
         mean = 1.0 / np.bincount(own)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tpc.compiler import KERNEL_PASSES, Limit, compile_program
 from tpc.data import default_data_dir
-from tpc.data.classes import ClassTable
+from tpc.data.classes import UNIT, ClassTable
 from tpc.data.episodes import EpisodeBatch, episodes
 from tpc.data.omniglot import Omniglot, load_omniglot
 from tpc.errors import UsageError, UserError
@@ -222,7 +222,7 @@ def representations(
     job, table = task.job, task.table("test")
     chosen = np.random.default_rng([job.seed, classes]).permutation(len(table))[:classes]
     some = table.take(chosen.tolist())
-    x = some.images.reshape(-1, some.input_dim) / np.float64(255)
+    x = some.images.reshape(-1, some.input_dim) / np.float64(UNIT.scale)
     labels = np.repeat(np.arange(len(some)), some.images_per_class)
     kernels = {**_kernel_limits(model.limit.program, x), **before_and_after(task, model, x)}
     return kernels, labels, tuple(map(_shown, some.names))
