@@ -102,7 +102,7 @@ class Equations:
         found = [row(a, sign("←"), _stacked(self._kept(a), row(*value)))]
         for c, t in zip(s.columns, u.columns):
             g = self.symbol(t)
-            new = f"<mfrac>{g}{fenced(g, '|', '|')}</mfrac>" if c.unit else g
+            new = row(g, sign("/"), fenced(g, "|", "|")) if c.unit else g
             found.append(row(name(c.name), sign("←"), _stacked(name(c.name), new)))
         found += [
             row(name(c.name), sign("←"), _stacked(name(c.name), self.symbol(t))) for c, t in zip(s.thetas, u.thetas)
@@ -126,4 +126,5 @@ class Equations:
 
 
 def _stacked(above: str, below: str) -> str:
-    return fenced(f"<mtable><mtr><mtd>{above}</mtd></mtr><mtr><mtd>{below}</mtd></mtr></mtable>", "[", "]")
+    """Old rows with new ones below them, on one line."""
+    return fenced(row(above, sign(";"), below), "[", "]")

@@ -169,9 +169,17 @@ def step_of(t: Tensor) -> Rule:
 
 
 def line_of(n: Node, program: Program) -> SourceLine | None:
-    """The user's line of an instruction, or of what it projects or renames."""
-    while program.where(n) is None and isinstance(n, ir.Project | ir.RenameVector | tensor.Rename | tensor.Broadcast):
-        n = n.arg
+    """The user's line of an instruction, or of what it projects, renames or is an outer product of."""
+    while program.where(n) is None:
+        match n:
+            case ir.Project() | ir.RenameVector() | tensor.Rename() | tensor.Broadcast():
+                n = n.arg
+            case ir.MatrixSum():
+                n = n.terms[0]
+            case ir.Outer():
+                n = n.y
+            case _:
+                break
     return program.where(n)
 
 

@@ -54,8 +54,8 @@ def to_svg(figure: Figure, name: str) -> str:
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue().replace(INK, "currentColor").replace(GRID, "var(--line, #d5d8dc)")
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    used = set(re.findall(r"#([\w-]+)", text))
-    return re.sub(r' id="([\w-]+)"', lambda m: m[0] if m[1] in used else "", text)
+    used = set(re.findall(r"#([^\s\")]+)", text))
+    return re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in used else "", text)
 
 
 def save(figure: Figure, path: Path) -> None:

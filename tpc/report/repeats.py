@@ -86,15 +86,21 @@ def repeats(graph: nx.DiGraph) -> list[Repeat]:
 
 
 def _forms(graph: nx.DiGraph) -> dict[Hashable, str]:
-    """The form of every node: its own with those of its operands."""
+    """The form of every node: its own with those of its operands, or of its uses where it has none."""
     axes = {name for _, own in graph.nodes(data="axes", default=()) for name in own}
     names = {str(node) for node in graph} | {str(label) for _, label in graph.nodes(data="label")} | axes
     names |= {name.rpartition(".")[0] for name in names}
+    for _, equation in graph.nodes(data="equation", default=""):  # nodes left out of the drawing
+        names |= {line.removeprefix("where ").partition(" = ")[0] for line in str(equation).split("\n")[1:]}
     own: dict[Hashable, str] = {}
     for node, data in graph.nodes(data=True):
         equation = _WORD.sub(lambda m: "·" if m[0] in names else m[0], str(data.get("equation", "")))
         own[node] = f"{data.get('kind')} {data.get('op')} {len(data.get('axes', ()))} {equation}"
-    return {node: f"{own[node]} | {sorted(own[p] for p in graph.predecessors(node))}" for node in graph}
+    found: dict[Hashable, str] = {}
+    for node in graph:
+        near = sorted(own[p] for p in graph.predecessors(node)) or sorted({own[s] for s in graph.successors(node)})
+        found[node] = f"{own[node]} | {near}"
+    return found
 
 
 def _tandems(codes: Sequence[str], before: Sequence[Sequence[int]], size: int) -> list[Repeat]:

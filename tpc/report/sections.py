@@ -142,12 +142,13 @@ def kernel_block(v: Kernel, number: int) -> str:
     if v.degrees is not None and v.kappa is not None:
         told.append(f'<div class="equation">{_homogeneous(v)}</div>')
     told.append("<p>Valid for " + escape("; ".join(v.conditions) or "all p, q ≥ 0 with c² ≤ pq") + ".</p>")
+    trace = ""
     if v.rules:
         steps = "".join(
             f"<tr><th>{k}</th><td>{escape(s.rule)}</td><td>{_step(s)}</td></tr>" for k, s in enumerate(v.rules, 1)
         )
-        told.append(folded(f"Derivation, {len(v.rules)} steps", f'<div class="wide"><table>{steps}</table></div>'))
-    body = f'<div class="columns"><div>{"".join(told)}</div>{_curve(v)}</div>'
+        trace = folded(f"Derivation, {len(v.rules)} steps", f'<div class="wide"><table>{steps}</table></div>')
+    body = f'<div class="columns"><div>{"".join(told)}</div>{_curve(v)}</div>{trace}'
     return f'<article class="kernel"><h3>{escape(name)}</h3>{body}</article>'
 
 

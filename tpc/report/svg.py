@@ -136,7 +136,7 @@ def _label_lines(label: str) -> list[str]:
 
 def _box(lines: Sequence[str], data: Mapping[str, Any]) -> tuple[float, float]:
     kind = str(data.get("kind", ""))
-    slack = 20.0 if kind in ("map", "latent", "output", "update") else 34.0
+    slack = 20.0 if kind in ("map", "latent", "output") else 34.0
     space = spaces_of(data)
     characters = max(*(len(line) for line in lines), 0.8 * len(space))
     height = LINE * len(lines) + (17.0 if kind == "state" else 13.0) + (SPACE_LINE if space else 0.0)
@@ -153,9 +153,9 @@ def _node(
     text = "".join(f'<text y="{top + LINE * i:.1f}">{escape(line)}</text>' for i, line in enumerate(lines))
     if space:
         text += f'<text class="space" y="{top + LINE * len(lines) - 1:.1f}">{escape(space)}</text>'
-    behind = f'<path transform="translate(5,-5)" d="{outline}"/>' if times else ""
+    behind = f'<path transform="translate(5,3)" d="{outline}"/>' if times else ""
     if times:
-        text += f'<text class="times" x="{size[0] / 2 - 2:.1f}" y="{-size[1] / 2 - 10:.1f}">×{times}</text>'
+        text += f'<text class="times" x="{size[0] / 2 - 2:.1f}" y="{-size[1] / 2 - 8:.1f}">×{times}</text>'
     found = ""
     if name is not None:
         told = f"{node_label(data, name)}, {kind}" + (f", stands for {times} equal layers" if times else "")
