@@ -39,8 +39,8 @@ class Browser:
         to_child, self._write = os.pipe()
         self._read, from_child = os.pipe()
         quiet = os.open(os.devnull, os.O_RDWR)
-        options = [f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}"]
-        arguments = [chromium(), *FLAGS, *options, "about:blank"]
+        own = (f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}")
+        arguments = [chromium(), *FLAGS, *own, "about:blank"]
         # high numbers first, so that no descriptor is overwritten before it is copied
         moves = [(os.POSIX_SPAWN_DUP2, fd, 100 + k) for k, fd in enumerate((to_child, from_child, quiet))]
         moves += [(os.POSIX_SPAWN_DUP2, 100, 3), (os.POSIX_SPAWN_DUP2, 101, 4)]

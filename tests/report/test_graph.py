@@ -101,8 +101,8 @@ def test_json_round_trip_keeps_every_node(graph):
     assert again.nodes[2]["equation"] == "g1 = Aᵀ ξ"
     assert again.nodes[2]["axes"] == ("batch", "r")
     first = {**record, "version": 1}
-    known = ("id", "label", "op", "kind", "axes", "equation", "layer")
-    first["nodes"] = [{k: n[k] for k in known} for n in first["nodes"]]
+    old = ("id", "label", "op", "kind", "axes", "equation", "layer")
+    first["nodes"] = [{key: node[key] for key in old} for node in first["nodes"]]
     assert from_record(first).nodes[2]["axes"] == ("batch", "r")
     with pytest.raises(ValueError, match="tpc-graph"):
         from_record({"format": "other"})

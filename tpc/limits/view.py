@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
 
+from tpc.errors import SourceLine
 from tpc.limits.graph import Accumulate, Expectation, Gram, Kernel, LimitGraph, State, Update, atoms_in
 from tpc.limits.origin import UPDATE, Origin, instruction, line_of, origins, parts_of
 from tpc.limits.text import equation, limit_names, update_line
@@ -93,8 +95,7 @@ class _Told:
             "rule": f"{found.rule.name}: {found.rule.equation}",
             "step": f"{found.step.name}: {found.step.equation}",
             "stage": found.stage,
-            "source": "" if found.where is None else str(found.where),
-            "line": "" if found.where is None else found.where.text,
+            **_place(found.where),
         }
 
     def update(self, weight: str) -> dict[str, Any]:
@@ -106,9 +107,15 @@ class _Told:
             "rule": f"{UPDATE.name}: {UPDATE.equation}",
             "step": "",
             "stage": "update",
-            "source": "" if where is None else str(where),
-            "line": "" if where is None else where.text,
+            **_place(where),
         }
+
+
+def _place(where: SourceLine | None) -> dict[str, str]:
+    """The user's line, without the folder that the program lies in."""
+    if where is None:
+        return {"source": "", "line": ""}
+    return {"source": f"{Path(where.file).name}:{where.line}", "line": where.text}
 
 
 def _shape(axes: Axes) -> tuple[dict[str, Any], ...]:
