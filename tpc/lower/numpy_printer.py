@@ -66,6 +66,16 @@ class NumpyPrinter:
         self._names: dict[Tensor, str] = {}
         self._taken: dict[str, int] = {}
 
+    @property
+    def function_name(self) -> str:
+        """What the function is called."""
+        return self._function.name
+
+    @property
+    def names(self) -> dict[Tensor, str]:
+        """The name of every tensor that `text` has printed, arguments and states included."""
+        return dict(self._names)
+
     # --- names -------------------------------------------------------------------------------------------------
 
     def _fresh(self, wish: str) -> str:
