@@ -450,7 +450,7 @@ def eval_command(
 
 @main.command()
 @program_argument
-@trained_options
+@program_options
 @click.option("--rank", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--steps", type=click.IntRange(min=0), default=3, show_default=True, help="Steps to compare.")
 @click.option("--widths", type=powers_of_two, default="128:4096", show_default=True, metavar="LOW:HIGH",
@@ -472,13 +472,15 @@ def check(
 ) -> None:  # fmt: skip
     """Train finite networks of growing width beside the limit; the error must fall like width^(-1/2).
 
-    Ends with exit code 1 when a fitted slope leaves [-0.7, -0.3].
+    With --limit nngp or ntk, networks in NTK parametrization train beside gradient descent with the kernel. Ends with
+    exit code 1 when a fitted slope leaves [-0.7, -0.3].
 
     \b
     Examples:
       tpc check programs/mlp.py
       tpc check programs/resmlp.py --widths 128:1024 --seeds 3 --plot check.svg
       tpc check programs/mlp.py --mode folded --window 0
+      tpc check programs/mlp.py --limit ntk
     """
     from tpc.runtime.folding import fold_from
     from tpc.runtime.progress import Display

@@ -24,6 +24,7 @@ from tpc.runtime.folding import FoldOptions
 from tpc.runtime.initial import initial_state
 from tpc.runtime.model import Model, build
 from tpc.runtime.support import Support
+from tpc.tasks import kernel_check
 
 F64 = NDArray[np.float64]
 Batch = tuple[F64, NDArray[Any], Support | None]
@@ -59,12 +60,13 @@ class CheckResult:
     `errors[t][i]` is the error after t steps at `widths[i]`: the root mean square over seeds, held-out samples
     and classes of the difference of the logits, relative to the root mean square of the limit's logits.
     `moved[t]` is how far the limit's own logits have come from their start, relative to that: near zero, nothing
-    was learned. `degree` is that of the tensors the limit's old atoms were folded to, if they were.
+    was learned. Of kernel limits (`rank` None) `errors[0]` compares kernels, and later errors are relative to how far
+    outputs have moved. `degree` is that of the tensors the limit's old atoms were folded to, if they were.
     """
 
     program: str
     limit: str
-    rank: int
+    rank: int | None
     seeds: int
     lr: float
     widths: tuple[int, ...]
@@ -135,8 +137,10 @@ class CheckResult:
         title = (
             f"{self.program}: relative error of width-n networks against the {self.limit}-limit"
             f"{f', folded to degree {self.degree},' if self.degree else ''} "
-            f"({self.seeds} seeds, rank {self.rank}, learning rate {self.lr:g})"
+            f"({self.seeds} seeds, {f'rank {self.rank}, ' if self.rank else ''}learning rate {self.lr:g})"
         )
+        if self.rank is None:
+            verdict = f"step 0: kernels; later steps: outputs in NTK parametrization; {verdict}"
         return "\n".join([title, *lines, verdict])
 
 
@@ -166,7 +170,9 @@ def run_check(
     classes. Without `lr` it is the largest of 2, 1, ½, … at which the limit's logits move by no more than half
     their own size: enough to see learning, little enough for n^(-1/2) to show at these widths. With `fold` the limit
     folds its old atoms. A network that adapts takes the first half of a batch as the support of two tasks, and learns
-    from the other half. `step_options` go to `Model.step`: lr_mult, weight_decay, momentum, clip, …
+    from the other half. For the limits "nngp" and "ntk" networks in NTK parametrization start at random
+    and are trained, readouts alone for "nngp", beside gradient descent on functions with the limit's kernel.
+    `step_options` go to `Model.step`: lr_mult, weight_decay, momentum, clip, …
     Raises UsageError for numbers out of range and where training diverges.
     """
     sizes = _checked_widths(widths, rank)
@@ -181,6 +187,10 @@ def run_check(
     derived = compile_program(program, limit)
     (classes,) = without(program.tensor("logits").axes, (SAMPLE,))
     inputs, labels = _samples(x, y, steps * batch, classes.size or 0)
+    if derived.is_kernel:
+        return _beside_kernels(
+            derived, inputs, labels, steps, batch, sizes, seeds, seed, lr, loss, fold, step_options, progress
+        )  # fmt: skip
     ends = [*range(0, steps * batch + 1, batch), len(inputs)]
     *batches, held_out = (_batch(inputs[a:b], labels[a:b], is_adapted(program)) for a, b in pairwise(ends))
     mode = "exact" if fold is None else "folded"
@@ -221,6 +231,25 @@ def run_check(
         tuple(float(m) for m in _rms(wanted - wanted[0]) / norms[0]),
         model.fold.degree if fold is not None else None,
     )
+
+
+def _beside_kernels(
+    derived: Limit, x: F64, y: NDArray[Any], steps: int, batch: int, widths: tuple[int, ...], seeds: int, seed: int,
+    lr: float | None, loss: str, fold: FoldOptions | None, options: Mapping[str, Any], progress: Progress | None,
+) -> CheckResult:  # fmt: skip
+    kernel_check.refuse(options, fold)
+    known = kernel_check.beside(derived, x, y, range(0, steps * batch + 1, batch), loss)
+    (classes,) = without(derived.program.tensor("logits").axes, (SAMPLE,))
+    rate = known.moderate_rate(classes.size or 0) if lr is None else lr
+
+    def done(count: int) -> None:
+        if progress is not None:
+            progress(count, len(widths) * seeds)
+
+    errors, moved = kernel_check.compare(known, widths, seeds, seed, rate, done)
+    _require_finite(errors, "networks", rate)
+    rows = tuple(tuple(map(float, row)) for row in errors)
+    return CheckResult(derived.program.name, derived.kind, None, seeds, rate, widths, rows, tuple(map(float, moved)))
 
 
 def fit_slope(widths: Sequence[int], errors: Sequence[float]) -> tuple[float, float]:
