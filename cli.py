@@ -6,6 +6,7 @@ Heavy imports live inside the commands, so that `tpc --help` answers at once.
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,7 +30,9 @@ from tpc.commandline import (
 from tpc.errors import UsageError, UserError
 from tpc.options import (
     BACKENDS,
+    LIMITS,
     changed,
+    checked_options,
     debug_option,
     fewshot_options,
     file_option,
@@ -459,9 +462,11 @@ def eval_command(
 
 @main.command()
 @program_argument
-@trained_options
-@click.option("--rank", type=click.IntRange(min=1), default=8, show_default=True)
+@checked_options
+@click.option("--rank", type=click.IntRange(min=1), help="Of the π-limit.  [default: 8]")
 @click.option("--steps", type=click.IntRange(min=0), default=3, show_default=True, help="Steps to compare.")
+@click.option("--fit-steps", type=click.IntRange(min=0), metavar="N",
+              help="Steps on the squared loss of one batch, beside kernel regression.  [default: 50]")  # fmt: skip
 @click.option("--widths", type=powers_of_two, default="128:4096", show_default=True, metavar="LOW:HIGH",
               help="Powers of two in this range.")  # fmt: skip
 @click.option("--seeds", type=click.IntRange(min=1), default=8, show_default=True, help="Networks per width.")
@@ -472,42 +477,61 @@ def eval_command(
 @click.option("--loss", type=click.Choice(["cross_entropy", "mse"]), default="cross_entropy", show_default=True)
 @fold_options
 @click.option("--plot", type=PLOT_FILE, metavar="FILE", help="Write the plot (svg, png, pdf).")
+@click.option("--report", type=OutputFile(".html"), metavar="FILE", help="Write plot and tables as one page (html).")
 @json_option
 @debug_option
 def check(
-    program: Path, function: str | None, settings: tuple[tuple[str, Any], ...], plot: Path | None, as_json: bool,
-    mode: str, fold_degree: int | None, fold_tolerance: float | None, window: int | None,
-    fold_coefficients: str | None, **options: Any,
+    program: Path, function: str | None, settings: tuple[tuple[str, Any], ...], limit: str, plot: Path | None,
+    report: Path | None, as_json: bool, mode: str, fold_degree: int | None, fold_tolerance: float | None,
+    window: int | None, fold_coefficients: str | None, rank: int | None, fit_steps: int | None, **options: Any,
 ) -> None:  # fmt: skip
-    """Train finite networks of growing width beside the limit; the error must fall like width^(-1/2).
+    """Compare finite networks of growing width with the limit; the error must fall like width^(-1/2).
 
-    Ends with exit code 1 when a fitted slope leaves [-0.7, -0.3].
+    For the π-limit networks train beside it. For --limit nngp and ntk it is kernels of random networks, networks that
+    train beside gradient descent with the kernel, and networks that are fitted to a batch beside kernel regression;
+    --limit all takes every limit. Ends with exit code 1 when a fitted slope leaves [-0.7, -0.3].
 
     \b
     Examples:
       tpc check programs/mlp.py
       tpc check programs/resmlp.py --widths 128:1024 --seeds 3 --plot check.svg
       tpc check programs/mlp.py --mode folded --window 0
+      tpc check programs/mlp.py --limit ntk --fit-steps 200
+      tpc check programs/mlp.py --limit all --widths 128:2048 --report convergence.html
     """
     from tpc.runtime.folding import fold_from
     from tpc.runtime.progress import Display
     from tpc.tasks.check import run_check
 
-    options["fold"] = fold_from(mode, fold_degree, fold_tolerance, window, fold_coefficients)
+    fold = fold_from(mode, fold_degree, fold_tolerance, window, fold_coefficients)
+    traced = load_program(program, function, settings)
+    limits = LIMITS if limit == "all" else (limit,)
     networks = len(options["widths"]) * options["seeds"]
-    with Display(networks, "finite networks", sys.stderr) as display:
-        result = run_check(
-            load_program(program, function, settings), progress=lambda done, _: display.step(done, {}), **options
-        )
+    results = []
+    with Display(networks * len(limits), "finite networks", sys.stderr) as display:
+        for i, kind in enumerate(limits):
+            own: dict[str, Any] = {"rank": rank, "fold": fold} if kind == "pi" or limit != "all" else {}
+            own |= {"fit_steps": fit_steps} if kind != "pi" or limit != "all" else {}
+
+            def done(count: int, _: int, before: int = i * networks) -> None:
+                display.step(before + count, {})
+
+            results.append(run_check(traced, limit=kind, progress=done, **own, **options))
     if plot is not None:
         from tpc.report.plots import convergence, save
 
-        save(convergence(result), plot)
+        save(convergence(*results), plot)
+    if report is not None:
+        from tpc.report.convergence import write_convergence
+
+        write_convergence(results, shlex.join(["tpc", *sys.argv[1:]]), report)
     if as_json:
-        print_json(result.to_dict())
+        records = [result.to_dict() for result in results]
+        print_json({"ok": all(r.ok for r in results), "checks": records} if limit == "all" else records[0])
     else:
-        click.echo(result.table() + (f"\nplot: {plot}" if plot is not None else ""))
-    if not result.ok:
+        written = [f"{name}: {path}" for name, path in (("plot", plot), ("report", report)) if path is not None]
+        click.echo("\n".join(["\n\n".join(result.table() for result in results), *written]))
+    if not all(result.ok for result in results):
         raise UserError("the finite networks do not approach the limit like width^(-1/2).")
 
 

@@ -69,6 +69,11 @@ def trained_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return _program_options(command, Available("limit", TRAINED, NOT_TRAINED))
 
 
+def checked_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, where all limits can be taken at once."""
+    return _program_options(command, Available("limit", (*LIMITS, "all")))
+
+
 def _program_options(command: Callable[..., Any], limits: Available) -> Callable[..., Any]:
     for option in (
         click.option("--limit", type=limits, default="pi", show_default=True, help="Which limit to take."),

@@ -99,10 +99,21 @@ def test_check_reports_slopes_and_its_exit_code_follows_them(tmp_path):
     result = invoke("check", MLP, *options, "--json", "--plot", tmp_path / "p.svg")
     record = json.loads(result.stdout)
     assert record["widths"] == [64, 128, 256, 512]
-    assert [step["step"] for step in record["steps"]] == [0, 1]
+    assert [row["row"] for row in record["rows"]] == ["step 0", "step 1"]
     assert result.exit_code == (0 if record["ok"] else 1)
     ET.parse(tmp_path / "p.svg")
     assert "slope" in invoke("check", MLP, *options).output
+
+
+def test_check_of_all_limits_writes_a_report(tmp_path):
+    quick = ("--widths", "32:128", "--seeds", 2, "--steps", 1, "--fit-steps", 2, "--rank", 4)
+    result = invoke("check", MLP, "--limit", "all", *quick, "--json", "--report", tmp_path / "c.html")
+    record = json.loads(result.stdout)
+    assert [check["limit"] for check in record["checks"]] == ["pi", "nngp", "ntk"]
+    assert [check["rank"] for check in record["checks"]] == [4, None, None]
+    assert [check.get("fit_steps") for check in record["checks"]] == [None, 2, 2]
+    assert result.exit_code == (0 if record["ok"] else 1)
+    assert "ridgeless regression" in (tmp_path / "c.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("limit", ["nngp", "ntk"])

@@ -10,7 +10,8 @@ from scipy.stats import linregress
 import tpc
 from tpc.errors import UsageError
 from tpc.tasks import check
-from tpc.tasks.check import CheckResult, fit_slope, run_check
+from tpc.tasks.check import run_check
+from tpc.tasks.convergence import CheckResult, fit_slope
 
 PROGRAMS = Path(__file__).parents[2] / "programs"
 QUICK = {"widths": (128, 256, 512, 1024, 2048), "seeds": 12, "steps": 3}
@@ -209,13 +210,13 @@ def test_the_slope_is_the_least_squares_one():
 def test_the_result_as_table_and_numbers():
     widths = (128, 256, 512)
     errors = (tuple(2 * n**-0.5 for n in widths), tuple(5 * n**-0.2 for n in widths))
-    result = CheckResult("net", "pi", 8, 4, 0.5, widths, errors, (0.0, 0.75))
+    result = CheckResult("net", "pi", 8, 4, 0.5, widths, ("step 0", "step 1"), errors, (0.0, 0.75))
     assert [s.ok for s in result.slopes] == [True, False]
-    assert result.rows[4] == {"step": 1, "width": 256, "error": errors[1][1]}
     plain = json.loads(json.dumps(result.to_dict()))
     assert not plain["ok"]
-    assert plain["steps"][1]["slope"] == pytest.approx(-0.2)
-    assert plain["steps"][1]["moved"] == 0.75
+    assert plain["rows"][1]["row"] == "step 1"
+    assert plain["rows"][1]["slope"] == pytest.approx(-0.2)
+    assert plain["rows"][1]["moved"] == 0.75
     title, head, first, second, verdict = result.table().splitlines()
     assert title == "net: relative error of width-n networks against the pi-limit (4 seeds, rank 8, learning rate 0.5)"
     assert head.split() == ["step", *["n", "=", "128", "n", "=", "256", "n", "=", "512"], "slope", "moved"]

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from tpc.gaussian import Kernel
 from tpc.gaussian.notation import unicode_line
-from tpc.tasks.check import CheckResult
+from tpc.report.graph import limit_name
+from tpc.tasks.convergence import CheckResult
 
 Record = Mapping[str, Any]
 # Mid tones that keep their contrast on white and on dark pages; each series has its own dash or marker, too.
@@ -62,6 +63,7 @@ def save(figure: Figure, path: Path) -> None:
     """Write the figure to a file in a directory that exists; the ending chooses svg, png or pdf; on white."""
     for axes in figure.axes:
         axes.set_facecolor("white")
+        axes.tick_params(which="both", grid_color="#d5d8dc")
     undated = {"Date": None} if path.suffix.lower() == ".svg" else None
     figure.savefig(path, facecolor="white", dpi=150, metadata=undated)
 
@@ -210,20 +212,25 @@ def kernel_curve(kernel: Kernel, p: float, q: float, terms: int) -> Figure:
     return figure
 
 
-def convergence(result: CheckResult) -> Figure:
-    """Error against width on log axes, one line per step with its fitted slope; slope −1/2 dotted."""
+def convergence(*results: CheckResult) -> Figure:
+    """Error against width on log axes, a panel per limit, a line per comparison with its slope; slope −1/2 dotted."""
     with style.context(STYLE):
-        figure = Figure(figsize=(6.2, 4.4), layout="constrained")
-        axes = figure.subplots()
-        for slope, values, colour, marker in zip(result.slopes, result.errors, SERIES * 9, MARKERS * 9):
-            label = f"step {slope.step}: slope {slope.slope:.2f}".replace("-", "−")
-            axes.plot(result.widths, values, marker=marker, markersize=5, color=colour, label=label)
-        top = max(max(values) for values in result.errors)
-        guide = [1.25 * top * (width / result.widths[0]) ** -0.5 for width in result.widths]
-        axes.plot(result.widths, guide, ":", color=INK, linewidth=1.2, label="slope −1/2")
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        axes.set(xlabel="width n", ylabel="relative error", title=f"{result.program}: distance to the limit")
-        axes.grid(visible=True, which="minor", axis="y", linewidth=0.3)
-        axes.legend(loc="lower left")
+        figure = Figure(figsize=(6.2 if len(results) == 1 else 4.6 * len(results), 4.4), layout="constrained")
+        for axes, result in zip(figure.subplots(1, len(results), squeeze=False)[0], results):
+            _plot_convergence(axes, result)
     return figure
+
+
+def _plot_convergence(axes: Axes, result: CheckResult) -> None:
+    for slope, values, colour, marker in zip(result.slopes, result.errors, SERIES * 9, MARKERS * 9):
+        label = f"{slope.row}: slope {slope.slope:.2f}".replace("-", "−")
+        axes.plot(result.widths, values, marker=marker, markersize=5, color=colour, label=label)
+    top = max(max(values) for values in result.errors)
+    guide = [1.25 * top * (width / result.widths[0]) ** -0.5 for width in result.widths]
+    axes.plot(result.widths, guide, ":", color=INK, linewidth=1.2, label="slope −1/2")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    title = f"{result.program}: distance to the {limit_name(result.limit)}"
+    axes.set(xlabel="width n", ylabel="relative error", title=title)
+    axes.grid(visible=True, which="minor", axis="y", linewidth=0.3)
+    axes.legend(loc="lower left", fontsize=9)  # errors fall, so there is room

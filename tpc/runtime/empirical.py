@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def empirical_kernels(limit: Limit, x: ArrayLike, width: int, seed: int = 0) -> dict[str, F64]:
-    """The kernels (N, N) of a random network at x (N, features), in NTK parametrization.
+    """The kernels (N, N) that a limit has, of a random network at x (N, features) in NTK parametrization.
 
     "ntk" is the inner product of the output's gradients with respect to N(0, 1) arrays; "nngp" is the covariance of
     the output given the hidden layers, over readouts and their biases.
@@ -40,11 +40,17 @@ def empirical_kernels(limit: Limit, x: ArrayLike, width: int, seed: int = 0) -> 
     leaves: dict[str, Value] = {"x": rows}
     for w in program.weights:
         leaves[w.name] = _sampled(w, rows, width, np.random.default_rng([seed, width, zlib.crc32(w.name.encode())]))
-    names = [f"{PREFIX}{w.name}" for w in program.weights if f"{PREFIX}{w.name}" in program]
+    used = [w for w in program.weights if limit.kind == "ntk" or _is_last(w)]
+    names = [f"{PREFIX}{w.name}" for w in used if f"{PREFIX}{w.name}" in program]
     values = evaluate(program, names, width, leaves, {})
     shares = list(_shares(program, values, len(rows), width, rows.shape[1]))
-    last = [share for w, share in shares if isinstance(w, tensor.Weight) or _is_readout(w)]
-    return {"nngp": np.sum(last, axis=0), "ntk": np.sum([share for _, share in shares], axis=0)}
+    kernels = {"nngp": np.sum([share for w, share in shares if _is_last(w)], axis=0)}
+    return kernels if limit.kind == "nngp" else {**kernels, "ntk": np.sum([share for _, share in shares], axis=0)}
+
+
+def _is_last(w: AnyWeight) -> bool:
+    """Whether no hidden layer comes after it."""
+    return isinstance(w, tensor.Weight) or _is_readout(w)
 
 
 def _is_readout(w: AnyWeight) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -24,120 +23,20 @@ from tpc.runtime.folding import FoldOptions
 from tpc.runtime.initial import initial_state
 from tpc.runtime.model import Model, build
 from tpc.runtime.support import Support
+from tpc.tasks import kernel_check
+from tpc.tasks.convergence import CheckResult
 
 F64 = NDArray[np.float64]
 Batch = tuple[F64, NDArray[Any], Support | None]
 Progress = Callable[[int, int], None]  # networks done, networks in all
 
 WIDTHS = (128, 256, 512, 1024, 2048, 4096)
-BAND = (-0.7, -0.3)
 HELD_OUT = 64
 TASKS = 2  # that the samples of a batch belong to where a network adapts
 HUGE = 1e100  # logits beyond this have diverged, if not yet to infinity
 LEARNING_RATES = tuple(2.0**-k for k in range(-1, 20))
 LARGEST_MOVE = 0.5  # of the logits, relative to their size
-
-
-@dataclass(frozen=True)
-class Slope:
-    """d log(error) / d log(width), least squares over the widths, with the standard error of the fit."""
-
-    step: int
-    slope: float
-    stderr: float
-
-    @property
-    def ok(self) -> bool:
-        """Whether it lies in the band around −1/2."""
-        return BAND[0] <= self.slope <= BAND[1]
-
-
-@dataclass(frozen=True)
-class CheckResult:
-    """Errors of finite networks against the limit.
-
-    `errors[t][i]` is the error after t steps at `widths[i]`: the root mean square over seeds, held-out samples
-    and classes of the difference of the logits, relative to the root mean square of the limit's logits.
-    `moved[t]` is how far the limit's own logits have come from their start, relative to that: near zero, nothing
-    was learned. `degree` is that of the tensors the limit's old atoms were folded to, if they were.
-    """
-
-    program: str
-    limit: str
-    rank: int
-    seeds: int
-    lr: float
-    widths: tuple[int, ...]
-    errors: tuple[tuple[float, ...], ...]
-    moved: tuple[float, ...]
-    degree: int | None = None
-
-    @property
-    def slopes(self) -> tuple[Slope, ...]:
-        """One per step, the initial networks being step 0."""
-        return tuple(Slope(t, *fit_slope(self.widths, e)) for t, e in enumerate(self.errors))
-
-    @property
-    def ok(self) -> bool:
-        """Whether every slope lies in the band."""
-        return all(s.ok for s in self.slopes)
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """One record per step and width."""
-        return [
-            {"step": t, "width": n, "error": e}
-            for t, errors in enumerate(self.errors)
-            for n, e in zip(self.widths, errors)
-        ]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists."""
-        return {
-            "program": self.program,
-            "limit": self.limit,
-            "fold_degree": self.degree,
-            "rank": self.rank,
-            "seeds": self.seeds,
-            "lr": self.lr,
-            "widths": list(self.widths),
-            "band": list(BAND),
-            "ok": self.ok,
-            "steps": [
-                {
-                    "step": s.step,
-                    "errors": list(errors),
-                    "slope": s.slope,
-                    "stderr": s.stderr,
-                    "moved": moved,
-                    "ok": s.ok,
-                }
-                for s, errors, moved in zip(self.slopes, self.errors, self.moved)
-            ],
-        }
-
-    def table(self) -> str:
-        """The errors, a row per step and a column per width, with slopes and verdict."""
-        head = ["step", *(f"n = {n}" for n in self.widths), "slope", "moved"]
-        body = [
-            [
-                str(s.step),
-                *(f"{e:.4f}" for e in errors),
-                f"{s.slope:.2f} ± {s.stderr:.2f}".replace("-", "−") + ("" if s.ok else " !"),
-                f"{moved:.2f}",
-            ]
-            for s, errors, moved in zip(self.slopes, self.errors, self.moved)
-        ]
-        wide = [max(map(len, column)) for column in zip(head, *body)]
-        lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, wide)) for row in (head, *body)]
-        low, high = (f"{bound:g}".replace("-", "−") for bound in BAND)
-        verdict = f"every slope lies in [{low}, {high}]" if self.ok else f"a slope (!) leaves [{low}, {high}]"
-        title = (
-            f"{self.program}: relative error of width-n networks against the {self.limit}-limit"
-            f"{f', folded to degree {self.degree},' if self.degree else ''} "
-            f"({self.seeds} seeds, rank {self.rank}, learning rate {self.lr:g})"
-        )
-        return "\n".join([title, *lines, verdict])
+RANK = 8
 
 
 def run_check(
@@ -149,28 +48,34 @@ def run_check(
     widths: Sequence[int] = WIDTHS,
     steps: int = 3,
     seeds: int = 8,
-    rank: int = 8,
+    rank: int | None = None,
     batch: int = 16,
     lr: float | None = None,
     seed: int = 0,
     loss: str = "cross_entropy",
     progress: Progress | None = None,
     fold: FoldOptions | None = None,
+    fit_steps: int | None = None,
     **step_options: Any,
 ) -> CheckResult:
-    """Train the limit and `seeds` networks of every width on the same batches; compare the logits at every step.
+    """Train `seeds` networks of every width on the same batches beside the limit; compare the logits at every step.
 
-    The limit starts as `initial_state(…, init="paper")`, in float64, but with readout coefficients N(0, std²/M)
-    as in hidden matrices: logits and all gradients are then far from zero at the first step. `x` (N, d) and
-    `y` (N,) hold the steps·batch training samples, then held-out ones; by default the digits of the program's
-    classes. Without `lr` it is the largest of 2, 1, ½, … at which the limit's logits move by no more than half
-    their own size: enough to see learning, little enough for n^(-1/2) to show at these widths. With `fold` the limit
-    folds its old atoms. A network that adapts takes the first half of a batch as the support of two tasks, and learns
-    from the other half. `step_options` go to `Model.step`: lr_mult, weight_decay, momentum, clip, …
+    The π-limit of rank `rank` (8) starts as `initial_state(…, init="paper")`, in float64, but with readout
+    coefficients N(0, std²/M) as in hidden matrices: logits and all gradients are then far from zero at the first step.
+    `x` (N, d) and `y` (N,) hold the steps·batch training samples, then held-out ones; by default the digits of the
+    program's classes. Without `lr` it is the largest of 2, 1, ½, … at which the limit's logits move by no more than
+    half their own size: enough to see learning, little enough for n^(-1/2) to show at these widths. With `fold` the
+    limit folds its old atoms. A network that adapts takes the first half of a batch as the support of two tasks, and
+    learns from the other half. `step_options` go to `Model.step`: lr_mult, weight_decay, momentum, clip, …
+
+    For the limits "nngp" and "ntk" kernels of random networks are compared with the limit's. Networks in NTK
+    parametrization, of which readouts alone learn for "nngp", train beside gradient descent on functions with the
+    limit's kernel, and for `fit_steps` (50) on the squared loss of one batch, beside the kernel's regression.
     Raises UsageError for numbers out of range and where training diverges.
     """
-    sizes = _checked_widths(widths, rank)
-    counts = (("steps", steps, 0), ("seeds", seeds, 1), ("batch", batch, 1), ("seed", seed, 0))
+    counts = [("steps", steps, 0), ("seeds", seeds, 1), ("batch", batch, 1), ("seed", seed, 0)]
+    if fit_steps is not None:
+        counts.append(("fit_steps", fit_steps, 0))
     for name, value, least in counts:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UsageError(f"expected {name} to be a whole number from {least} on, got {value!r}")
@@ -180,7 +85,19 @@ def run_check(
             raise UsageError(f"expected lr to be above 0, got {lr!r}")
     derived = compile_program(program, limit)
     (classes,) = without(program.tensor("logits").axes, (SAMPLE,))
-    inputs, labels = _samples(x, y, steps * batch, classes.size or 0)
+    number = classes.size or 0
+    if derived.is_kernel:
+        kernel_check.refuse(step_options, fold, rank)
+        sizes = _checked_widths(widths)
+        fit_steps = kernel_check.FIT_STEPS if fit_steps is None else fit_steps
+        inputs, labels = _samples(x, y, max(steps, min(1, fit_steps)) * batch, number)
+        known = kernel_check.beside(derived, inputs, labels, number, steps, batch, loss, fit_steps)
+        return _beside_kernel(known, sizes, seeds, seed, lr, progress)
+    if fit_steps is not None:
+        raise UsageError("fit_steps are taken beside kernel limits: limit='nngp' or limit='ntk'")
+    rank = RANK if rank is None else rank
+    sizes = _checked_widths(widths, rank)
+    inputs, labels = _samples(x, y, steps * batch, number)
     ends = [*range(0, steps * batch + 1, batch), len(inputs)]
     *batches, held_out = (_batch(inputs[a:b], labels[a:b], is_adapted(program)) for a, b in pairwise(ends))
     mode = "exact" if fold is None else "folded"
@@ -217,19 +134,31 @@ def run_check(
         seeds,
         rate,
         sizes,
+        tuple(f"step {t}" for t in range(steps + 1)),
         tuple(tuple(map(float, row)) for row in np.sqrt(squares) / norms[:, None]),
         tuple(float(m) for m in _rms(wanted - wanted[0]) / norms[0]),
         model.fold.degree if fold is not None else None,
     )
 
 
-def fit_slope(widths: Sequence[int], errors: Sequence[float]) -> tuple[float, float]:
-    """The least-squares slope of log(error) over log(width), and its standard error."""
-    u, v = np.log(np.asarray(widths, dtype=np.float64)), np.log(np.asarray(errors, dtype=np.float64))
-    u, v = u - u.mean(), v - v.mean()
-    slope = float(u @ v / (u @ u))
-    residual = v - slope * u
-    return slope, math.sqrt(float(residual @ residual) / (len(u) - 2) / float(u @ u))
+def _beside_kernel(
+    known: kernel_check.Beside, widths: tuple[int, ...], seeds: int, seed: int, lr: float | None,
+    progress: Progress | None,
+) -> CheckResult:  # fmt: skip
+    rate = known.moderate_rate() if lr is None else lr
+
+    def done(count: int) -> None:
+        if progress is not None:
+            progress(count, len(widths) * seeds)
+
+    errors, moved = kernel_check.compare(known, widths, seeds, seed, rate, done)
+    _require_finite(errors, "networks", rate)
+    limit = known.limit
+    rows = tuple(tuple(map(float, row)) for row in errors)
+    moves = tuple(None if i < len(known.kernels) else float(m) for i, m in enumerate(moved))
+    return CheckResult(
+        limit.program.name, limit.kind, None, seeds, rate, widths, known.rows(), rows, moves, fit=known.fit()
+    )  # fmt: skip
 
 
 def _batch(x: F64, y: NDArray[Any], adapts: bool) -> Batch:
@@ -308,7 +237,7 @@ def _check_enough(available: int, train: int) -> None:
         raise UsageError(f"expected {train} training samples and held-out ones, got {available}; take fewer steps")
 
 
-def _checked_widths(widths: Sequence[int], rank: int) -> tuple[int, ...]:
+def _checked_widths(widths: Sequence[int], rank: int = 1) -> tuple[int, ...]:
     sizes = tuple(sorted(set(widths)))
     if len(sizes) < 3:
         given = ", ".join(map(str, sizes)) or "none"

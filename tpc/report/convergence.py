@@ -1,0 +1,41 @@
+"""The convergence report: distances of finite networks to limits over widths, with slopes, as one HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+import tpc
+from tpc.report import plots
+from tpc.report.graph import limit_name
+from tpc.report.page import figure, page, section, table
+from tpc.runtime.checkpoint import write_atomic
+from tpc.tasks.convergence import CheckResult
+
+NOTES = {
+    "pi": "Networks are drawn from one state of the limit and trained on the same batches; errors are of their logits, "
+    "relative to the size of the limit's logits.",
+    "nngp": "Kernels of random networks, relative to the limit's; outputs of random networks whose readouts train, "
+    "relative to how far the kernel moves them.",
+    "ntk": "Kernels of random networks, relative to the limit's; outputs of random networks in NTK parametrization, "
+    "relative to how far the kernel moves them.",
+}
+
+
+def write_convergence(results: Sequence[CheckResult], command: str, path: Path) -> None:
+    """Write the page, with the command that makes it again."""
+    name = f"{results[0].program}: finite networks against {', '.join(limit_name(r.limit) for r in results)}"
+    body = [
+        f"<h1>{escape(name)}</h1>",
+        f'<p class="note">tpc {escape(tpc.__version__)}, {escape(command)}</p>',
+        "<p>Errors are root mean squares over seeds, held-out samples and classes. A network of width n should miss "
+        "its limit by O(n<sup>−1/2</sup>): a slope of −1/2 on log axes.</p>",
+        figure(plots.to_svg(plots.convergence(*results), "convergence")),
+    ]
+    for result in results:
+        told = (*result.notes, result.verdict)
+        rows = table(result.head, result.cells) + "".join(f"<p>{escape(line)}.</p>" for line in told)
+        facts = f"<p>{escape(result.title)}</p>"
+        body.append(section(result.limit, limit_name(result.limit), NOTES[result.limit], facts, rows))
+    write_atomic(path, page(name, body))
