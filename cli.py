@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +51,8 @@ if TYPE_CHECKING:
 
     from tpc.runtime.model import Model
     from tpc.runtime.network import Network
-    from tpc.tasks.fewshot import FewShot
     from tpc.tasks.run import RunResult
+    from tpc.tasks.task import Task
 
 STAGES = {
     "program": "txt", "backward": "txt", "limit": "txt", "update": "txt", "kernels": "txt", "latex": "tex",
@@ -86,10 +86,12 @@ def main() -> None:
 @click.option("--emit", "stages", type=Available("stage", STAGES), multiple=True, metavar="STAGE",
               help=f"Print a stage: {', '.join(STAGES)}. Repeatable.")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Write each stage to a file in DIR.")
+@click.option("--report", type=OutputFile(".html"), metavar="FILE",
+              help="Write one page that opens offline: programs, graph, kernels, updates, costs.")  # fmt: skip
 @debug_option
 def compile_command(
     program: Path, function: str | None, settings: tuple[tuple[str, Any], ...], limit: str,
-    fold_degree: int | None, stages: tuple[str, ...], out: Path | None,
+    fold_degree: int | None, stages: tuple[str, ...], out: Path | None, report: Path | None,
 ) -> None:  # fmt: skip
     """Derive the limit of PROGRAM and show a summary, or the stages asked for.
 
@@ -102,6 +104,7 @@ def compile_command(
       tpc compile programs/mlp.py --fold-degree 2 --emit c > limit.c
       tpc compile programs/mlp.py --emit cuda > limit.cu
       tpc compile programs/mlp.py --emit program --emit kernels --out build/mlp
+      tpc compile programs/mlp.py --report mlp.html
     """
     if out is not None and not stages:
         raise click.UsageError("--out needs at least one --emit STAGE.")
@@ -109,9 +112,13 @@ def compile_command(
 
     derived = derive(program, function, settings, limit)
     warn(derived.warnings)
-    if not stages:
+    if report is not None:
+        from tpc.report.compile_report import compile_report
+
+        text = compile_report(derived, program.stem, program.read_text(encoding="utf-8"), fold_degree)
+        write_output(report, text)
+    elif not stages:
         click.echo(derived.summary())
-        return
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     texts = {stage: derived.emit(stage, fold_degree) for stage in dict.fromkeys(stages)}
@@ -135,7 +142,7 @@ def compile_command(
 )
 @click.option("--part", type=click.Choice(["forward", "step"]),
               help="The network alone (default of svg and html), or a whole training step.")  # fmt: skip
-@click.option("--full", is_flag=True, help="Show trivial nodes too (renamed axes, constants).")
+@click.option("--full", is_flag=True, help="Show trivial nodes too, and every one of repeated layers.")
 @file_option
 @debug_option
 def graph(
@@ -151,14 +158,15 @@ def graph(
       tpc graph programs/mlp.py --part step -o step.svg
       tpc graph programs/mlp.py --format json | python -m json.tool
     """
-    from tpc.report.graph import FORMATS, forward_part, limit_name, render
+    from tpc.report.graph import FORMATS, limit_name, render
+    from tpc.report.viewer import NO_DETAILS, details
 
     kind = _graph_format(kind, output, FORMATS)
-    drawn = derive(program, function, settings, limit).to_networkx()
-    if part == "forward" or (part is None and kind in ("svg", "html")):
-        drawn = forward_part(drawn)
+    derived = derive(program, function, settings, limit)
+    part = part or ("forward" if kind in ("svg", "html") else "step")
+    known = details(derived) if kind == "html" else NO_DETAILS
     title = f"{limit_name(limit)} of {program.stem}"
-    write_output(output, render(drawn, kind, title=title, collapse=not full))
+    write_output(output, render(derived.to_networkx(), kind, title, not full, part, known))
 
 
 def _graph_format(kind: str | None, output: Path | None, formats: Sequence[str]) -> str:
@@ -241,7 +249,9 @@ def train(ctx: click.Context, /, **given: Any) -> None:
     else:
         path = str(given["program"] or default_program())
         result = classify.train(TrainJob(path, **given_job(given)), given["out"], given["overwrite"], stream)
-    _finish(result, given["report"], given["as_json"])
+    assert isinstance(result.task, classify.Classification)
+    figure = _drawn(classify.representations, result.task, result.model) if given["report"] else None
+    _finish(result, given["report"], given["as_json"], figure)
 
 
 @main.command()
@@ -272,15 +282,14 @@ def fewshot(ctx: click.Context, /, **given: Any) -> None:
         result = task.train(FewShotJob(path, **given_job(given)), given["out"], given["overwrite"], stream)
     assert isinstance(result.task, task.FewShot)
     tested = task.evaluate(result.task, result.model, "test", result.task.job.episodes)
-    figure = _representations(result.task, result.model) if given["report"] else None
+    figure = _drawn(task.representations, result.task, result.model) if given["report"] else None
     _finish(dataclasses.replace(result, evaluation=tested), given["report"], given["as_json"], figure)
 
 
-def _representations(task: FewShot, model: Model | Network) -> Figure | None:
-    """The figure of the report; none for a network of finite width, or without a representation but its input."""
+def _drawn(representations: Callable[..., Any], task: Task, model: Model | Network) -> Figure | None:
+    """The figure of representations for the report; none for a finite network, or for one that has but its input."""
     from tpc.report.features import features
     from tpc.report.graph import limit_name
-    from tpc.tasks.fewshot import representations
 
     try:
         kernels, labels, names = representations(task, model)

@@ -39,6 +39,9 @@ class Arrays(Protocol):
     def view(self, x: Any) -> Any:
         """Something with dtype, shape and length that NumPy can read, now or later."""
 
+    def multiply(self, target: Any, number: Any) -> None:
+        """target *= number, in place."""
+
     def add_powers(self, target: Any, a: Any, b: Any, order: int) -> None:
         """target += Σ_m a_m Φ_order(b_m), in place: (k, count), (M, k), (M, r)."""
 
@@ -74,6 +77,9 @@ class HostArrays:
 
     def view(self, x: Array) -> Array:
         return x
+
+    def multiply(self, target: Array, number: Any) -> None:
+        target *= number
 
     def add_powers(self, target: Array, a: Array, b: Array, order: int) -> None:
         from backends import powers

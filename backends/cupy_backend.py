@@ -14,7 +14,7 @@ HALVES, DEVICE = _BACKEND.HALVES, _BACKEND.DEVICE
 compile_module, compile_kernels, array, to_numpy, inspect = (
     _BACKEND.compile_module, _BACKEND.compile_kernels, _BACKEND.array, _BACKEND.to_numpy, _BACKEND.inspect,
 )  # fmt: skip
-available, stored_rows = _BACKEND.available, _BACKEND.stored_rows
+available, stored_rows, copied_bytes = _BACKEND.available, _BACKEND.stored_rows, _BACKEND.copied_bytes
 
 
 def __getattr__(name: str) -> Any:

@@ -151,6 +151,9 @@ class DeviceArrays:
     def view(self, x: Any) -> Any:
         return LaterOnHost(self._device, x)
 
+    def multiply(self, target: Any, number: Any) -> None:
+        target *= number
+
     def add_powers(self, target: Any, a: Any, b: Any, order: int) -> None:
         if order == 0:
             target += a.sum(axis=0)
@@ -162,7 +165,6 @@ class DeviceArrays:
         for start in range(0, len(b), rows):
             part = made.power(self._device.contiguous(b[start : start + rows]), order)
             self._device.gemm(a[start : start + rows], part, target, ta=True, add=True)
-
 
     def add_products(
         self, target: Any, a: Any, vectors: Sequence[Any], parts: Sequence[tuple[Any, tuple[int, ...]]]

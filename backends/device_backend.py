@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 from types import ModuleType
 from typing import Any
@@ -109,6 +109,10 @@ class DeviceBackend:
             segments += 1
         return count
 
+    def copied_bytes(self, storage: str | None, matrices: int, rank: int) -> int:
+        """Folded matrices are read as they are."""
+        return 0
+
     @property
     def new_atoms(self) -> Callable[..., Atoms]:
         return partial(Atoms, arrays=self._arrays)
@@ -117,10 +121,16 @@ class DeviceBackend:
     def restore_atoms(self) -> Callable[..., Atoms]:
         return partial(Atoms.restore, arrays=self._arrays)
 
-    @property
-    def new_moments(self) -> Callable[..., Moments]:
-        return partial(Moments, arrays=self._arrays)
+    def new_moments(
+        self, outer: tuple[int, ...], rank: int, orders: Iterable[int], dtype: str, window: int, fitted: bool,
+        storage: str | None = None,
+    ) -> Moments:  # fmt: skip
+        """Empty folded tensors."""
+        return Moments(outer, rank, orders, dtype, window, fitted, self._arrays)
 
-    @property
-    def restore_moments(self) -> Callable[..., Moments]:
-        return partial(Moments.restore, arrays=self._arrays)
+    def restore_moments(
+        self, read: Callable[[str], Array], outer: tuple[int, ...], rank: int, orders: Iterable[int], dtype: str,
+        storage: str | None = None,
+    ) -> Moments:  # fmt: skip
+        """Folded tensors from what their `dump` gave."""
+        return Moments.restore(read, outer, rank, orders, dtype, self._arrays)

@@ -239,4 +239,3 @@ class _Run:
         if s.lanes == "kept":
             return found
         return found.sum(axis=0) if s.lanes == "summed" else found[0]
-

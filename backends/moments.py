@@ -44,8 +44,9 @@ class Moments:
         window: int,
         fitted: bool,
         arrays: Arrays = HOST,
+        half: Callable[[Array, Array], Array] = powers.half,
     ) -> None:
-        self._arrays = arrays
+        self._arrays, self._half = arrays, half
         self.orders = tuple(orders)
         self.dtype = np.dtype(dtype)
         self.window = window
@@ -75,6 +76,10 @@ class Moments:
         """M_order without its multiplier, outer axes first."""
         return self._tensors[order]
 
+    def half(self, order: int, g: Array) -> Array:
+        """⟨M_order, g ⊗ ·⟩ without the multiplier, for degree 2: (b, r) or (r,) → (b, k, r) or (k, r)."""
+        return self._half(self._tensors[order], g)
+
     def weight(self, order: int) -> Any:
         """What M_order is multiplied by."""
         return self.dtype.type(self.scale * self.weights[self.orders.index(order)])
@@ -95,7 +100,7 @@ class Moments:
         self.scale *= keep
         if not 1e-3 < abs(self.scale) < 1e3:
             for t in self._tensors.values():
-                t *= self.dtype.type(self.scale)
+                self._arrays.multiply(t, self.dtype.type(self.scale))
             self.scale = 1.0
 
     def absorb(self, atoms: Atoms, profiles: Callable[..., Any], exact: Callable[..., Any]) -> None:
@@ -195,10 +200,11 @@ class Moments:
         orders: Iterable[int],
         dtype: Any,
         arrays: Arrays = HOST,
+        half: Callable[[Array, Array], Array] = powers.half,
     ) -> Moments:
         """The inverse of `dump`."""
         scale, count, window, fitted = (float(x) for x in read("numbers"))
-        made = cls(outer, rank, orders, dtype, int(window), bool(fitted), arrays)
+        made = cls(outer, rank, orders, dtype, int(window), bool(fitted), arrays, half)
         made.scale, made.count = scale, int(count)
         for name, target in (
             *((f"M{n}", t) for n, t in made._tensors.items()),

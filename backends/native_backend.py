@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from types import ModuleType
 
-from backends import native_build, native_powers, numpy_backend
+from backends import native_build, native_powers, native_products, numpy_backend
+from backends.arrays import HOST, Array, Arrays
 from backends.kernel_code import KernelCode, NativeKernelCode
+from backends.moments import Moments
 from backends.native_loops import Loop
 from backends.numpy_backend import (
     array,
     available,
     inspect,
     new_atoms,
-    new_moments,
     restore_atoms,
-    restore_moments,
     stored_rows,
     to_numpy,
 )
 from tpc.lower.kernel_native import native_kernels
 from tpc.lower.kernels import LoweredKernels
 from tpc.lower.lowered import Lowered
-from tpc.lower.native_module import NativePrinter, native_module
+from tpc.lower.native_module import native_module
 
 NAME = "native"
 HALVES = True  # one pass over folded matrices, which are read faster than BLAS computes
 DEVICE = False
 DTYPES = ("float32",)
 STORAGE = ("float32", "bfloat16", "float16")
+ROUNDED = "bfloat16"  # the storage with which products are rounded, too
 
 
 def compile_module(lowered: Lowered) -> ModuleType:
@@ -39,9 +40,8 @@ def compile_module(lowered: Lowered) -> ModuleType:
     try:
         library = native_build.load(made.c)
         loops: dict[str, Callable[..., object]] = {loop.name: Loop(library, loop) for loop in made.loops}
-        if NativePrinter.half in made.python:
-            native_powers.function()  # here, where there is something to fall back to
-            loops["half"] = native_powers.half
+        if ".half(" in made.python:
+            native_powers.function()  # here, where there is someone to tell
     except native_build.NoCompilerError as e:
         _warn(str(e))
         return numpy_backend.compile_module(lowered)
@@ -60,6 +60,33 @@ def compile_kernels(lowered: LoweredKernels) -> KernelCode:
     return numpy_backend.compile_kernels(lowered)
 
 
+def copied_bytes(storage: str | None, matrices: int, rank: int) -> int:
+    """Matrices rounded to bfloat16, packed for a few samples."""
+    return native_products.packed_bytes(matrices, rank) if storage == ROUNDED else 0
+
+
+def new_moments(
+    outer: tuple[int, ...], rank: int, orders: Iterable[int], dtype: str, window: int, fitted: bool,
+    storage: str | None = None,
+) -> Moments:  # fmt: skip
+    """Empty folded tensors; for atoms stored as bfloat16 they are multiplied in bfloat16 where the processor can."""
+    return Moments(outer, rank, orders, dtype, window, fitted, *_arithmetic(storage))
+
+
+def restore_moments(
+    read: Callable[[str], Array], outer: tuple[int, ...], rank: int, orders: Iterable[int], dtype: str,
+    storage: str | None = None,
+) -> Moments:  # fmt: skip
+    """Folded tensors from what their `dump` gave."""
+    return Moments.restore(read, outer, rank, orders, dtype, *_arithmetic(storage))
+
+
+def _arithmetic(storage: str | None) -> tuple[Arrays, Callable[[Array, Array], Array]]:
+    """What folds atoms, and what contracts folded matrices with one latent."""
+    rounded = native_products.RoundedArrays()
+    return (rounded, rounded.half) if storage == ROUNDED else (HOST, native_powers.half)
+
+
 @lru_cache(maxsize=1)
 def _warn(reason: str) -> None:
     """One line, once."""
@@ -76,6 +103,7 @@ __all__ = [
     "available",
     "compile_kernels",
     "compile_module",
+    "copied_bytes",
     "inspect",
     "new_atoms",
     "new_moments",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import native_build
+from backends import native_build, powers
 from backends.arrays import aligned
 from backends.blocks import threads
 
@@ -33,12 +33,16 @@ def function() -> Any:
 def half(matrix: Array, g: Array) -> Array:
     """⟨M, g ⊗ ·⟩ for packed symmetric M in float32, (k, count) and (b, r) or (r,) → (b, k, r) or (k, r).
 
-    Raises NoCompilerError.
+    Without a compiler NumPy computes it.
     """
+    try:
+        run = function()
+    except native_build.NoCompilerError:
+        return powers.half(matrix, g)
     if g.ndim == 1:
         found: Array = half(matrix, g[None])[0]
         return found
-    run, matrix = function(), np.ascontiguousarray(matrix, np.float32)
+    matrix = np.ascontiguousarray(matrix, np.float32)
     outer, (batch, rank) = len(matrix), g.shape
     groups = -(-batch // LANES)
     lanes = aligned((groups, rank, LANES), np.dtype(np.float32))
@@ -46,15 +50,18 @@ def half(matrix: Array, g: Array) -> Array:
     padded[:batch] = g
     lanes[...] = padded.reshape(groups, LANES, rank).transpose(0, 2, 1)
     made = np.empty((batch, outer, rank), np.float32)
-    workers = threads()
+
+    def job(first: int, last: int) -> None:
+        scratch = aligned((rank, LANES), np.dtype(np.float32))
+        run(*(a.ctypes.data for a in (matrix, lanes, scratch, made)), first, last, outer, batch, rank)
+
+    over_outer(matrix, job)
+    return made
+
+
+def over_outer(matrix: Array, job: Callable[[int, int], None]) -> None:
+    """Run job(first, last) for ranges of the outer indices of packed matrices (outer, count), one to a thread."""
+    workers, outer = threads(), len(matrix)
     count = max(1, min(workers.count, outer, matrix.size // THREAD_WORK))
     bounds = [outer * k // count for k in range(count + 1)]
-
-    def job(first: int, last: int) -> Callable[[], None]:
-        scratch = aligned((rank, LANES), np.dtype(np.float32))
-        addresses = (a.ctypes.data for a in (matrix, lanes, scratch, made))
-        arguments = (*addresses, first, last, outer, batch, rank)
-        return lambda: (scratch, run(*arguments))[1]
-
-    workers.run([job(a, b) for a, b in pairwise(bounds)])
-    return made
+    workers.run([partial(job, first, last) for first, last in pairwise(bounds)])

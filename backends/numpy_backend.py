@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import linecache
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from types import ModuleType
 from typing import Any
@@ -78,8 +78,29 @@ def stored_rows(atoms: int, row_bytes: int, rows: int | None = None) -> int:
     return atoms
 
 
+def copied_bytes(storage: str | None, matrices: int, rank: int) -> int:
+    """Folded matrices are read as they are."""
+    return 0
+
+
 new_atoms, restore_atoms = Atoms, Atoms.restore
-new_moments, restore_moments = Moments, Moments.restore
+
+
+def new_moments(
+    outer: tuple[int, ...], rank: int, orders: Iterable[int], dtype: str, window: int, fitted: bool,
+    storage: str | None = None,
+) -> Moments:  # fmt: skip
+    """Empty folded tensors."""
+    return Moments(outer, rank, orders, dtype, window, fitted)
+
+
+def restore_moments(
+    read: Callable[[str], Array], outer: tuple[int, ...], rank: int, orders: Iterable[int], dtype: str,
+    storage: str | None = None,
+) -> Moments:  # fmt: skip
+    """Folded tensors from what their `dump` gave."""
+    return Moments.restore(read, outer, rank, orders, dtype)
+
 
 __all__ = [
     "DEVICE",
@@ -91,6 +112,7 @@ __all__ = [
     "available",
     "compile_kernels",
     "compile_module",
+    "copied_bytes",
     "inspect",
     "new_atoms",
     "new_moments",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from backends.atoms import Atoms
 from backends.blocks import over_blocks, threads
-from backends.powers import half, opened, power, product, slope
+from backends.powers import opened, power, product, slope
 
 Array = NDArray[Any]
 
@@ -150,7 +150,6 @@ __all__ = [
     "erfcx",
     "exact_product",
     "gap",
-    "half",
     "logsumexp",
     "opened",
     "over_blocks",

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from backends.blocks import threads
 
 Array = NDArray[Any]
+Adding = Callable[[Array], Callable[[Array, Array], None]]
 THREAD_WORK = 1 << 20  # products of numbers that are worth waking threads for
 CHUNK = 512  # monomials of one product when atoms are added: a chunk of all atoms stays in the cache
 
@@ -221,8 +222,18 @@ def _places(rank: int) -> Array:
     return made
 
 
-def add_powers(target: Array, a: Array, b: Array, order: int) -> None:
-    """target += Σ_m a_m Φ_order(b_m), in place: (k, count), (M, k), (M, r)."""
+def adding(a: Array) -> Callable[[Array, Array], None]:
+    """What does target += a b, in place, for (k, M): (k, n), (M, n)."""
+
+    def add(target: Array, b: Array) -> None:
+        target += a @ b
+
+    return add
+
+
+def add_powers(target: Array, a: Array, b: Array, order: int, add: Adding = adding) -> None:
+    """target += Σ_m a_m Φ_order(b_m), in place: (k, count), (M, k), (M, r). `add` makes what adds
+    products with one matrix (degree ≥ 2)."""
     if order == 0:
         target += a.sum(axis=0)
         return
@@ -235,15 +246,20 @@ def add_powers(target: Array, a: Array, b: Array, order: int) -> None:
         _fill(part, b, low, order, start, stop)
         part *= scale[count(start, order) : count(stop, order)]
 
-    _add(target, a, b, order, fill)
+    _add(target, a, b, order, fill, add)
 
 
 def add_products(
-    target: Array, a: Array, vectors: Sequence[Array], parts: Sequence[tuple[Array, tuple[int, ...]]]
+    target: Array,
+    a: Array,
+    vectors: Sequence[Array],
+    parts: Sequence[tuple[Array, tuple[int, ...]]],
+    add: Adding = adding,
 ) -> None:
     """target += Σ_m a_m Σ_parts c_m sym(b₁ₘ^⊗β₁ ⊗ b₂ₘ^⊗β₂ ⊗ …) packed, in place, for parts (c, β) of one degree.
 
-    Shapes (k, count), (M, k), (M, r) of every vector, (M,) of every c.
+    Shapes (k, count), (M, k), (M, r) of every vector, (M,) of every c. `add` makes what adds
+    products with one matrix (degree ≥ 2).
     """
     order = sum(parts[0][1])
     if order <= 1:
@@ -261,12 +277,12 @@ def add_products(
             np.multiply(made, c, out=part) if k == 0 else np.add(part, made * c, out=part)
         part /= scale[count(start, order) : count(stop, order)]
 
-    _add(target, a, b, order, fill)
+    _add(target, a, b, order, fill, add)
 
 
-def _add(target: Array, a: Array, b: Array, order: int, fill: Callable[[Array, int, int], None]) -> None:
+def _add(target: Array, a: Array, b: Array, order: int, fill: Callable[[Array, int, int], None], add: Adding) -> None:
     """target += aᵀ T, where `fill` gives the columns of T between two largest indices."""
-    a = np.ascontiguousarray(a.T)
+    product = add(np.ascontiguousarray(a.T))
     errors = np.geterr()  # which a worker thread would not inherit
 
     def job(chunks: list[tuple[int, int]]) -> Callable[[], None]:
@@ -276,7 +292,7 @@ def _add(target: Array, a: Array, b: Array, order: int, fill: Callable[[Array, i
                     columns = slice(count(start, order), count(stop, order))
                     part = np.empty((len(b), columns.stop - columns.start), b.dtype)
                     fill(part, start, stop)
-                    target[:, columns] += a @ part
+                    product(target[:, columns], part)
 
         return run
 

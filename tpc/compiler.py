@@ -135,7 +135,7 @@ class Limit:
         """The limit graph, folded if a degree is given, as a networkx.DiGraph."""
         from tpc.limits.view import to_networkx
 
-        return to_networkx(self.graph(degree=degree))
+        return to_networkx(self.graph(degree=degree), self.trained())
 
     def build(self, input_dim: int, rank: int, **options: Any) -> Model:
         """An initialized model; see `tpc.runtime.model.build` for the options."""

@@ -145,25 +145,26 @@ def summary(limit: Limit) -> str:
         "",
     ]
     if not limit.is_kernel:
-        lines += ["parameters", *(f"  {weight:<16}{_parameter(updates)}" for weight, updates in graph.updates), ""]
+        lines += ["parameters", *(f"  {weight:<16}{parameter(updates)}" for weight, updates in graph.updates), ""]
     lines += ["kernels"]
     for phi, psi in graph.kernels:
         v = kernel(phi, psi)
         form = "numeric" if v.plain is None else sp.sstr(v.plain)
         lines.append(f"  V[{phi}, {psi}](p, q, c) = {form}")
     if limit.is_kernel:
-        return "\n".join([*lines, "", *_entries(graph)]) + "\n"
+        return "\n".join([*lines, "", *entries(graph)]) + "\n"
     lines += [
         "",
         "cost of a step: rank r, batch b, M atoms per kernel matrix",
-        *(f"  {line}" for line in _costs(graph)),
+        *(f"  {line}" for line in costs(graph)),
         "",
-        *_folding(graph),
+        *folding(graph),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _parameter(updates: tuple[object, ...]) -> str:
+def parameter(updates: tuple[object, ...]) -> str:
+    """How a weight is stored, and what a step does to it, in words."""
     shown = []
     for u in updates:
         if isinstance(u, Append):
@@ -179,7 +180,7 @@ def _parameter(updates: tuple[object, ...]) -> str:
     return "; ".join(shown)
 
 
-def _folding(graph: LimitGraph) -> list[str]:
+def folding(graph: LimitGraph) -> list[str]:
     """What mode folded keeps instead of old atoms, and how well."""
     from tpc.runtime.folding import TOLERANCE, least_degree, numbers_stored, relative_remainder
 
@@ -199,7 +200,7 @@ def _folding(graph: LimitGraph) -> list[str]:
     return lines
 
 
-def _costs(graph: LimitGraph) -> list[str]:
+def costs(graph: LimitGraph) -> list[str]:
     """Multiply-adds and reads of every kernel matrix, from its columns' widths."""
     lines = []
     for s in graph.stores:
@@ -213,7 +214,7 @@ def _costs(graph: LimitGraph) -> list[str]:
     return lines
 
 
-def _entries(graph: LimitGraph) -> list[str]:
+def entries(graph: LimitGraph) -> list[str]:
     """What a kernel limit computes, and for how many pairs of samples."""
     found = [name for name, _ in graph.outputs if not name.endswith(DIAGONAL)]
     pairs = sum(isinstance(n, Kernel) and len(n.axes) > 1 for n in graph.nodes)

@@ -314,7 +314,7 @@ def test_report_is_self_contained_and_complete(finished):
     assert {"curves", "confusion", "program", "graph", "limit", "kernels", "update", "settings"} <= page.ids
     assert all(link.startswith(("#", "data:")) for link in page.links)
     assert {link[1:] for link in page.links if link.startswith("#")} <= page.ids
-    assert "script" not in page.tags
+    assert "features" in page.ids
     assert "def mlp(" in text
     assert len(text) < 2_000_000
     for name in ("curves", "confusion"):

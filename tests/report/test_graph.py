@@ -93,13 +93,17 @@ def test_labels_are_legible_in_light_and_dark(kind):
 
 def test_json_round_trip_keeps_every_node(graph):
     record = json.loads(render(graph, "json", title="t"))
-    assert (record["format"], record["version"], record["title"]) == ("tpc-graph", 1, "t")
+    assert (record["format"], record["version"], record["title"]) == ("tpc-graph", 2, "t")
     again = from_record(record)
     assert len(again) == len(graph)
     names = list(graph)
     assert {(names[a], names[b], p) for a, b, p in again.edges.data("position")} == set(graph.edges.data("position"))
     assert again.nodes[2]["equation"] == "g1 = Aᵀ ξ"
     assert again.nodes[2]["axes"] == ("batch", "r")
+    first = {**record, "version": 1}
+    old = ("id", "label", "op", "kind", "axes", "equation", "layer")
+    first["nodes"] = [{key: node[key] for key in old} for node in first["nodes"]]
+    assert from_record(first).nodes[2]["axes"] == ("batch", "r")
     with pytest.raises(ValueError, match="tpc-graph"):
         from_record({"format": "other"})
 

@@ -45,9 +45,17 @@ class Moments:
 
     @property
     def sources(self) -> dict[Tensor, Node]:
-        """The program's node that a tensor of the limit comes from, where there is one."""
-        found: dict[Tensor, Node] = {value: x for (x, _), value in (self._covariances | self._seconds).items()}
-        return found | {value: n for n, value in self._tensors.items()}
+        """The program's instruction that a tensor of the limit is the limit of, or a second moment of."""
+        images: dict[Node, list[Tensor]] = {}
+        for (x, _), value in (self._covariances | self._seconds).items():
+            images.setdefault(_unrenamed(x)[0], []).append(value)
+        for s, value in self._tensors.items():
+            images.setdefault(s, []).append(value)
+        found: dict[Tensor, Node] = {}
+        for n in self.program.nodes:  # the first of several with one limit
+            for value in images.get(n, ()):
+                found.setdefault(value, n)
+        return found
 
     # --- finite tensors ------------------------------------------------------------------------------------------
 

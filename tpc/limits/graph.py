@@ -224,8 +224,8 @@ Update = Append | Accumulate
 class LimitGraph:
     """A derived limit: outputs, the update of every weight, squared gradient norms.
 
-    `folds` is empty while every atom is kept. `sources` maps a node to the program node it is the limit of (side
-    data, for reports and errors).
+    `folds` is empty while every atom is kept. `sources` maps a node to the first instruction of the program that it
+    is the limit of (side data, for reports).
     """
 
     name: str

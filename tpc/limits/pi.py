@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import singledispatchmethod
-from itertools import product
+from itertools import chain, product
 
 from sympy import Expr
 
@@ -84,8 +84,11 @@ class PiLimit:
                 outputs.append((name, self.tensor(value)))
         order = list(weights)
         updates.sort(key=lambda u: order.index(u[0]))
-        sources: dict[Tensor, Node] = {v: k for k, v in self._latents.items()}
-        sources.update({v: k for k, v in self._tensors.items()})
+        images: dict[Node, Tensor] = dict(chain(self._latents.items(), self._tensors.items()))
+        sources: dict[Tensor, Node] = {}
+        for n in self.program.nodes:  # the first of several with one limit
+            if (image := images.get(n)) is not None:
+                sources.setdefault(image, n)
         return LimitGraph(self.program.name, "pi", tuple(outputs), tuple(updates), tuple(norms), sources)
 
     # --- weights -----------------------------------------------------------------------------------------------

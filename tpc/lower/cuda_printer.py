@@ -21,8 +21,6 @@ class CudaPrinter(NativePrinter):
     Numbers that the host knows stay on the host. What has no rule is an array operation of the device's library.
     """
 
-    half = "rt.half"
-
     def __init__(
         self,
         function: Function,

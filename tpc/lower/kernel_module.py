@@ -40,12 +40,20 @@ def kernel_module(lowered: LoweredKernels) -> str:
     """Source of a module that needs numpy and backends/kernel_runtime.py only, or tpc for kernels read from tables."""
     graph = lowered.graph
     tables: dict[tuple[str, str], str] = {}
-    functions = [KernelPrinter(f, tables).text() for f in (lowered.points, lowered.diagonal, lowered.pairs)]
+    functions = [p.text() for p in kernel_printers(lowered, tables)]
     header = (_HEADER + _IMPORTS).format(
         limit=graph.limit, name=graph.name, first=_tuple(lowered.first), second=_tuple(lowered.second)
     )
     header += tabulations(tables)
     return "\n\n".join(part.rstrip() + "\n" for part in (header, *functions))
+
+
+def kernel_printers(
+    lowered: LoweredKernels, tables: dict[tuple[str, str], str] | None = None
+) -> list[NumpyPrinter]:
+    """The printers of `points`, `diagonal` and `pairs`, in the order of the module."""
+    tables = {} if tables is None else tables
+    return [KernelPrinter(f, tables) for f in (lowered.points, lowered.diagonal, lowered.pairs)]
 
 
 def _tuple(names: Sequence[str]) -> str:

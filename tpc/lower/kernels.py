@@ -6,8 +6,8 @@ the data, so that any block of a kernel can be computed by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from tpc.errors import InternalError
 from tpc.limits.graph import LimitGraph
@@ -30,7 +30,8 @@ class LoweredKernels:
 
     `points` takes x and gives named numbers of every sample (or of none), `diagonal` the kernels at equal samples.
     `pairs` takes, in the order of `first` and `second`, what these name of either sample: "x" or an output of
-    `points`; its inputs for the second sample are along primed axes.
+    `points`; its inputs for the second sample are along primed axes. `cut` maps tensors of two samples to what
+    `pairs` has in their place.
     """
 
     graph: LimitGraph
@@ -39,6 +40,7 @@ class LoweredKernels:
     pairs: Function
     first: tuple[str, ...]
     second: tuple[str, ...]
+    cut: Mapping[Tensor, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
 
 def lower_kernels(graph: LimitGraph, only: Iterable[str] = ()) -> LoweredKernels:
@@ -59,6 +61,7 @@ def lower_kernels(graph: LimitGraph, only: Iterable[str] = ()) -> LoweredKernels
         Function("pairs", inputs, tuple(steps), tuple(pairs.items())),
         tuple(split.names[t] for t in split.first),
         tuple(split.names[t] for t, _ in split.second),
+        split.known,
     )
 
 
@@ -78,12 +81,12 @@ class _Split:
         self.names: dict[Tensor, str] = {}
         self.first: dict[Tensor, Input] = {}
         self.second: dict[tuple[Tensor, Axes], Input] = {}
-        self._known: dict[Tensor, Tensor] = {}
+        self.known: dict[Tensor, Tensor] = {}
 
     def __call__(self, n: Tensor) -> Tensor:
-        if n not in self._known:
-            self._known[n] = self._image(n)
-        return self._known[n]
+        if n not in self.known:
+            self.known[n] = self._image(n)
+        return self.known[n]
 
     def _image(self, n: Tensor) -> Tensor:
         if isinstance(n, Constant):

@@ -55,8 +55,6 @@ def _c_text(lowered: Lowered, loops: list[NativeLoop]) -> str:
 class NativePrinter(NumpyPrinter):
     """NumPy source whose loops are calls of native functions, collected in `loops`."""
 
-    half = 'native["half"]'
-
     def __init__(self, function: Function, tables: dict[tuple[str, str], str] | None, loops: list[NativeLoop]) -> None:
         self._native: dict[int, NativeLoop] = {}
         steps = [s for s in function.steps if isinstance(s, Loop)]

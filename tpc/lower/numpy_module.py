@@ -29,7 +29,7 @@ def numpy_module(lowered: Lowered, printer: type[NumpyPrinter] = NumpyPrinter, h
     """
     graph = lowered.graph
     tables: dict[tuple[str, str], str] = {}
-    functions = [printer(f, tables).text() for f in (lowered.predict, lowered.gradients, lowered.norms)]
+    functions = [p.text() for p in module_printers(lowered, printer, tables)]
     header = header.format(limit=graph.limit, name=graph.name, norm_arguments=repr(saved_keys(lowered)))
     header += tabulations(tables)
     for f in lowered.folds:
@@ -38,6 +38,14 @@ def numpy_module(lowered: Lowered, printer: type[NumpyPrinter] = NumpyPrinter, h
     if lowered.folds:
         parts.append(_fold(lowered))
     return "\n\n".join(part.rstrip() + "\n" for part in parts)
+
+
+def module_printers(
+    lowered: Lowered, printer: type[NumpyPrinter] = NumpyPrinter, tables: dict[tuple[str, str], str] | None = None
+) -> list[NumpyPrinter]:
+    """The printers of `predict`, `gradients` and `norms`, in the order of the module."""
+    tables = {} if tables is None else tables
+    return [printer(f, tables) for f in (lowered.predict, lowered.gradients, lowered.norms)]
 
 
 def tabulations(tables: Mapping[tuple[str, str], str]) -> str:

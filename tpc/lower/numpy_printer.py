@@ -59,14 +59,22 @@ def layout(axes: Axes) -> Axes:
 class NumpyPrinter:
     """One function at a time: `text` is its source."""
 
-    half = "rt.half"
-
     def __init__(self, function: Function, tables: dict[tuple[str, str], str] | None = None) -> None:
         self._function = function
         self.tables = {} if tables is None else tables
         self._keepers = self._shared_products()
         self._names: dict[Tensor, str] = {}
         self._taken: dict[str, int] = {}
+
+    @property
+    def function_name(self) -> str:
+        """What the function is called."""
+        return self._function.name
+
+    @property
+    def names(self) -> dict[Tensor, str]:
+        """The name of every tensor that `text` has printed, arguments and states included."""
+        return dict(self._names)
 
     # --- names -------------------------------------------------------------------------------------------------
 
@@ -156,9 +164,10 @@ class NumpyPrinter:
             case Power():
                 yield f"{name} = rt.power({self._last(x.arg, x.rank)}, {order_of(x.slot)})"
             case Half():
-                matrix, arg = self._last(x.matrix, x.slot), self._last(x.arg, x.rank)
                 have = (*without(x.arg.axes, (x.rank,)), *without(x.matrix.axes, (x.slot,)), x.left)
-                yield f"{name} = {self._permuted(f'{self.half}({matrix}, {arg})', have, layout(x.axes))}"
+                store, order = x.slot.base.rpartition("^")[0], order_of(x.slot)
+                made = f'state["{store}.folded"].half({order}, {self._last(x.arg, x.rank)})'
+                yield f"{name} = {self._permuted(made, have, layout(x.axes))}"
             case Product():
                 shared = layout(without(x.axes, (x.slot,)))
                 args = ", ".join(self._along(g, shared, x.rank) for g in x.args)

@@ -7,11 +7,12 @@ The cotangent of a finite tensor s is ∂L/∂s. The cotangent of a vector x is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import singledispatch
 
 import sympy as sp
 
-from tpc.errors import InternalError
+from tpc.errors import InternalError, SourceLine
 from tpc.program import ir, tensor
 from tpc.program.axes import Axes, union, without
 from tpc.program.functions import argument
@@ -25,14 +26,37 @@ Flow = Iterator[tuple[Node, Node]]  # (operand, its share of the cotangent)
 
 
 def backward(program: Program) -> Program:
-    """Add the outputs "grad:<weight>" for every weight the loss depends on."""
-    cotangents = differentiate(program.tensor("loss"), program.weights)
+    """Add the outputs "grad:<weight>" for every weight the loss depends on; their lines are those differentiated."""
+    origins: list[tuple[Node, Node]] = []
+    cotangents = differentiate(program.tensor("loss"), program.weights, origins)
     grads = [(f"grad:{w.name}", cotangents[w]) for w in program.weights if w in cotangents]
-    return program.with_outputs(*grads)
+    return replace(program.with_outputs(*grads), sources={**program.sources, **lines_of(program, origins)})
 
 
-def differentiate(loss: Tensor, wanted: Iterable[Node]) -> dict[Node, Node]:
-    """The cotangents of `wanted` nodes under a scalar `loss`."""
+def lines_of(program: Program, origins: Iterable[tuple[Node, Node]]) -> dict[Node, SourceLine]:
+    """The user's lines of what differentiation made: (made, instruction that it is the rule of) in order."""
+    known = set(program.nodes)
+    found: dict[Node, SourceLine] = {}
+    for made, instruction in origins:
+        where = program.where(instruction)
+        stack = [made]
+        while stack:
+            n = stack.pop()
+            if n not in known:
+                known.add(n)
+                stack.extend(n.operands)
+                if where is not None:
+                    found[n] = where
+    return found
+
+
+def differentiate(
+    loss: Tensor, wanted: Iterable[Node], origins: list[tuple[Node, Node]] | None = None
+) -> dict[Node, Node]:
+    """The cotangents of `wanted` nodes under a scalar `loss`.
+
+    `origins` gets every node that a rule yields, with the instruction that the rule belongs to.
+    """
     wanted = set(wanted)
     order = topological([loss])
     active: set[Node] = set()
@@ -49,9 +73,13 @@ def differentiate(loss: Tensor, wanted: Iterable[Node]) -> dict[Node, Node]:
             continue
         if n in wanted:
             found[n] = total
+        if origins is not None:
+            origins.append((total, n))
         for operand, share in vjp(n, total):
             if operand in active:
                 shares.setdefault(operand, []).append(share)
+                if origins is not None:
+                    origins.append((share, n))
     return found
 
 

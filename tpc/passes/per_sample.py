@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from tpc.errors import ProgramError
 from tpc.passes.adapt import is_adapted
-from tpc.passes.backward import differentiate
+from tpc.passes.backward import differentiate, lines_of
 from tpc.passes.project import PREFIX, outers
 from tpc.passes.substitute import Substitution
 from tpc.program import ir, tensor
@@ -49,8 +49,10 @@ def single_output(program: Program) -> Program:
 
 def gradients(program: Program) -> Program:
     """Add the outputs "grad:<weight>": gradients of the output of `single_output`, sample by sample."""
-    found = differentiate(program.tensor(OUTPUT), program.weights)
-    return program.with_outputs(*((f"{PREFIX}{w.name}", found[w]) for w in program.weights if w in found))
+    origins: list[tuple[Node, Node]] = []
+    found = differentiate(program.tensor(OUTPUT), program.weights, origins)
+    made = program.with_outputs(*((f"{PREFIX}{w.name}", found[w]) for w in program.weights if w in found))
+    return replace(made, sources={**program.sources, **lines_of(program, origins)})
 
 
 def sampled_outers(grad: Matrix) -> Iterator[tuple[ir.Vector, ir.Vector, Axes]]:

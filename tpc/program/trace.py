@@ -42,8 +42,19 @@ class Traced:
         if self._node is None:
             self._node = self._make()
             if self.where is not None:
-                Trace.current().sources.setdefault(self._node, self.where)
+                self._tell_lines(self._node, self.where)
         return self._node
+
+    @staticmethod
+    def _tell_lines(made: Node, where: SourceLine) -> None:
+        """Record the line of a node, and of those below it that no other traced value stands for."""
+        sources = Trace.current().sources
+        stack = [made]
+        while stack:
+            n = stack.pop()
+            if n not in sources:
+                sources[n] = where
+                stack.extend(n.operands)
 
     def _is_a(self) -> str:
         return f"a {self.label}"

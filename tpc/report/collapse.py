@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Hashable
+
 import networkx as nx
 
 PASSING = frozenset({"Rename", "Broadcast"})
 CONSTANT = frozenset({"Constant"})
+_SUM = re.compile(r"^.* = add\((.*)\)$")
 
 
 def collapse_trivial(graph: nx.DiGraph) -> nx.DiGraph:
@@ -26,3 +30,34 @@ def collapse_trivial(graph: nx.DiGraph) -> nx.DiGraph:
                 small.add_edge(before[0], user, **small.edges[node, user])
         small.remove_node(node)
     return small
+
+
+def nest_sums(graph: nx.DiGraph) -> nx.DiGraph:
+    """A copy where a sum takes an earlier one instead of its terms: a + b + c becomes s + c if s = a + b is there.
+
+    Limits write sums flat, so that the stream of a residual network adds all layers before; drawn so, the edges would
+    grow with the square of its depth.
+    """
+    nested = graph.copy()
+    sums: dict[Hashable, tuple[str, ...]] = {}
+    for node, data in graph.nodes(data=True):
+        match = _SUM.match(str(data.get("equation", "")).partition("\n")[0])
+        if match is None or data.get("op") != "Add":
+            continue
+        terms = tuple(match[1].split(", "))
+        inner = [s for s in sums if set(sums[s]) < set(terms) and graph.nodes[s].get("axes") == data.get("axes")]
+        if inner:
+            largest = max(inner, key=lambda s: len(sums[s]))
+            _nest(nested, node, largest, [t for t in terms if t not in sums[largest]])
+        sums[node] = terms
+    return nested
+
+
+def _nest(graph: nx.DiGraph, node: Hashable, inner: Hashable, rest: list[str]) -> None:
+    left, _, right = str(graph.nodes[node]["equation"]).partition(" = ")
+    _, newline, more = right.partition("\n")
+    graph.nodes[node]["equation"] = f"{left} = add({', '.join([str(inner), *rest])}){newline}{more}"
+    for before in list(graph.predecessors(node)):
+        if str(before) not in rest:
+            graph.remove_edge(before, node)
+    graph.add_edge(inner, node, position=0)

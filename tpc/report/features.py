@@ -33,7 +33,8 @@ def features(kernels: Mapping[str, Array], labels: Array, names: Sequence[str]) 
             points, shares = principal_components(kernel)
             for k, name in enumerate(names):
                 own = points[labels == k]
-                colour, marker = SERIES[k % len(SERIES)], MARKERS[k % len(MARKERS)]
+                colour = SERIES[k % len(SERIES)]
+                marker = MARKERS[(k + k // len(SERIES)) % len(MARKERS)]  # no two classes look the same
                 axes.scatter(own[:, 0], own[:, 1], s=18, color=colour, marker=marker, label=name, linewidths=0)
             told = f"{shares.sum():.0%} of variance, silhouette {silhouette(points, labels):.2f}".replace("-", "−")
             axes.set_title(f"{title}\n{told}", fontsize=9)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html import escape
 
 import networkx as nx
 
-from tpc.report.collapse import collapse_trivial
+from tpc.report.collapse import collapse_trivial, nest_sums
 from tpc.report.dot import to_dot
 from tpc.report.json_graph import to_json
+from tpc.report.page import page
+from tpc.report.repeats import collapse_repeats
 from tpc.report.svg import to_svg
+from tpc.report.viewer import NO_DETAILS, Details, viewer, viewer_css, viewer_script
 
 FORMATS = ("svg", "dot", "html", "json")
+DRAWN: dict[str, Callable[[nx.DiGraph, str], str]] = {"svg": to_svg, "dot": to_dot}
 
 
 def limit_name(limit: str) -> str:
@@ -29,26 +34,47 @@ def forward_part(graph: nx.DiGraph) -> nx.DiGraph:
     return part
 
 
-def render(graph: nx.DiGraph, kind: str, title: str = "", collapse: bool = True) -> str:
-    """`graph` in one of FORMATS; drawings leave trivial nodes out if `collapse`, json never."""
-    if kind == "json":
-        return to_json(graph, title)
-    shown = collapse_trivial(graph) if collapse else graph
-    if kind == "dot":
-        return to_dot(shown, title)
-    if kind == "svg":
-        return to_svg(shown, title)
+def readable(graph: nx.DiGraph) -> nx.DiGraph:
+    """What drawings show: no trivial nodes, sums nested, and one layer of those that repeat."""
+    return collapse_repeats(nest_sums(collapse_trivial(graph)))
+
+
+def parts(graph: nx.DiGraph) -> dict[str, nx.DiGraph]:
+    """The drawings of a limit without trivial nodes, by title; kernel limits have one."""
+    whole = collapse_trivial(graph)
+    forward = forward_part(whole)
+    return {"Forward pass": forward, "Training step": whole} if len(forward) < len(whole) else {"Limit": whole}
+
+
+def render(
+    graph: nx.DiGraph,
+    kind: str,
+    title: str = "",
+    collapse: bool = True,
+    part: str = "step",
+    known: Details = NO_DETAILS,
+) -> str:
+    """`graph` in one of FORMATS; `part` is "forward" or "step".
+
+    Drawings are made readable if `collapse`, json never; html has both parts to choose from, `part` first, and shows
+    what is `known` about the nodes.
+    """
     if kind == "html":
-        return _page(to_svg(shown, title), title)
+        return _page(graph, title, part, known, collapse)
+    shown = forward_part(graph) if part == "forward" else graph
+    if kind == "json":
+        return to_json(shown, title)
+    if kind in DRAWN:
+        return DRAWN[kind](readable(shown) if collapse else shown, title)
     raise ValueError(f"unknown format {kind!r}; expected one of {', '.join(FORMATS)}")
 
 
-def _page(svg: str, title: str) -> str:
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="color-scheme" content="light dark">'
-        f'<meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
-        "<style>body{margin:0}svg{max-width:100%;height:auto;display:block;margin:auto}"
-        "@media (prefers-color-scheme:dark){body{background:#16191d}}</style></head>\n"
-        f"<body>\n{svg}</body></html>\n"
+def _page(graph: nx.DiGraph, title: str, part: str, known: Details, collapse: bool) -> str:
+    drawings = parts(graph) if collapse else {"Everything": graph}
+    ordered = dict(reversed(drawings.items())) if part == "step" else drawings
+    return page(
+        title,
+        [f"<h1>{escape(title)}</h1>", viewer(graph, ordered, known, whole=True), viewer_script()],
+        extra_css=viewer_css(),
+        whole=True,
     )

@@ -12,7 +12,7 @@ CSS = """
 --ink:#ececec;--page:#16191d;--soft:#1f242a;--line:#39404a;--faint:#a4acb6;--accent:#8bbdf2}}
 body{margin:0;background:var(--page);color:var(--ink);
 font:16px/1.5 system-ui,-apple-system,'Segoe UI',sans-serif}
-main{max-width:1080px;margin:0 auto;padding:24px 20px 64px}
+main{max-width:1180px;margin:0 auto;padding:24px 20px 64px}
 h1{font-size:1.6rem;margin:.2em 0}h2{font-size:1.2rem;margin:2em 0 .5em;border-bottom:1px solid var(--line)}
 p.note{color:var(--faint);margin:.3em 0 .8em}nav a{margin-right:1em}a{color:var(--accent)}
 pre{background:var(--soft);border:1px solid var(--line);border-radius:6px;padding:12px;overflow-x:auto;
@@ -28,18 +28,27 @@ td{font-variant-numeric:tabular-nums}th{color:var(--faint);font-weight:500}
 .columns{display:grid;grid-template-columns:repeat(auto-fit,minmax(440px,1fr));gap:0 20px}
 .columns>*{min-width:0}figure{margin:0}
 summary{cursor:pointer;color:var(--accent);margin:.8em 0}
-figure svg{max-width:100%;height:auto}figure.graph svg{max-width:none}
+figure svg{max-width:100%;height:auto}
+h3{font-size:1rem;margin:1.2em 0 .4em}pre.numbered{max-height:32em;overflow:auto}
+pre.numbered i,pre.numbered a{color:var(--faint);font-style:normal;user-select:none}pre.numbered a{color:var(--accent)}
+pre.numbered span:target{background:color-mix(in srgb,var(--accent) 25%,transparent)}
+math{font-size:1.08em}.equation{display:flex;align-items:center;gap:1em;overflow-x:auto;padding:4px 0}
+.equation>:first-child{flex:1;min-width:0}.equation .number{color:var(--faint)}
+.equation math[display=block]{text-align:left;margin:.35em 0}.kernel{border-top:1px solid var(--line);margin-top:1em}
+.law{color:var(--faint);font-size:.92em}
+[role=alert]{border-left:4px solid #c44f4f;padding:4px 12px;background:var(--soft)}
 """.strip()
 
 
-def page(title: str, body: Sequence[str]) -> str:
-    """The whole document."""
+def page(title: str, body: Sequence[str], extra_css: str = "", whole: bool = False) -> str:
+    """The whole document; `whole` for one that fills the window."""
+    top, end = ('<body class="whole">', "</body>") if whole else ("<body><main>", "</main></body>")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title>\n<style>{CSS}</style></head>\n<body><main>\n"
+        f"<title>{escape(title)}</title>\n<style>{CSS}\n{extra_css}</style></head>\n{top}\n"
         + "\n".join(body)
-        + "\n</main></body></html>\n"
+        + f"\n{end}</html>\n"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,17 @@ STYLE: dict[str, Any] = {
 
 
 def to_svg(figure: Figure, name: str) -> str:
-    """The figure as SVG text, transparent and with its ink in `currentColor`; deterministic."""
+    """The figure as SVG text, transparent and with its ink in `currentColor`; deterministic.
+
+    Only what is referred to has an id, as several figures may stand on one page; there is no metadata.
+    """
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return buffer.getvalue().replace(INK, "currentColor").replace(GRID, "var(--line, #d5d8dc)")
+    text = buffer.getvalue().replace(INK, "currentColor").replace(GRID, "var(--line, #d5d8dc)")
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    used = set(re.findall(r"#([^\s\")]+)", text))
+    return re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in used else "", text)
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -67,10 +74,18 @@ def training_curves(records: Sequence[Record]) -> Figure:
     epochs = [r for r in records if r.get("kind") == "epoch"]
     measured = measured_on(records)
     with style.context(STYLE):
-        panels = 3 if any(r["atoms"] for r in epochs) else 2
-        figure = Figure(figsize=(3.4 * panels, 3.3), layout="constrained")
-        loss, accuracy, *others = figure.subplots(1, panels)
-        for axes, key, title in ((loss, "loss", "loss"), (accuracy, "accuracy", "accuracy")):
+        gradients = [r for r in steps if r.get("grad_norm")]
+        folded = [r for r in epochs if r.get("fold_remainder")]
+        stored = any(r["atoms"] for r in epochs)
+        count = 2 + stored + bool(gradients) + bool(folded)
+        columns = count if count <= 3 else 2 if count == 4 else 3
+        rows = -(-count // columns)
+        figure = Figure(figsize=(3.4 * max(columns, 3), 3.3 * rows), layout="constrained")
+        panels = list(np.atleast_2d(figure.subplots(rows, columns)).flat)
+        for axes in panels[count:]:
+            axes.remove()
+        loss, accuracy, *more = panels
+        for axes, key in ((loss, "loss"), (accuracy, "accuracy")):
             x = np.array([r["step"] for r in steps])
             y = np.array([r[key] for r in steps], dtype=float)
             axes.plot(*smooth(x, y), color=BLUE, linewidth=1.0, alpha=0.55, label="batches, smoothed")
@@ -84,16 +99,45 @@ def training_curves(records: Sequence[Record]) -> Figure:
                 label="train, epoch mean",
             )
             axes.plot(at, [r[f"{measured}_{key}"] for r in epochs], "s-", color=ORANGE, markersize=4, label=measured)
-            axes.set(title=title, xlabel="step")
-        loss.legend()
-        for atoms in others:
-            _plot_atoms(atoms, epochs)
+            axes.set(title=key, xlabel="step")
+        figure.legend(*loss.get_legend_handles_labels(), loc="outside upper left", ncols=3)
+        if stored:
+            _plot_atoms(more.pop(0), epochs)
+        if gradients:
+            _plot_norms(more.pop(0), gradients)
+        if folded:
+            _plot_remainders(more.pop(0), folded)
     return figure
 
 
 def measured_on(records: Sequence[Record]) -> str:
     """What the epochs of a run were measured on: "test" or "validation"."""
     return "validation" if any("validation_loss" in r for r in records) else "test"
+
+
+def _plot_norms(axes: Axes, steps: Sequence[Record]) -> None:
+    """Gradient norms before clipping, one line per weight."""
+    x = np.array([r["step"] for r in steps])
+    for i, name in enumerate(steps[-1]["grad_norm"]):
+        y = np.array([r["grad_norm"].get(name, np.nan) for r in steps], dtype=float)
+        colour, marker = SERIES[i % len(SERIES)], MARKERS[i % len(MARKERS)]
+        at, smoothed = smooth(x, y)
+        every = max(1, len(at) // 6)
+        axes.plot(at, smoothed, color=colour, marker=marker, markevery=every, markersize=4, linewidth=1.0, label=name)
+    axes.set(title="gradient norms, smoothed", xlabel="step")
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="upper left", fontsize=7)
+
+
+def _plot_remainders(axes: Axes, epochs: Sequence[Record]) -> None:
+    """The folding error of every store, relative to its kernel."""
+    for i, name in enumerate(epochs[-1]["fold_remainder"]):
+        values = [r["fold_remainder"].get(name, np.nan) for r in epochs]
+        colour, marker = SERIES[i % len(SERIES)], MARKERS[i % len(MARKERS)]
+        axes.plot([r["step"] for r in epochs], values, marker=marker, markersize=5, color=colour, label=name)
+    axes.set(title="folding error", xlabel="step")
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="lower right")
 
 
 def _plot_atoms(axes: Axes, epochs: Sequence[Record]) -> None:
@@ -109,7 +153,7 @@ def _plot_atoms(axes: Axes, epochs: Sequence[Record]) -> None:
         )
     axes.set(title="atoms", xlabel="step")
     axes.set_ylim(bottom=0)
-    axes.legend()
+    axes.legend(loc="upper left")
 
 
 def smooth(x: NDArray[Any], y: NDArray[Any], points: int = 100) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -164,7 +208,7 @@ def kernel_curve(kernel: Kernel, p: float, q: float, terms: int) -> Figure:
         )
         low, high = np.min(value[shown]), np.max(value[shown])
         axes.set_ylim(low - 0.08 * (high - low) - 1e-12, high + 0.08 * (high - low) + 1e-12)
-        axes.legend()
+        axes.legend(loc="upper left")
     return figure
 
 

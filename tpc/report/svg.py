@@ -12,10 +12,12 @@ import networkx as nx
 
 from tpc.report.layout import Layout, Point, layout
 from tpc.report.pretty import node_label
+from tpc.report.repeats import STANDS_FOR, TIMES
 from tpc.report.style import LOOKS, kind_css, look
 
 CHARACTER = 7.0  # pixels of one character of the 12 px monospaced label
 LINE = 15.0
+SPACE_LINE = 12.0
 LABEL_WIDTH = 32  # characters before a label is broken
 LEGEND_ROW = 26.0
 TITLE_HEIGHT = 34.0
@@ -26,6 +28,7 @@ BASE_CSS = """
 fill:#1c1c1c;text-anchor:middle;dominant-baseline:central}
 .tpc .title{font-size:16px;font-weight:600;text-anchor:start}
 .tpc .legend text{text-anchor:start;font-size:11px}
+.tpc .space{font-size:10px;opacity:.8}.tpc .times{font-size:12px;font-weight:700}
 .tpc .page{fill:#fff}.tpc .node>path{stroke-width:1.4}
 .tpc .edge{fill:none;stroke:#8a8f96;stroke-width:1.2}
 .tpc .edge.back{stroke-dasharray:5 4}.tpc .tip{fill:#8a8f96}
@@ -38,12 +41,10 @@ fill:#1c1c1c;text-anchor:middle;dominant-baseline:central}
 def to_svg(graph: nx.DiGraph, title: str = "") -> str:
     """Draw `graph` with its legend and title.
 
-    Nodes carry `label`, `kind`, `op`, `axes`, `equation` and `layer`; what is missing is left out.
+    Nodes carry `label`, `kind`, `op`, `axes`, `shape`, `equation`, `layer` and `repeats`; what is missing is left out.
     """
-    lines = {node: _label_lines(node_label(data, str(node))) for node, data in graph.nodes(data=True)}
-    size = {node: _box(lines[node], str(graph.nodes[node].get("kind", ""))) for node in graph}
-    drawing = layout(graph, size)
-    kinds = [kind for kind in LOOKS if any(k == kind for _, k in graph.nodes(data="kind"))]
+    lines, size, drawing = _placed(graph)
+    kinds = kinds_in(graph)
     legend, legend_height = _legend(kinds, max(drawing.width, 640.0))
     width = max(drawing.width, 640.0)
     shift_x, shift_y = (width - drawing.width) / 2, TITLE_HEIGHT + legend_height
@@ -52,7 +53,7 @@ def to_svg(graph: nx.DiGraph, title: str = "") -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" class="tpc" viewBox="0 0 {width:.0f} {height:.0f}" '
         f'width="{width:.0f}" '
         f'height="{height:.0f}" role="img" aria-label={quoteattr(title or "graph")}>',
-        f"<title>{escape(title or 'graph')}</title><style>{BASE_CSS}{kind_css()}</style>",
+        f"<title>{escape(title or 'graph')}</title><style>{css()}</style>",
         '<rect class="page" width="100%" height="100%"/>',
         f'<text class="title" x="24" y="22">{escape(title)}</text>',
         legend,
@@ -64,12 +65,68 @@ def to_svg(graph: nx.DiGraph, title: str = "") -> str:
     return "\n".join(parts) + "\n"
 
 
+def bare_svg(graph: nx.DiGraph, title: str, view: str = "", shown: bool = True, everything: str = "") -> str:
+    """The drawing alone, for a viewer: every node can be focused and is called by `data-node`.
+
+    `view` names the drawing, `everything` the one where repeated layers are drawn one by one.
+    """
+    lines, size, drawing = _placed(graph)
+    hidden = "" if shown else " hidden"
+    return "\n".join([
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="tpc" data-view={quoteattr(view)} '
+        f'data-all={quoteattr(everything)} data-size="{drawing.width:.0f} {drawing.height:.0f}" '
+        f'viewBox="0 0 {drawing.width:.0f} {drawing.height:.0f}" role="group" aria-label={quoteattr(title)}{hidden}>',
+        *_edges(graph, drawing, size),
+        *(
+            _node(graph.nodes[node], drawing.centres[node], size[node], lines[node], name=str(node))
+            for node in graph
+        ),
+        "</svg>",
+    ])  # fmt: skip
+
+
+def kinds_in(graph: nx.DiGraph) -> list[str]:
+    """The kinds of nodes that a graph has, in the order of the legend."""
+    return [kind for kind in LOOKS if any(k == kind for _, k in graph.nodes(data="kind"))]
+
+
+def legend_html(kinds: Sequence[str]) -> str:
+    """The legend as a row of small drawings."""
+    each = (
+        f'<span><svg class="tpc" width="34" height="21" viewBox="-17 -10.5 34 21" aria-hidden="true">'
+        f'<g class="node k-{kind}"><path d="{look(kind).outline(30, 17)}"/></g></svg>'
+        f"{escape(kind)}: {escape(look(kind).meaning)}</span>"
+        for kind in kinds
+    )
+    return f'<div class="legend">{"".join(each)}</div>'
+
+
+def css() -> str:
+    """The rules of all drawings."""
+    return BASE_CSS + kind_css()
+
+
+def _placed(graph: nx.DiGraph) -> tuple[dict[Hashable, list[str]], dict[Hashable, tuple[float, float]], Layout]:
+    """Lines and size of every box, and where it goes."""
+    lines = {node: _label_lines(node_label(data, str(node))) for node, data in graph.nodes(data=True)}
+    size = {node: _box(lines[node], graph.nodes[node]) for node in graph}
+    return lines, size, layout(graph, size)
+
+
+def spaces_of(data: Mapping[str, Any]) -> str:
+    """The spaces that a latent, or the rows of a stored array, live in: "∈ hidden1"."""
+    names = [a["name"].removeprefix("r_") for a in data.get("shape", ()) if a["role"] == "rank"]
+    return f"∈ {', '.join(names)}" if names else ""
+
+
 def tooltip(data: Mapping[str, Any]) -> str:
     """The text shown over a node: equation, then kind, operation, axes and layer."""
     facts = [str(data.get("kind", ""))]
     facts += [f"op {data['op']}"] if data.get("op") else []
     facts += [f"axes ({', '.join(map(str, data['axes']))})"] if data.get("axes") else []
     facts += [f"layer {data['layer']}"] if data.get("layer") else []
+    if TIMES in data:
+        facts.append(f"stands for {data[TIMES]} equal layers: {', '.join(map(str, data[STANDS_FOR]))}")
     return "\n".join(part for part in (str(data.get("equation", "")), " · ".join(f for f in facts if f)) if part)
 
 
@@ -77,19 +134,35 @@ def _label_lines(label: str) -> list[str]:
     return textwrap.wrap(label, LABEL_WIDTH, break_long_words=True)[:3] or [""]
 
 
-def _box(lines: Sequence[str], kind: str) -> tuple[float, float]:
-    slack = 20.0 if kind in ("map", "latent", "output", "update") else 34.0
-    return max(len(line) for line in lines) * CHARACTER + slack, LINE * len(lines) + (17.0 if kind == "state" else 13.0)
+def _box(lines: Sequence[str], data: Mapping[str, Any]) -> tuple[float, float]:
+    kind = str(data.get("kind", ""))
+    slack = 20.0 if kind in ("map", "latent", "output") else 34.0
+    space = spaces_of(data)
+    characters = max(*(len(line) for line in lines), 0.8 * len(space))
+    height = LINE * len(lines) + (17.0 if kind == "state" else 13.0) + (SPACE_LINE if space else 0.0)
+    return characters * CHARACTER + slack, height
 
 
-def _node(data: Mapping[str, Any], centre: Point, size: tuple[float, float], lines: Sequence[str]) -> str:
+def _node(
+    data: Mapping[str, Any], centre: Point, size: tuple[float, float], lines: Sequence[str], name: str | None = None
+) -> str:
     kind = str(data.get("kind", ""))
     css = kind if kind in LOOKS else "other"
-    top = -LINE * (len(lines) - 1) / 2 + (3.0 if kind in ("state", "loss") else 0.0)
+    outline, space, times = look(kind).outline(*size), spaces_of(data), data.get(TIMES)
+    top = -LINE * (len(lines) - 1) / 2 + (3.0 if kind in ("state", "loss") else 0.0) - (SPACE_LINE / 2 if space else 0)
     text = "".join(f'<text y="{top + LINE * i:.1f}">{escape(line)}</text>' for i, line in enumerate(lines))
+    if space:
+        text += f'<text class="space" y="{top + LINE * len(lines) - 1:.1f}">{escape(space)}</text>'
+    behind = f'<path transform="translate(5,3)" d="{outline}"/>' if times else ""
+    if times:
+        text += f'<text class="times" x="{size[0] / 2 - 2:.1f}" y="{-size[1] / 2 - 8:.1f}">×{times}</text>'
+    found = ""
+    if name is not None:
+        told = f"{node_label(data, name)}, {kind}" + (f", stands for {times} equal layers" if times else "")
+        found = f' data-node={quoteattr(name)} role="button" tabindex="-1" aria-label={quoteattr(told)}'
     return (
-        f'<g class="node k-{css}" transform="translate({centre[0]:.1f},{centre[1]:.1f})">'
-        f'<title>{escape(tooltip(data))}</title><path d="{look(kind).outline(*size)}"/>{text}</g>'
+        f'<g class="node k-{css}"{found} transform="translate({centre[0]:.1f},{centre[1]:.1f})">'
+        f'<title>{escape(tooltip(data))}</title>{behind}<path d="{outline}"/>{text}</g>'
     )
 
 
@@ -109,7 +182,8 @@ def _edges(graph: nx.DiGraph, drawing: Layout, size: Mapping[Hashable, tuple[flo
         position = graph.edges[edge].get("position")
         note = f"{names[0]} → {names[1]}" + (f" (argument {position})" if position is not None else "")
         css = "edge back" if back else "edge"
-        parts.append(f'<path class="{css}" d="{path}"><title>{escape(note)}</title></path>')
+        ends = f"data-from={quoteattr(str(edge[0]))} data-to={quoteattr(str(edge[1]))}"
+        parts.append(f'<path class="{css}" {ends} d="{path}"><title>{escape(note)}</title></path>')
         parts.append(f'<path class="tip" d="{tip}"/>')
     return parts
 

@@ -65,13 +65,32 @@ class Backend(Protocol):
     def stored_rows(self, atoms: int, row_bytes: int, rows: int | None = None) -> int:
         """Rows that memory is taken for when a store has so many atoms, `rows` of them to a segment."""
 
+    def copied_bytes(self, storage: str | None, matrices: int, rank: int) -> int:
+        """What is kept beside so many folded matrices when atoms are stored as `storage`."""
+
     def new_moments(
-        self, outer: tuple[int, ...], rank: int, orders: tuple[int, ...], dtype: str, window: int, fitted: bool
+        self,
+        outer: tuple[int, ...],
+        rank: int,
+        orders: tuple[int, ...],
+        dtype: str,
+        window: int,
+        fitted: bool,
+        storage: str | None = None,
     ) -> Any:
-        """Empty tensors, outer axes × packed powers of each degree, for atoms folded beyond a window."""
+        """Empty tensors, outer axes × packed powers of each degree, for atoms folded beyond a window.
+
+        With 16-bit `storage` a backend may round what it multiplies them with to 16 bits.
+        """
 
     def restore_moments(
-        self, read: Callable[[str], Any], outer: tuple[int, ...], rank: int, orders: tuple[int, ...], dtype: str
+        self,
+        read: Callable[[str], Any],
+        outer: tuple[int, ...],
+        rank: int,
+        orders: tuple[int, ...],
+        dtype: str,
+        storage: str | None = None,
     ) -> Any:
         """Moments from what their `dump` gave."""
 

@@ -131,7 +131,12 @@ def _mean(store: Store, fn: Expr) -> float:
 
 def numbers_stored(f: Fold, rank: int) -> int:
     """How many numbers the tensors of a fold have."""
+    return outer_numbers(f, rank) * sum(packed_size(rank, m.order) if m.order else 1 for m in f.moments)
+
+
+def outer_numbers(f: Fold, rank: int) -> int:
+    """How many numbers a coefficient of the folded store has."""
     outer = 1
     for axis in f.store.coefficients.axes[1:]:
         outer *= rank if axis.role == "rank" else axis.size or 1
-    return outer * sum(packed_size(rank, m.order) if m.order else 1 for m in f.moments)
+    return outer

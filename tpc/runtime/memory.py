@@ -20,7 +20,7 @@ from tpc.program.nn import FEATURE, SAMPLE, SUPPORT
 from tpc.runtime.available import Available
 from tpc.runtime.backend import load_backend
 from tpc.runtime.episodic import tasks_at_once
-from tpc.runtime.folding import FoldOptions, numbers_stored
+from tpc.runtime.folding import FoldOptions, numbers_stored, outer_numbers
 from tpc.runtime.initial import shape_of
 from tpc.runtime.model import PREDICT_NUMBERS, PREDICT_ROWS
 from tpc.runtime.working import Blocks, Lengths, function_bytes, step_bytes, table_bytes
@@ -151,6 +151,8 @@ class _Predictor:
             taken = backend.stored_rows(n, rows[name], segment) * rows[name]
             parts[f"atoms of {name}"] = taken if backend.DEVICE else taken + min(taken, 2 * HUGE_PAGE)
         parts |= {f"folded atoms of {name}": n for name, n in tensors.items()}
+        matrices = sum(outer_numbers(f, t.rank) for f in graph.folds if any(m.order == 2 for m in f.moments))
+        parts["rounded folded matrices"] = backend.copied_bytes(t.storage, matrices, t.rank)
         weights = item * sum(prod(shape_of(u.state.axes, lengths.sizes, t.rank)) for u in graph.accumulated)
         parts["other weights"] = weights * (2 if t.momentum else 1)
         parts["tables for folding"] = table_bytes({m.order for f in graph.folds for m in f.moments}, t.rank)

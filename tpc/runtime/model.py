@@ -331,7 +331,8 @@ class Model:
             self._module("cross_entropy").fold(new)
 
     def _loaded_moments(self, f: Fold, given: Mapping[str, Array]) -> Any:
-        moments = self.backend.new_moments(*self.moment_shapes(f), self.dtype, self.fold.window, self.fold.fitted)
+        rule = self.fold.window, self.fold.fitted
+        moments = self.backend.new_moments(*self.moment_shapes(f), self.dtype, *rule, self.storage)
         for m in f.moments:
             if m.state.name in given:
                 target = moments.moment(m.order)
@@ -420,4 +421,3 @@ def _taken(run: Callable[..., Any], data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _short(s: Store, column: str) -> str:
     return column.removeprefix(f"{s.name}.")
-

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tpc.compiler import Limit
 from tpc.data import Dataset
@@ -16,14 +17,19 @@ from tpc.data import load as load_data
 from tpc.errors import UsageError
 from tpc.passes.adapt import is_adapted
 from tpc.runtime.evaluate import Evaluation, evaluate
+from tpc.runtime.model import Model
+from tpc.runtime.network import Network
 from tpc.runtime.network_file import load_trained
 from tpc.runtime.position import Position
 from tpc.runtime.rundir import RunDir
 from tpc.runtime.source import Samples
 from tpc.tasks import run as runs
 from tpc.tasks.job import TrainJob
+from tpc.tasks.representations import before_and_after
 from tpc.tasks.run import RunResult
 from tpc.tasks.task import Task
+
+Array = NDArray[Any]
 
 
 class Classification(Task):
@@ -87,6 +93,18 @@ def train(job: TrainJob, out: Path | None = None, overwrite: bool = False, strea
 def resume(run: RunDir, changes: Mapping[str, Any], stream: TextIO | None = None) -> RunResult:
     """Go on from the newest checkpoint; `changes` may hold the options named in Task.RESUMABLE."""
     return runs.resume(run, Classification, TrainJob, changes, stream)
+
+
+def representations(
+    task: Classification, model: Model | Network, samples: int = 200
+) -> tuple[dict[str, Array], Array, tuple[str, ...]]:
+    """Gram matrices of the first test samples "before training" and "trained"; their labels, the names of classes.
+
+    Raises UsageError for a finite network, and for one without a nonlinearity, whose representation is its input.
+    """
+    data = task.dataset
+    x, labels = data.test_x[:samples], np.asarray(data.test_y[:samples])
+    return before_and_after(task, model, x), labels, tuple(map(str, task.class_names))
 
 
 @dataclass(frozen=True)

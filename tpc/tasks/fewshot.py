@@ -25,10 +25,10 @@ from tpc.runtime.model import Model
 from tpc.runtime.network import Network
 from tpc.runtime.network_file import load_trained
 from tpc.runtime.position import Position
-from tpc.runtime.representation import gram
 from tpc.runtime.rundir import RunDir
 from tpc.tasks import run as runs
 from tpc.tasks.job import FewShotJob
+from tpc.tasks.representations import before_and_after
 from tpc.tasks.run import RunResult
 from tpc.tasks.task import Task
 
@@ -224,9 +224,7 @@ def representations(
     some = table.take(chosen.tolist())
     x = some.images.reshape(-1, some.input_dim) / np.float64(UNIT.scale)
     labels = np.repeat(np.arange(len(some)), some.images_per_class)
-    options = {} if job.init is None else {"init": job.init}
-    start = model.limit.build(task.input_dim, job.rank, dtype=job.dtype, seed=job.seed, **options)
-    kernels = {**_kernel_limits(model.limit.program, x), "before training": gram(start, x), "trained": gram(model, x)}
+    kernels = {**_kernel_limits(model.limit.program, x), **before_and_after(task, model, x)}
     return kernels, labels, tuple(map(_shown, some.names))
 
 

@@ -1,0 +1,150 @@
+"""Folded tensors multiplied in bfloat16, with sums in float32: products16.h, compiled as generated code is.
+
+The processor's instructions for it (AVX512_BF16) multiply at twice the rate of float32. Factors are rounded, to a
+relative 2⁻⁹ as stored atoms then are; the tensors themselves stay float32.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends import native_build, native_powers, powers
+from backends.arrays import HostArrays, aligned
+from backends.half import to_stored
+
+Array = NDArray[Any]
+SOURCE = Path(__file__).with_name("products16.h")
+COLUMNS, LANES, PAIRS, ROWS = 8, 32, 256, 8  # as there
+FEW = 24  # samples: more are worth packing the matrices in another way, for a matrix product
+BFLOAT16, PAIR = np.dtype(np.uint16), np.dtype(np.uint32)
+
+
+class Functions(NamedTuple):
+    """Those of products16.h."""
+
+    many: Any
+    pack: Any
+    few: Any
+    add: Any
+
+
+@lru_cache(maxsize=1)
+def functions() -> Functions | None:
+    """Those of products16.h; None where processor or compiler lack the instructions."""
+    try:
+        library = native_build.load(SOURCE.read_text(encoding="utf-8"))
+    except native_build.NoCompilerError:
+        return None
+    if not library.tpc_has_products16():
+        return None
+    made = Functions(library.tpc_half16, library.tpc_pack16, library.tpc_few16, library.tpc_add16)
+    for function, (pointers, numbers) in zip(made, ((4, 5), (2, 3), (4, 5), (4, 4)), strict=True):
+        function.argtypes, function.restype = [ctypes.c_void_p] * pointers + [ctypes.c_int64] * numbers, None
+    return made
+
+
+class RoundedArrays(HostArrays):
+    """NumPy arrays for the folded atoms of one store, multiplied in bfloat16 where that is faster than in float32."""
+
+    def __init__(self) -> None:
+        self._packed: Array | None = None  # of the matrices, until they change
+
+    def half(self, matrix: Array, g: Array) -> Array:
+        """⟨M, g ⊗ ·⟩ for packed symmetric M, (k, count) and (b, r) or (r,) → (b, k, r) or (k, r)."""
+        made = functions()
+        if made is None:
+            return native_powers.half(matrix, g)
+        if g.ndim == 1:
+            found: Array = self.half(matrix, g[None])[0]
+            return found
+        if len(g) >= FEW:
+            return _half(made.many, matrix, matrix, g.shape, _columns(g, g.shape[1]), (-(-g.shape[1] // 2), LANES))
+        rows = -(-g.shape[1] // ROWS) * ROWS
+        if self._packed is None:
+            self._packed = _pack(made.pack, matrix, g.shape[1], rows // ROWS)
+        lanes = _columns(g, rows)
+        twice = aligned((*lanes.shape, 2), PAIR)
+        twice[...] = lanes[..., None]
+        return _half(made.few, matrix, self._packed, g.shape, twice, (rows, COLUMNS))
+
+    def multiply(self, target: Array, number: Any) -> None:
+        self._packed = None
+        super().multiply(target, number)
+
+    def add_powers(self, target: Array, a: Array, b: Array, order: int) -> None:
+        self._packed = None
+        powers.add_powers(target, a, b, order, adding)
+
+    def add_products(
+        self, target: Array, a: Array, vectors: Sequence[Array], parts: Sequence[tuple[Array, tuple[int, ...]]]
+    ) -> None:
+        self._packed = None
+        powers.add_products(target, a, vectors, parts, adding)
+
+
+def _half(
+    run: Any, matrix: Array, read: Array, shape: tuple[int, ...], lanes: Array, scratch: tuple[int, int]
+) -> Array:
+    """What `run` makes of `read`, which stands for the matrix, and of `lanes`, for latents of this shape."""
+    (batch, rank), outer = shape, len(matrix)
+    made = np.empty((batch, outer, rank), np.float32)
+
+    def job(first: int, last: int) -> None:
+        work = aligned(scratch, PAIR)
+        run(*(a.ctypes.data for a in (read, lanes, work, made)), first, last, outer, batch, rank)
+
+    native_powers.over_outer(matrix, job)
+    return made
+
+
+def packed_bytes(matrices: int, rank: int) -> int:
+    """Of so many matrices packed for a few samples; none where the instructions are missing."""
+    return 0 if functions() is None else matrices * _packed_pairs(-(-rank // ROWS)) * PAIR.itemsize
+
+
+def _packed_pairs(blocks: int) -> int:
+    """Of one matrix with so many blocks of rows."""
+    return blocks * (blocks + 1) // 2 * ROWS * ROWS // 2
+
+
+def _pack(run: Any, matrix: Array, rank: int, blocks: int) -> Array:
+    packed = aligned((len(matrix), _packed_pairs(blocks)), PAIR)
+
+    def job(first: int, last: int) -> None:
+        run(matrix.ctypes.data, packed.ctypes.data, first, last, rank)
+
+    native_powers.over_outer(matrix, job)
+    return packed
+
+
+def adding(a: Array) -> Callable[[Array, Array], None]:
+    """What does target += a b, in place, for (k, M): (k, n), whose rows are contiguous, and (M, n)."""
+    made = functions()
+    if made is None:
+        return powers.adding(a)
+    run, packed = made.add, _columns(a, a.shape[1])
+
+    def add(target: Array, b: Array) -> None:
+        b = np.ascontiguousarray(b, np.float32)
+        scratch = aligned((-(-b.shape[1] // LANES), PAIRS, LANES), PAIR)
+        addresses = (x.ctypes.data for x in (target, packed, b, scratch))
+        run(*addresses, len(b), b.shape[1], target.strides[0] // target.itemsize, len(target))
+
+    return add
+
+
+def _columns(x: Array, numbers: int) -> Array:
+    """Rows as columns of a tile: (n, m) → (groups of 8 rows, pairs of `numbers` ≥ m, 8) of two bfloat16 each."""
+    groups, pairs = -(-len(x) // COLUMNS), -(-numbers // 2)
+    padded = np.zeros((groups * COLUMNS, pairs * 2), BFLOAT16)
+    padded[: len(x), : x.shape[1]] = to_stored(x, BFLOAT16)
+    made = aligned((groups, pairs, COLUMNS), PAIR)
+    made[...] = padded.view(PAIR).reshape(groups, COLUMNS, pairs).transpose(0, 2, 1)
+    return made
