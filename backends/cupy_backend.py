@@ -11,8 +11,8 @@ _BACKEND = DeviceBackend("cupy", find)
 
 NAME, DTYPES, STORAGE = _BACKEND.NAME, _BACKEND.DTYPES, _BACKEND.STORAGE
 HALVES, DEVICE = _BACKEND.HALVES, _BACKEND.DEVICE
-compile_module, array, to_numpy, inspect = (
-    _BACKEND.compile_module, _BACKEND.array, _BACKEND.to_numpy, _BACKEND.inspect,
+compile_module, compile_kernels, array, to_numpy, inspect = (
+    _BACKEND.compile_module, _BACKEND.compile_kernels, _BACKEND.array, _BACKEND.to_numpy, _BACKEND.inspect,
 )  # fmt: skip
 available, stored_rows, copied_bytes = _BACKEND.available, _BACKEND.stored_rows, _BACKEND.copied_bytes
 

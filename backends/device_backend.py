@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 from backends.atoms import Atoms
 from backends.device import THREADS, Device, DeviceArrays
 from backends.device_groups import ElementwiseKernel
+from backends.device_kernels import DeviceKernelCode, DeviceKernelRuntime
 from backends.device_loops import Loop
 from backends.device_runtime import DeviceRuntime
 from backends.moments import Moments
 from backends.numpy_backend import run_source
 from tpc.lower.cuda_module import cuda_module
+from tpc.lower.kernel_module import kernel_module, pairs_module
+from tpc.lower.kernels import LoweredKernels
 from tpc.lower.lowered import Lowered
 from tpc.runtime.available import Available
 
@@ -60,6 +63,12 @@ class DeviceBackend:
         calls |= {g.name: ElementwiseKernel(self.device, kernel(g.name), g) for g in made.groups}
         names = {"native": calls, "np": self.device.xp, "rt": self._runtime}
         return run_source(made.python, lowered.graph.name, False, **names)
+
+    def compile_kernels(self, lowered: LoweredKernels) -> DeviceKernelCode:
+        """The generated functions of a kernel limit: NumPy's, with `pairs` on the device."""
+        name, names = lowered.graph.name, {"np": self.device.xp, "rt": DeviceKernelRuntime(self.device)}
+        pairs = run_source(pairs_module(lowered), name, False, **names)
+        return DeviceKernelCode(run_source(kernel_module(lowered), name, False), pairs, self.device)
 
     def array(self, x: Any, dtype: str) -> Any:
         """x on the device."""

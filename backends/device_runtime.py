@@ -16,6 +16,7 @@ from backends.device import Device
 from backends.device_powers import powers
 from backends.device_tables import on_device
 from backends.numpy_runtime import SINGLE_TOLERANCE
+from tpc.gaussian.numeric import NumericKernel
 
 TOTAL_WIDTH = 4096  # numbers that one block of threads adds up
 BLOCK_ELEMENTS = 1 << 22  # batch × atoms of one block
@@ -139,17 +140,21 @@ class DeviceRuntime:
 
     def tabulated(self, phi: str, psi: str) -> Callable[[Any, Any, Any], Any]:
         """V[phi, psi](p, q, c) for a pair without a closed form."""
+        return on_device(self.numeric(phi, psi).truncated(SINGLE_TOLERANCE), self._xp, self.angle)
+
+    def numeric(self, phi: str, psi: str) -> NumericKernel:
+        """The table of a pair without a closed form."""
         from tpc.gaussian import kernel
         from tpc.program.expression import parse_nonlinearity
 
-        numeric = kernel(parse_nonlinearity(phi), parse_nonlinearity(psi)).numeric
-        if numeric is None:
+        found = kernel(parse_nonlinearity(phi), parse_nonlinearity(psi)).numeric
+        if found is None:
             raise ValueError(f"V[{phi}, {psi}] has a closed form and no table")
+        return found
 
-        def angle(p: Any, q: Any, c: Any) -> Any:
-            return self._xp.arctan2(self.gap(p, q, c), c + np.float32(0))
-
-        return on_device(numeric.truncated(SINGLE_TOLERANCE), self._xp, angle)
+    def angle(self, p: Any, q: Any, c: Any) -> Any:
+        """Between vectors of squared lengths p and q with the inner product c."""
+        return self._xp.arctan2(self.gap(p, q, c), c + c.dtype.type(0))
 
     # --- loops ---------------------------------------------------------------------------------------------------
 

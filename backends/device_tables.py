@@ -13,13 +13,13 @@ from tpc.gaussian.table import BEND, Basis, Table
 Angle = Callable[[Any, Any, Any], Any]
 
 
-def on_device(kernel: NumericKernel, xp: Any, angle: Angle) -> Angle:
-    """The kernel as a function of device arrays p, q, c that broadcast; all work is in float32."""
-    parts = [(np.float32(weight), _table(table, xp)) for weight, table in kernel.parts]
+def on_device(kernel: NumericKernel, xp: Any, angle: Angle, real: type[np.floating[Any]] = np.float32) -> Angle:
+    """The kernel as a function of device arrays p, q, c that broadcast; all work is in the type `real`."""
+    parts = [(real(weight), _table(table, xp, real)) for weight, table in kernel.parts]
 
     def evaluate(p: Any, q: Any, c: Any) -> Any:
-        p, q, c = (xp.asarray(x, dtype=np.float32) for x in (p, q, c))
-        x = 1 - angle(p, q, c) * np.float32(2 / np.pi)
+        p, q, c = (xp.asarray(x, dtype=real) for x in (p, q, c))
+        x = 1 - angle(p, q, c) * real(2 / np.pi)
         total = parts[0][1](p, q, x) * parts[0][0]
         for weight, table in parts[1:]:
             total = total + table(p, q, x) * weight
@@ -28,10 +28,10 @@ def on_device(kernel: NumericKernel, xp: Any, angle: Angle) -> Angle:
     return evaluate
 
 
-def _table(table: Table, xp: Any) -> Angle:
+def _table(table: Table, xp: Any, real: type[np.floating[Any]]) -> Angle:
     """The table as a function of p, q and 1 − 2θ/π."""
-    core = xp.asarray(table.core.astype(np.float32))
-    left, right = _basis(table.left, xp), _basis(table.right, xp)
+    core = xp.asarray(table.core.astype(real))
+    left, right = _basis(table.left, xp, real), _basis(table.right, xp, real)
     stride = int(table.orders[1] - table.orders[0]) if len(table.orders) > 1 else 1
 
     def evaluate(p: Any, q: Any, x: Any) -> Any:
@@ -46,23 +46,23 @@ def _table(table: Table, xp: Any) -> Angle:
         for power, variance in zip(table.roots, (p, q), strict=True):
             for _ in range(power):
                 value = value * xp.where(variance > 0, 1 / xp.sqrt(variance), 0)
-        return value.astype(np.float32, copy=False)
+        return value.astype(real, copy=False)
 
     return evaluate
 
 
-def _basis(basis: Basis, xp: Any) -> Callable[[Any], Any]:
+def _basis(basis: Basis, xp: Any, real: type[np.floating[Any]]) -> Callable[[Any], Any]:
     """p ↦ (rank, *p.shape): an envelope times Chebyshev series in s(p)."""
-    coefficients = xp.asarray(basis.coefficients.T.astype(np.float32))  # (degree + 1, rank)
+    coefficients = xp.asarray(basis.coefficients.T.astype(real))  # (degree + 1, rank)
     constant = basis.coefficients.shape == (1, 1)
 
     def evaluate(p: Any) -> Any:
         shape = (coefficients.shape[1], *[1] * p.ndim)
         if constant:
             return xp.broadcast_to(coefficients[0].reshape(shape), (1, *p.shape))
-        deviation = xp.sqrt(xp.minimum(p, np.float32(basis.p_max)) / np.float32(basis.p_max))
+        deviation = xp.sqrt(xp.minimum(p, real(basis.p_max)) / real(basis.p_max))
         x = 2 * (1 + BEND) * deviation / (deviation + BEND) - 1
-        newer, older = xp.zeros((1, *p.shape), np.float32), xp.zeros((1, *p.shape), np.float32)
+        newer, older = xp.zeros((1, *p.shape), real), xp.zeros((1, *p.shape), real)
         for k in range(len(coefficients) - 1, 0, -1):
             newer, older = coefficients[k].reshape(shape) + 2 * x * newer - older, newer
         value = coefficients[0].reshape(shape) + x * newer - older

@@ -61,12 +61,12 @@ def gap(p: Array, q: Array, c: Array, out: Array | None = None) -> Array:
         return narrow
     _, exponent = np.frexp(np.maximum(np.maximum(p, q), np.finfo(np.float64).tiny))
     p, q, c = (np.ldexp(x, -exponent) for x in (p, q, c))  # splitting must not overflow
-    (high, low), (square, rest) = _exact_product(p, q), _exact_product(c, c)
+    (high, low), (square, rest) = exact_product(p, q), exact_product(c, c)
     result: Array = np.ldexp(np.sqrt(np.maximum((high - square) + (low - rest), 0)), exponent, out=out)
     return result
 
 
-def _exact_product(a: Array, b: Array) -> tuple[Array, Array]:
+def exact_product(a: Array, b: Array) -> tuple[Array, Array]:
     """a·b as a sum of two doubles (Dekker 1971)."""
     product = a * b
     (a1, a2), (b1, b2) = ((x1, x - x1) for x, x1 in ((x, x * 134217729.0 - (x * 134217729.0 - x)) for x in (a, b)))
@@ -148,6 +148,7 @@ __all__ = [
     "erf",
     "erfc",
     "erfcx",
+    "exact_product",
     "gap",
     "logsumexp",
     "opened",

@@ -94,7 +94,9 @@ def _c(limit: Limit, degree: int | None) -> str:
 
 def _cuda(limit: Limit, degree: int | None) -> str:
     if limit.is_kernel:
-        raise UsageError(f"the {limit.kind}-limit has no CUDA code yet; its kernels run on numpy and native (stage c)")
+        raise UsageError(
+            f"the {limit.kind}-limit has no CUDA code: on a device its kernels are array operations (stage numpy)"
+        )
     from tpc.lower.cuda_module import cuda_source
     from tpc.lower.lowered import lower
 

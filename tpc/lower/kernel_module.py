@@ -18,14 +18,22 @@ _HEADER = '''"""The kernels of the {limit}-limit of {name}, as NumPy code genera
 `points` takes data [sample, feature] and gives what depends on one sample, `diagonal` the kernels at equal samples;
 `pairs` takes FIRST of the rows and SECOND of the columns of a block, and gives the kernels there.
 """
-
+'''
+_IMPORTS = """
 import numpy as np
 
 from backends import kernel_runtime as rt
 
 FIRST = {first}
 SECOND = {second}
-'''
+"""
+
+
+def pairs_module(lowered: LoweredKernels) -> str:
+    """Source of `pairs` alone, for a namespace with `np` and `rt`."""
+    tables: dict[tuple[str, str], str] = {}
+    function = KernelPrinter(lowered.pairs, tables).text()
+    return tabulations(tables) + function
 
 
 def kernel_module(lowered: LoweredKernels) -> str:
@@ -33,7 +41,7 @@ def kernel_module(lowered: LoweredKernels) -> str:
     graph = lowered.graph
     tables: dict[tuple[str, str], str] = {}
     functions = [p.text() for p in kernel_printers(lowered, tables)]
-    header = _HEADER.format(
+    header = (_HEADER + _IMPORTS).format(
         limit=graph.limit, name=graph.name, first=_tuple(lowered.first), second=_tuple(lowered.second)
     )
     header += tabulations(tables)

@@ -20,6 +20,7 @@ from tpc.runtime.backend import load_backend
 Array = Any  # of the library
 SHARED = 1 << 19  # numbers of a matrix that threads share
 BLOCK_ROWS = 128
+ADDED = 1 << 24  # numbers of a product at a time, where it is added to a weight
 NAMED = (
     *("sqrt", "exp", "expm1", "log", "log1p", "sin", "cos", "tan", "arctan", "sinh", "cosh", "tanh", "arctanh"),
     *("arcsinh", "power", "sign"),
@@ -57,8 +58,11 @@ class Library:
 
     def add_outer(self, to: Array, keep: float, factor: float, left: Array, right: Array) -> None:
         """to ← keep·to + factor·leftᵀ right, in place; left (k, m), right (k, n), to (m, n)."""
-        to *= keep
-        to += (factor * left).T @ right
+        scaled, rows = (factor * left).T, max(1, ADDED // right.shape[1])
+        for start in range(0, len(to), rows):
+            part = to[start : start + rows]
+            part *= keep
+            part += scaled[start : start + rows] @ right
 
     def alone(self) -> AbstractContextManager[None]:
         """What products are computed in."""

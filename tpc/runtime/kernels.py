@@ -58,10 +58,7 @@ class KernelFunction:
     def __init__(self, limit: Limit, backend: str = "numpy", only: Iterable[str] = ()) -> None:
         self.lowered: LoweredKernels = lower_kernels(limit.graph(), only)
         self.names = tuple(name for name, _ in self.lowered.pairs.outputs)
-        compiler = getattr(load_backend(backend), "compile_kernels", None)
-        if compiler is None:
-            raise UsageError(f"kernels run on the backends numpy and native, not on {backend}")
-        self._code: KernelCode = compiler(self.lowered)
+        self._code: KernelCode = load_backend(backend).compile_kernels(self.lowered)
 
     def __call__(
         self,

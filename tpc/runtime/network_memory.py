@@ -11,28 +11,34 @@ from tpc.errors import UserError
 from tpc.program.ir import Vector
 from tpc.program.nn import SAMPLE, SUPPORT
 from tpc.program.node import Node
-from tpc.runtime.available import Available, available
+from tpc.runtime.arrays import ADDED
+from tpc.runtime.available import Available
+from tpc.runtime.backend import load_backend
 from tpc.runtime.memory import EVALUATED, LIBRARIES, PLOTS, Prediction, Training, gigabytes
 from tpc.runtime.network import PREDICT_NUMBERS, Network
 
 
 def predict_network(net: Network, training: Training) -> Prediction:
-    """The most memory that a training takes; `net` needs no state yet."""
+    """The most memory that a training takes, of the machine or of the device; `net` needs no state yet."""
+    on_device = load_backend(net.backend).DEVICE
     item = np.dtype(net.dtype).itemsize
     sizes = [item * prod(shape) for shape in net.shapes.values()]
     samples = max(1, min(training.batch, training.samples))
     predicted = min(EVALUATED, max(16, PREDICT_NUMBERS // net.width))
     plan = net.plan(training.loss)
-    parts = {"Python and libraries": LIBRARIES, "data set": training.data_bytes, "weights": sum(sizes)}
+    parts = {} if on_device else {"Python and libraries": LIBRARIES, "data set": training.data_bytes}
+    parts["weights"] = sum(sizes)
     if training.momentum:
         parts["momentum"] = sum(sizes) + max(sizes)
     work = {
         "a step": item * net.width * sum(_rows(n, samples, training.support) for n in plan.order),
         "evaluation": item * net.width * sum(_rows(n, predicted, training.support) for n in plan.order),
-        "drawing weights": max(sizes) + (1 << 24),
-        "plots": PLOTS,
     }
-    if training.done is not None:
+    if on_device:
+        work["a step"] += min(max(sizes), item * ADDED)
+    else:
+        work |= {"drawing weights": max(sizes) + (1 << 24), "plots": PLOTS}
+    if training.done is not None and not on_device:  # a device gets it array by array
         work["reading the checkpoint"] = parts["weights"] + parts.get("momentum", 0)
     what = max(work, key=lambda name: work[name])
     return Prediction({**parts, what: work[what]})
@@ -47,12 +53,18 @@ def _rows(n: Node, samples: int, support: int) -> int:
 
 
 def require_network_memory(
-    net: Network, training: Training, free: Callable[[], Available | None] = available
+    net: Network, training: Training, free: Callable[[], Available | None] | None = None
 ) -> Prediction:
-    """The prediction of a training that fits. Raises UserError for one that does not."""
-    prediction, left = predict_network(net, training), free()
-    room = None if left is None else left.bytes + LIBRARIES + training.data_bytes
-    if left is None or room is None or prediction.peak <= room:
+    """The prediction of a training that fits. Raises UserError for one that does not.
+
+    `free` tells what is left, by default the backend itself. On the machine the data set is loaded by then.
+    """
+    backend = load_backend(net.backend)
+    prediction, left = predict_network(net, training), (free or backend.available)()
+    if left is None:
+        return prediction
+    room = left.bytes + (0 if backend.DEVICE else LIBRARIES + training.data_bytes)
+    if prediction.peak <= room:
         return prediction
     raise UserError(
         f"a network of width {net.width} needs about {gigabytes(prediction.peak)} of memory to train: "
