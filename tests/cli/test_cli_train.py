@@ -316,6 +316,7 @@ def test_report_is_self_contained_and_complete(finished):
     assert {link[1:] for link in page.links if link.startswith("#")} <= page.ids
     assert "features" in page.ids
     assert "def mlp(" in text
+    assert ("gradient norms, smoothed" in text) != ("are measured where gradients are clipped" in text)
     assert len(text) < 2_000_000
     for name in ("curves", "confusion"):
         ET.parse(path / "plots" / f"{name}.svg")

@@ -9,7 +9,7 @@ import sympy as sp
 import tpc
 from tpc.gaussian.explain import equation
 from tpc.gaussian.kernel import kernel
-from tpc.gaussian.mathml import NAMESPACE, expression, math, row, sign
+from tpc.gaussian.mathml import NAMESPACE, expression, fenced, math, row, sign
 from tpc.program.expression import parse_nonlinearity
 
 PROGRAMS = sorted((Path(__file__).parents[2] / "programs").glob("*.py"))
@@ -76,3 +76,8 @@ def test_roots_and_fractions_have_their_elements():
 
 def test_labels_are_escaped():
     assert ET.fromstring(math("<mi>x</mi>", label='a < "b" & c')).get("alttext") == 'a < "b" & c'
+
+
+def test_brackets_grow_with_what_is_high_only():
+    assert 'stretchy="false"' in fenced("<mi>x</mi>")
+    assert "stretchy" not in fenced(expression(1 / x))

@@ -13,6 +13,7 @@ from tpc.gaussian.notation import FUNCTIONS, GREEK
 
 NAMESPACE = "http://www.w3.org/1998/Math/MathML"
 _ORDER = {"<=": "≤", ">=": "≥", "<": "<", ">": ">", "==": "=", "!=": "≠"}
+_HIGH = ("<mfrac", "<msqrt", "<mtable", "<munder", "<msup")
 _ADD, _MUL, _POW = 1, 2, 3  # how tightly an operation binds
 
 
@@ -39,8 +40,10 @@ def name(text: str) -> str:
 
 
 def fenced(inner: str, left: str = "(", right: str = ")") -> str:
-    """Something in brackets that grow with it."""
-    return row(sign(left), inner, sign(right))
+    """Something in brackets, which grow where it is high: those that may grow stand further apart in some fonts."""
+    grows = "" if any(tag in inner for tag in _HIGH) else ' stretchy="false"'
+    left, right = (f"<mo{grows}>{escape(bracket)}</mo>" for bracket in (left, right))
+    return row(left, inner, right)
 
 
 def listed(parts: list[str]) -> str:

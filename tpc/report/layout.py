@@ -23,9 +23,9 @@ SWEEPS = 24
 CENTRING = 0.12  # of the way to the middle, or a deep graph drifts to one side
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bend:
-    """Where edge `edge` passes layer `layer`."""
+    """Where edge `edge` passes layer `layer`; there is one of each, so that identity tells them apart."""
 
     edge: tuple[Node, Node]
     layer: int
@@ -131,15 +131,16 @@ def _order(layered: nx.DiGraph) -> list[list[Node]]:
         if node not in layers[layer]:
             layers[layer].append(node)
     best, fewest = [list(layer) for layer in layers], crossings(layered, layers)
+    place = {v: i for layer in layers for i, v in enumerate(layer)}
     for sweep in range(SWEEPS):
         if fewest == 0:
             break
         down = sweep % 2 == 0
         neighbours = layered.predecessors if down else layered.successors
         for layer in layers[1:] if down else layers[-2::-1]:
-            place = {v: i for other in layers for i, v in enumerate(other)}
             means = {v: _mean([place[u] for u in neighbours(v)], place[v]) for v in layer}
             layer.sort(key=means.__getitem__)
+            place |= {v: i for i, v in enumerate(layer)}
         now = crossings(layered, layers)
         if now < fewest:
             best, fewest = [list(layer) for layer in layers], now

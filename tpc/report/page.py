@@ -34,8 +34,8 @@ pre.numbered i,pre.numbered a{color:var(--faint);font-style:normal;user-select:n
 pre.numbered span:target{background:color-mix(in srgb,var(--accent) 25%,transparent)}
 math{font-size:1.08em}.equation{display:flex;align-items:center;gap:1em;overflow-x:auto;padding:4px 0}
 .equation>:first-child{flex:1;min-width:0}.equation .number{color:var(--faint)}
-.equation math[display=block]{text-align:left;margin:.35em 0}.kernel{border-top:1px solid var(--line);margin-top:1em}
-.law{color:var(--faint);font-size:.92em}
+.equation math[display=block]{width:max-content;margin:.35em 0}.kernel{border-top:1px solid var(--line);margin-top:1em}
+td math{math-style:normal}.law{color:var(--faint);font-size:.92em}
 [role=alert]{border-left:4px solid #c44f4f;padding:4px 12px;background:var(--soft)}
 """.strip()
 

@@ -40,6 +40,9 @@ SECTIONS = {
 }
 
 
+NO_NORMS = '<p class="note">Gradient norms are measured where gradients are clipped (--clip).</p>'
+
+
 def write_report(
     run: RunDir, evaluation: Result, class_names: Sequence[str], representations: Figure | None = None
 ) -> Path:
@@ -84,7 +87,8 @@ def _measured(
     curves = plots.training_curves(records)
     svg = plots.to_svg(curves, "curves")  # before `save` makes the drawing white
     plots.save(curves, run.plots_path / "curves.svg")
-    yield _section("curves", figure(svg))
+    unmeasured = "" if any(r.get("grad_norm") for r in records) else NO_NORMS
+    yield _section("curves", figure(svg), unmeasured)
     yield _tested(run, evaluation, class_names)
     if representations is not None:
         svg = plots.to_svg(representations, "features")

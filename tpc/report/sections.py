@@ -155,16 +155,17 @@ def kernel_block(v: Kernel, number: int) -> str:
     else:
         value = expression(v.plain)
     formula = math(row(left, sign("="), value), block=True, label=f"{name} = {_plain(v)}")
-    told = [f'<div class="equation" id="eq-{number}">{formula}<span class="number">({number})</span></div>']
+    told = [f'<div class="equation" id="eq-{number}"><div>{formula}</div><span class="number">({number})</span></div>']
     if v.degrees is not None and v.kappa is not None:
-        told.append(f'<div class="equation">{_homogeneous(v)}</div>')
+        told.append(f'<div class="equation"><div>{_homogeneous(v)}</div></div>')
     told.append("<p>Valid for " + escape("; ".join(v.conditions) or "all p, q ≥ 0 with c² ≤ pq") + ".</p>")
     trace = ""
     if v.rules:
         steps = "".join(
             f"<tr><th>{k}</th><td>{escape(s.rule)}</td><td>{_step(s)}</td></tr>" for k, s in enumerate(v.rules, 1)
         )
-        trace = folded(f"Derivation, {len(v.rules)} steps", f'<div class="wide"><table>{steps}</table></div>')
+        count = "1 step" if len(v.rules) == 1 else f"{len(v.rules)} steps"
+        trace = folded(f"Derivation, {count}", f'<div class="wide"><table>{steps}</table></div>')
     body = f'<div class="columns"><div>{"".join(told)}</div>{_curve(v)}</div>{trace}'
     return f'<article class="kernel"><h3>{escape(name)}</h3>{body}</article>'
 
@@ -180,8 +181,11 @@ def _homogeneous(v: Kernel) -> str:
     shown = [expression(scale), sign("\u2062")] if scale != 1 else []
     kappa = row("<mi>κ</mi>", fenced("<mi>ρ</mi>"))
     rho = row("<mi>ρ</mi>", sign("="), expression(C / sp.sqrt(P * Q)))
-    parts = (*shown, kappa, sign(","), "<mspace width='1em'/>", kappa, sign("="), expression(textbook(v.kappa)))
-    return math(row("<mi>V</mi>", sign("="), *parts, sign(","), "<mspace width='1em'/>", rho), block=True)
+    lines = (
+        row("<mi>V</mi>", sign("="), *shown, kappa, sign(","), "<mspace width='1em'/>", rho),
+        row(kappa, sign("="), expression(textbook(v.kappa))),
+    )
+    return "".join(math(line, block=True) for line in lines)
 
 
 def _step(s: Step) -> str:
