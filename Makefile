@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench bench-gpu golden clean
+.PHONY: demo test lint docs bench bench-gpu golden clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -19,6 +19,9 @@ lint: $(VENV)/.installed
 test: lint  ## lint, type-check and run every test
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
+docs: $(VENV)/.installed  ## build the documents as a site, site/index.html
+	$(BIN)/python -m mkdocs build --strict
+
 bench: $(VENV)/.installed  ## time and memory of a step, in ratios to plain NumPy transcriptions
 	$(BIN)/python -m benchmarks $(BENCH)
 
@@ -29,4 +32,4 @@ golden: $(VENV)/.installed  ## rewrite the golden texts and documented outputs a
 	$(BIN)/python -m pytest tests/golden tests/docs --update-golden
 
 clean:
-	rm -rf $(VENV) build dist runs
+	rm -rf $(VENV) build dist runs site

@@ -63,9 +63,9 @@ def _update(limit: Limit, degree: int | None) -> str:
 
 
 def _latex(limit: Limit, degree: int | None) -> str:
-    from tpc.limits.latex import document
+    from tpc.limits.latex_document import document
 
-    return document(limit.graph(degree=degree))
+    return document(limit.graph(degree=degree), limit.trained())
 
 
 def _numpy(limit: Limit, degree: int | None) -> str:

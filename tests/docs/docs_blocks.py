@@ -24,7 +24,7 @@ from click.testing import CliRunner
 import cli
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LANGUAGES = ("console", "python", "sh", "text")
 IMAGES = Path("docs") / "images"
 MEASURED = ("train", "eval", "check", "regress")  # commands whose figures depend on the machine in the last digits

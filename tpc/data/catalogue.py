@@ -15,6 +15,7 @@ from tpc.data.source import FileCheck, Holding, Source, disk_trouble
 from tpc.errors import UsageError, did_you_mean
 
 SOURCES: dict[str, Source] = {source.name: source for source in (digits.SOURCE, cifar10.SOURCE, omniglot.SOURCE)}
+"""The data sets that there are, by name."""
 
 
 def default_data_dir() -> Path:

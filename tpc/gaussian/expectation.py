@@ -31,7 +31,7 @@ Parts = dict[Form, Expr]  # linear form -> function of X applied to it
 
 @dataclass(frozen=True)
 class ExpectationTerm:
-    """coefficient · V[φ,ψ](variance[0], variance[1], covariance); without a kernel, the coefficient alone.
+    """coefficient · `V[φ,ψ](variance[0], variance[1], covariance)`; without a kernel, the coefficient alone.
 
     A unary expectation E φ(u_i) is the kernel V[φ,1] with both sites i.
     """

@@ -6,10 +6,14 @@ from functools import cache
 
 from sympy import Symbol
 
-P = Symbol("p", positive=True)  # Var u
-Q = Symbol("q", positive=True)  # Var v
-C = Symbol("c", real=True)  # Cov(u, v)
-RHO = Symbol("rho", real=True)  # C / sqrt(P Q)
+P = Symbol("p", positive=True)
+"""Var u"""
+Q = Symbol("q", positive=True)
+"""Var v"""
+C = Symbol("c", real=True)
+"""Cov(u, v)"""
+RHO = Symbol("rho", real=True)
+"""C / sqrt(P Q)"""
 U = Symbol("u", real=True)  # the Gaussian pair itself, in derivations
 V = Symbol("v", real=True)
 SIGMA = Symbol("s", positive=True)  # a standard deviation: the argument of a Mehler coefficient

@@ -1,125 +1,156 @@
-"""The derivation of a limit as a short LaTeX document."""
+"""Equations of a limit graph in LaTeX: one per tensor, one per array that a step changes; see tpc.limits.mathml."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 
-import sympy as sp
+from sympy import Expr
 
-from tpc.gaussian.kernel import kernel
-from tpc.limits.graph import Accumulate, Append, Expectation, Gram, Kernel, LimitGraph, State, Update
-from tpc.limits.text import limit_names
-from tpc.program import functions as F
+from tpc.gaussian.latex import expression, fenced, name, upright
+from tpc.limits.graph import Accumulate, Append, Expectation, Gram, Kernel, State, Update
+from tpc.limits.power import Half, Opened, Power, Product, Slope, order_of
 from tpc.program import tensor
-from tpc.program.axes import Axes
+from tpc.program.axes import Axes, Axis
 from tpc.program.functions import argument
+from tpc.program.node import Node
 from tpc.program.tensor import Tensor
 from tpc.program.text import Names
 
-_HEAD = r"""\documentclass{article}
-\usepackage{amsmath,amssymb}
-\allowdisplaybreaks
-\begin{document}
-\section*{The %s of \texttt{%s}}
-"""
+
+def kernel_name(phi: Expr, psi: Expr) -> str:
+    """V with its two nonlinearities below it."""
+    return f"V_{{{expression(phi)},\\,{expression(psi)}}}"
 
 
-def document(graph: LimitGraph) -> str:
-    """A complete document: forward pass, kernels, update rules."""
-    names = limit_names(graph)
-    writer = _Writer(names)
-    title = r"$\pi$-limit" if graph.limit == "pi" else f"{graph.limit.upper()} limit"
-    lines = [_HEAD % (title, graph.name.replace("_", r"\_"))]
-    lines += [r"\subsection*{The graph}", r"\begin{align}"]
-    rows = [f"{writer.symbol(n)} &= {writer.right(n)}" for n in graph.nodes if names.is_line(n) and not _is_leaf(n)]
-    lines += [" \\\\\n".join(rows), r"\end{align}"]
-    lines += [r"\subsection*{Kernels}", r"\begin{align}"]
-    lines += [" \\\\\n".join(_kernel(phi, psi) for phi, psi in graph.kernels), r"\end{align}"]
-    if graph.updates:
-        lines += [r"\subsection*{Update rules}", r"\begin{align}"]
-        lines += [" \\\\\n".join(writer.update(u) for _, us in graph.updates for u in us), r"\end{align}"]
-    return "\n".join([*lines, r"\end{document}"]) + "\n"
+def listed(parts: Sequence[str]) -> str:
+    """Commas between, after which a line may end."""
+    return r",\allowbreak\, ".join(parts)
 
 
-def _is_leaf(n: Tensor) -> bool:
-    return isinstance(n, State | tensor.Input)
+def summed(axes: Axes) -> str:
+    """A sum over axes, with their names below it."""
+    return rf"\sum_{{{listed([upright(a.name) for a in axes])}}} "
 
 
-def _kernel(phi: sp.Expr, psi: sp.Expr) -> str:
-    v = kernel(phi, psi)
-    form = r"\text{(numeric)}" if v.plain is None else sp.latex(v.plain)
-    return rf"V_{{{_function(phi)},\,{_function(psi)}}}(p,q,c) &= {form}"
+def renamed(pairs: Sequence[tuple[Axis, Axis]]) -> str:
+    """Axes and their new names."""
+    shown = [rf"{upright(a.name)} \to {upright(b.name)}" for a, b in pairs]
+    return fenced(listed(shown), "[", "]")
 
 
-def _function(phi: sp.Expr) -> str:
-    """A nonlinearity of x."""
-    text: str = sp.latex(
-        phi,
-        symbol_names={F.X: "x"},
-    )
-    return re.sub(r"\\operatorname\{(\w+)\}", r"\\mathrm{\1}", text)
+class Symbols:
+    """The names of a listing."""
 
-
-class _Writer:
     def __init__(self, names: Names) -> None:
-        self.names = names
+        self._names = names
 
-    def symbol(self, x: Tensor) -> str:
-        if isinstance(x, tensor.Constant):
-            return str(sp.latex(x.value))
-        name = self.names[x]
-        letter = re.fullmatch(r"([a-z]+)(\d+)", name)
-        if letter and not _is_leaf(x):
-            base = {"g": "g", "s": "s", "c": "c", "k": "K"}.get(letter[1], letter[1])
-            return f"{base}_{{{letter[2]}}}"
-        return rf"\mathtt{{{name.replace('_', chr(92) + '_')}}}"
+    def symbol(self, x: Node) -> str:
+        """The name of a node, or a number."""
+        return expression(x.value) if isinstance(x, tensor.Constant) else name(self._names[x])
 
-    def over(self, axes: Axes) -> str:
-        return ",".join(rf"\mathrm{{{a.name}}}".replace("_", r"\_") for a in axes)
+    def symbols(self, nodes: Sequence[Node]) -> str:
+        return listed([self.symbol(x) for x in nodes])
 
-    def right(self, x: Tensor) -> str:
+    def product(self, factors: Sequence[Node], by: str = r"\,") -> str:
+        """Factors in a row."""
+        first, *rest = factors
+        negative = bool(rest) and isinstance(first, tensor.Constant) and first.value == -1
+        return ("-" if negative else "") + f" {by} ".join(self.symbol(f) for f in (rest if negative else factors))
+
+    def finite(self, x: Tensor) -> str:
+        """The right-hand side of an operation on finite tensors."""
         match x:
-            case Gram():
-                return rf"\langle {self.symbol(x.a)}, {self.symbol(x.b)} \rangle"
-            case Kernel():
-                arguments = ", ".join(self.symbol(t) for t in (x.p, x.q, x.c))
-                return rf"V_{{{_function(x.phi)},\,{_function(x.psi)}}}\left({arguments}\right)"
-            case Expectation():
-                return rf"\mathbb E\, {sp.latex(x.fn)}"
             case tensor.Contract():
-                product = r"\, ".join(self.symbol(f) for f in x.factors)
-                return rf"\sum_{{{self.over(x.over)}}} {product}" if x.over else product
+                return (summed(x.over) if x.over else "") + self.product(x.factors)
             case tensor.Add():
                 return " + ".join(self.symbol(t) for t in x.terms)
             case tensor.Map():
-                named = {argument(i): sp.Symbol(self.symbol(a)) for i, a in enumerate(x.args)}
-                return str(sp.latex(x.fn.xreplace(named)))
+                return expression(x.fn, {argument(i): self.symbol(a) for i, a in enumerate(x.args)})
             case tensor.LogSumExp():
-                return rf"\log \sum_{{{self.over((x.over,))}}} \exp {self.symbol(x.arg)}"
+                return rf"\log {summed((x.over,))} \exp {self.symbol(x.arg)}"
             case tensor.Size():
-                return rf"|\mathrm{{{x.axis.name}}}|"
+                return fenced(upright(x.axis.name), "|", "|")
             case tensor.Rename():
-                return self.symbol(x.arg) + "'" * all(b == a.primed() for a, b in x.pairs)
-            case tensor.Broadcast():
+                return self.symbol(x.arg) + renamed(x.pairs)
+            case tensor.Broadcast() | tensor.StopGradient():
                 return self.symbol(x.arg)
+            case tensor.Input():
+                return upright("data")
         return self.symbol(x)
 
-    def update(self, u: Update) -> str:
-        if isinstance(u, Accumulate):
-            w = self.symbol(u.state)
-            return rf"{w} &\leftarrow (1-\eta\lambda)\, {w} - \eta\, {self.symbol(u.gradient)}"
-        return self._append(u)
 
-    def _append(self, u: Append) -> str:
-        a = self.symbol(u.store.coefficients)
-        value = self.symbol(u.coefficient)
-        if u.store.degree:
-            power = f"^{u.store.degree}" if u.store.degree > 1 else ""
-            value += rf"\,|{self.symbol(u.columns[0])}|{power}"
-        columns = "".join(
-            rf",\quad {self.symbol(c)} \leftarrow \begin{{bmatrix}} {self.symbol(c)} \\ "
-            + (rf"{self.symbol(t)}/|{self.symbol(t)}|" if c.unit else self.symbol(t))
-            + r" \end{bmatrix}"
-            for c, t in zip(u.store.columns, u.columns)
-        )
-        return rf"{a} &\leftarrow \begin{{bmatrix}} (1-\eta\lambda)\, {a} \\ -\eta\, {value} \end{{bmatrix}}{columns}"
+class Equations(Symbols):
+    """Writes the equations of a limit."""
+
+    def equation(self, x: Tensor) -> str:
+        """name = operation"""
+        return f"{self.symbol(x)} = {self.right(x)}"
+
+    def right(self, x: Tensor) -> str:
+        """The right-hand side of a tensor's line."""
+        match x:
+            case State():
+                return upright("stored, rows of unit length" if x.unit else "stored")
+            case Gram():
+                return self._paired(self.symbol(x.a), self.symbol(x.b))
+            case Kernel():
+                return kernel_name(x.phi, x.psi) + fenced(self.symbols((x.p, x.q, x.c)))
+            case Expectation():
+                law = fenced(self.symbols(x.grams))
+                return rf"\mathbb{{E}}{fenced(expression(x.fn), '[', ']')} {law}"
+            case Power():
+                return self._power(x.slot, x.arg)
+            case Product():
+                return self.product(x.args, r"\odot")
+            case Opened():
+                return self._paired(self.symbol(x.dual), self._open(x.arg))
+            case Half():
+                return self._paired(self.symbol(x.matrix), self._open(x.arg))
+            case Slope():
+                above = self._paired(self.symbol(x.dual), self._power(x.slot, x.arg))
+                return rf"\frac{{\partial {above}}}{{\partial {self.symbol(x.arg)}}}"
+        return self.finite(x)
+
+    def update(self, u: Update) -> tuple[str, ...]:
+        """What a step does to a weight: one equation per array that changes."""
+        if isinstance(u, Accumulate):
+            w = name(u.state.name)
+            return (rf"{w} \leftarrow {self._kept(w)} - \eta\, {self.symbol(u.gradient)}",)
+        return tuple(self._appended(u))
+
+    def _appended(self, u: Append) -> list[str]:
+        s = u.store
+        value = rf"-\eta\, {self.symbol(u.coefficient)}"
+        if s.degree:
+            value += rf"\, {self._norm(u.columns[0])}" + (f"^{{{s.degree}}}" if s.degree > 1 else "")
+        a = name(s.coefficients.name)
+        found = [rf"{a} \leftarrow {_stacked(self._kept(a), value)}"]
+        for c, t in zip(s.columns, u.columns, strict=True):
+            new = rf"{self.symbol(t)} / {self._norm(t)}" if c.unit else self.symbol(t)
+            found.append(rf"{name(c.name)} \leftarrow {_stacked(name(c.name), new)}")
+        found += [
+            rf"{name(c.name)} \leftarrow {_stacked(name(c.name), self.symbol(t))}"
+            for c, t in zip(s.thetas, u.thetas, strict=True)
+        ]
+        return found
+
+    def _norm(self, x: Tensor) -> str:
+        return fenced(self.symbol(x), "|", "|")
+
+    def _open(self, x: Tensor) -> str:
+        return rf"{self.symbol(x)} \otimes \cdot"
+
+    def _power(self, slot: Axis, x: Tensor) -> str:
+        return rf"\Phi_{{{order_of(slot)}}}{fenced(self.symbol(x))}"
+
+    @staticmethod
+    def _paired(a: str, b: str) -> str:
+        return fenced(f"{a}, {b}", r"\langle", r"\rangle")
+
+    @staticmethod
+    def _kept(w: str) -> str:
+        return rf"(1 - \eta\lambda)\, {w}"
+
+
+def _stacked(above: str, below: str) -> str:
+    return rf"\begin{{bmatrix}} {above} \\ {below} \end{{bmatrix}}"

@@ -115,10 +115,12 @@ class Equations:
         return row(decay, sign("\u2062"), w)
 
     def _product(self, factors: Sequence[Tensor], by: str = "\u2062") -> str:
+        first, *rest = factors
+        negative = bool(rest) and isinstance(first, tensor.Constant) and first.value == -1
         parts: list[str] = []
-        for f in factors:
+        for f in rest if negative else factors:
             parts += [sign(by), self.symbol(f)] if parts else [self.symbol(f)]
-        return row(*parts)
+        return row(*([sign("−")] if negative else []), *parts)
 
     @staticmethod
     def _sum(axes: Axes) -> str:

@@ -84,7 +84,7 @@ def origins(graph: LimitGraph, program: Program) -> dict[Tensor, Origin]:
 
     A tensor that is no instruction's limit belongs to that of the first that is computed from it.
     """
-    stages = _stages(program)
+    stages = stages_of(program)
     kernels = not graph.updates
     nodes = graph.nodes
     whole: dict[Tensor, Node] = {t: n for t, n in graph.sources.items() if n in stages}
@@ -194,7 +194,7 @@ def _updates(graph: LimitGraph) -> Iterator[tuple[str, Append | Accumulate]]:
             yield weight, u
 
 
-def _stages(program: Program) -> dict[Node, str]:
+def stages_of(program: Program) -> dict[Node, str]:
     """For every instruction, what it was first needed for."""
     found: dict[Node, str] = {}
     for name, value in program.outputs:

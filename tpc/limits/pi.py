@@ -1,4 +1,4 @@
-"""The π-limit of a program with projected gradients (Yang, Santacroce, Hu 2022; the rules are in docs/theory.md).
+"""The π-limit of a program with projected gradients (Yang, Santacroce, Hu 2022; rules: docs/concepts/pi_limit.md).
 
 A G-vector h = Ω g becomes its latent g. An X-vector becomes a function of ⟨z, g⟩, z ~ N(0, I_r). A trained matrix
 W = (1/n) Ω' Aᵀ X becomes its coefficients A and atoms X. Moments become expectations over z. Each rule below is one

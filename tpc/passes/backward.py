@@ -1,7 +1,7 @@
 """Reverse-mode differentiation of a program: one rule per instruction.
 
 The cotangent of a finite tensor s is ∂L/∂s. The cotangent of a vector x is dx = n·∂L/∂x, whose coordinates are
-Θ(1); that of a matrix is ∂L/∂W = (1/n) Σ dy xᵀ (TP4 §6; theory in docs/theory.md).
+Θ(1); that of a matrix is ∂L/∂W = (1/n) Σ dy xᵀ (TP4 §6; docs/concepts/backward.md).
 """
 
 from __future__ import annotations

@@ -214,7 +214,8 @@ def _named(name: str) -> Callable[..., TracedVector]:
         return apply_nonlin(fn, (v,))
 
     apply.__name__ = apply.__qualname__ = name
-    apply.__doc__ = (phi.__doc__ or "x") + ", coordinatewise on a vector."
+    meaning = (phi.__doc__ or "x") if phi.__module__ == F.__name__ else f"{name}(x)"  # sympy's own have its docstrings
+    apply.__doc__ = f"{meaning}, coordinatewise on a vector."
     return apply
 
 

@@ -18,8 +18,8 @@ AnyWeight = Weight | VectorWeight | MatrixWeight
 class Program:
     """A Tensor Program.
 
-    `outputs` maps names to nodes: "logits"; after `attach_loss` also "loss"; after `backward` "grad:<weight>";
-    after `norms` "norm2:<weight>". Two programs are equal when name and output nodes are the same.
+    `outputs` maps names to nodes: "logits"; after `attach_loss` also "loss"; after `backward` `grad:<weight>`;
+    after `norms` `norm2:<weight>`. Two programs are equal when name and output nodes are the same.
     """
 
     name: str

@@ -41,7 +41,10 @@ TITLES = {
     ),
     "backward": ("Backward program", "The loss, the gradients and their projections, as the limit is taken of them."),
     "graph": ("Limit graph", "Choose a node for its equation, its shape, the rule that gave it and its code."),
-    "limit": ("Limit", "Every tensor of the limit, in the latent dimension r."),
+    "limit": (
+        "Limit",
+        "Every tensor of the limit, in the latent dimension r. Equations have the numbers of tpc compile --emit latex.",
+    ),
     "kernels": ("Kernels", "V[φ,ψ](p, q, c) = E φ(u) ψ(v) for Gaussian u, v with variances p and q, covariance c."),
     "update": (
         "Parameters and updates",
@@ -79,7 +82,7 @@ def compilation(limit: Limit, source: str, degree: int | None = None) -> Iterato
     yield made("backward", folded(derived, linked_listing(limit.trained())))
     graph = limit.to_networkx(degree)
     yield made("graph", viewer(graph, parts(graph), details(limit, degree)))
-    yield made("limit", folded("Show every line", code(limit.emit("limit", degree))))
+    yield made("limit", folded("Show every line", _limit(limit, degree)))
     yield made("kernels", *_kernels(limit, degree))
     if not limit.is_kernel:
         yield made("update", *_updates(limit, degree))
@@ -118,6 +121,20 @@ def program_section(program: Program, source: str) -> Section:
         f'<div class="columns"><div><h3>Source</h3>{numbered(source, "source")}</div>'
         f"<div><h3>Listing</h3>{linked_listing(program)}</div></div>",
     )
+
+
+def _limit(limit: Limit, degree: int | None) -> str:
+    """The listing of a limit with the numbers of its equations."""
+    graph = limit.graph(degree=degree)
+    names = limit_names(graph)
+    numbers = {names[n]: number for n, number in numbering(graph).tensors.items()}
+    shown = []
+    for line in limit.emit("limit", degree).splitlines():
+        number = numbers.get(line.partition(" : ")[0]) if " : " in line else None
+        told = "" if number is None else f"({number})"
+        line = f"<i>{told:>6}</i>  {escape(line)}"
+        shown.append(line if number is None else f'<span id="eq-{number}">{line}</span>')
+    return f'<pre class="numbered">{chr(10).join(shown)}</pre>'
 
 
 # --- kernels ---------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from html import escape
 from importlib.resources import files
@@ -14,6 +14,7 @@ import networkx as nx
 
 from tpc.gaussian.mathml import math
 from tpc.limits.mathml import Equations
+from tpc.limits.numbering import numbering
 from tpc.limits.text import limit_names
 from tpc.limits.view import update_labels
 from tpc.report.collapse import collapse_trivial, nest_sums
@@ -29,11 +30,12 @@ HINT = "drag to move, wheel or + − to zoom, arrows to walk, / to search"
 
 @dataclass(frozen=True)
 class Details:
-    """What a panel shows besides the attributes of a node: MathML by node, lines of `code` by node."""
+    """What a panel shows besides the attributes of a node: MathML, lines of `code` and equation numbers by node."""
 
     mathml: Mapping[str, str]
     lines: Mapping[str, Mapping[str, Any]]
     code: Sequence[str] = ()
+    numbers: Mapping[str, int] = field(default_factory=dict)
 
 
 NO_DETAILS = Details({}, {})
@@ -58,15 +60,18 @@ def details(limit: Limit, degree: int | None = None) -> Details:
     names = limit_names(graph)
     write = Equations(names)
     mathml = {names[n]: math(write.equation(n), block=True) for n in graph.nodes if names.is_line(n)}
+    numbered = numbering(graph)
+    numbers = {names[n]: number for n, number in numbered.tensors.items()}
     for label, update in update_labels(graph):
         mathml[label] = "".join(math(line, block=True) for line in write.update(update))
+        numbers[label] = numbered.updates[update]
     code = limit.emit("numpy", degree)
     lines = {
         names[t]: {"function": c.function, "name": c.name, "lines": c.lines, "joined": c.joined}
         for t, c in code_lines(graph, code).items()
         if names.is_line(t)
     }
-    return Details(mathml, lines, code.splitlines())
+    return Details(mathml, lines, code.splitlines(), numbers)
 
 
 @dataclass(frozen=True)
@@ -143,6 +148,8 @@ def _node(graph: nx.DiGraph, node: str, known: Details, stands: Mapping[str, lis
     record["after"] = [str(s) for s in graph.successors(node)]
     joined = [line.removeprefix("where ").partition(" = ")[0] for line in record["equation"].split("\n")[1:]]
     record["mathml"] = "".join(known.mathml.get(name, "") for name in (str(node), *joined))
+    if str(node) in known.numbers:
+        record["number"] = known.numbers[str(node)]
     if (code := known.lines.get(str(node))) is not None:
         record["code"] = {**code, "lines": list(code["lines"])}
     if str(node) in stands:

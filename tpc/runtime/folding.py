@@ -30,7 +30,7 @@ LARGEST_BLOCK = 512
 
 @dataclass(frozen=True)
 class FoldOptions:
-    """Atoms beyond the newest `window` are kept as tensors of degree ≤ `degree` (docs/theory.md, folding).
+    """Atoms beyond the newest `window` are kept as tensors of degree ≤ `degree` (docs/concepts/folding.md).
 
     Without a degree the least one is taken whose Mehler remainder at coinciding latents of unit variance is at most
     `tolerance` of the kernel. "taylor" reads the series as it is; "fitted" lets non-negative weights per degree follow

@@ -108,7 +108,7 @@ for (const viewer of document.querySelectorAll(".viewer")) {
       const other = drawings.find((one) => one.dataset.view === drawing.dataset.all);
       more.addEventListener("click", () => { show(other.dataset.view); choose(name, true); });
     }
-    add("h4", "Equation");
+    add("h4", n.number ? `Equation (${n.number})` : "Equation");
     const formula = add("div", undefined, "formula");
     formula.innerHTML = n.mathml;
     for (const line of n.equation.split("\n")) add("code", line).parentNode.appendChild(document.createElement("br"));
