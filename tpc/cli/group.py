@@ -49,7 +49,7 @@ class Commands(click.Group):
         except click.ClickException as given:
             error = _placed(ctx, given)
             _tell_json(ctx, error.format_message(), type(error).__name__, error.exit_code)
-            raise error from given
+            raise error from None
         except KeyboardInterrupt:
             _fail(ctx, "interrupted.", "KeyboardInterrupt", 1)
         except Exception as error:
