@@ -163,6 +163,26 @@ def summary(limit: Limit) -> str:
     return "\n".join(lines) + "\n"
 
 
+def facts(limit: Limit) -> dict[str, object]:
+    """What `summary` says, as plain numbers, texts and lists; a kernel without closed form has null."""
+    program, graph = limit.program, limit.graph()
+    forms = {f"V[{phi}, {psi}]": kernel(phi, psi).plain for phi, psi in graph.kernels}
+    found: dict[str, object] = {
+        "program": program.name,
+        "limit": limit.kind,
+        "lines": len(program.nodes),
+        "spaces": list(program.spaces),
+        "kernels": {name: None if form is None else sp.sstr(form) for name, form in forms.items()},
+        "warnings": list(limit.warnings),
+    }
+    if not limit.is_kernel:
+        found |= {
+            "parameters": {weight: parameter(updates) for weight, updates in graph.updates},
+            "cost_of_a_step": list(costs(graph)),
+        }
+    return found
+
+
 def parameter(updates: tuple[object, ...]) -> str:
     """How a weight is stored, and what a step does to it, in words."""
     shown = []

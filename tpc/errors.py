@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -61,3 +63,9 @@ class InternalError(TpcError):
 
     def __init__(self, message: str) -> None:
         super().__init__(f"internal error: {message}. This is a bug in tpc; please report it with the program.")
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """A sentence, after a blank, that proposes the choice closest to a name; nothing where none is close."""
+    close = difflib.get_close_matches(name, list(choices), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 import cli
+from tpc.cli.derive import STAGES
 
 PROGRAMS = Path(__file__).parents[2] / "programs"
 MLP, RESMLP = PROGRAMS / "mlp.py", PROGRAMS / "resmlp.py"
@@ -47,7 +48,7 @@ def test_one_stage_is_printed_bare_and_several_with_headings(tmp_path):
     assert (tmp_path / "new" / "dir" / "program.txt").read_text().strip() == program.strip()
 
 
-@pytest.mark.parametrize("stage", cli.STAGES)
+@pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_can_be_emitted(stage):
     text = output("compile", MLP, "--set", "hidden=1", "--emit", stage)
     assert len(text) > 50
@@ -118,7 +119,7 @@ def test_check_of_all_limits_writes_a_report(tmp_path):
 
 @pytest.mark.parametrize("limit", ["nngp", "ntk"])
 def test_kernel_limits_can_be_emitted_and_drawn(limit, tmp_path):
-    for stage in cli.STAGES:
+    for stage in STAGES:
         if stage not in ("update", "cuda"):
             assert len(output("compile", RESMLP, "--limit", limit, "--emit", stage)) > 50
     assert f"output {limit} = " in output("compile", MLP, "--limit", limit, "--emit", "limit")

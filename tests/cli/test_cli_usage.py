@@ -1,14 +1,19 @@
 """Wrong usage: one clear paragraph, exit code 2 or 1, no traceback, nothing written."""
 
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 import cli
-from tpc.commandline import describe, parse_value
+from tpc.cli.data import data
+from tpc.cli.group import describe
+from tpc.cli.types import parse_value
 from tpc.errors import InternalError, UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +33,7 @@ def run(tmp_path, monkeypatch):
 
 
 def test_every_command_has_help_with_an_example(run):
-    commands = [*cli.main.commands.items(), *((f"data {n}", c) for n, c in cli.data.commands.items())]
+    commands = [*cli.main.commands.items(), *((f"data {n}", c) for n, c in data.commands.items())]
     for name, command in commands:
         result = run(*name.split(), "--help")
         assert result.exit_code == 0
@@ -41,6 +46,18 @@ MISTAKES = {
     "mistyped command": (["trian"], "Did you mean 'train'?", 2),
     "mistyped subcommand": (["data", "gte"], "Did you mean 'get'?", 2),
     "mistyped option": (["train", "--epoch", "3"], "--epochs", 2),
+    "option of another command": (["compile", MLP, "--epochs", "3"], "it is one of tpc train, tpc fewshot.", 2),
+    "mistyped parameter": (["train", MLP, "--lr-mult", "embde=2"], "Did you mean 'embed'?", 2),
+    "mistyped choice": (["train", MLP, "--lr-schedule", "cosin"], "Did you mean 'cosine'?", 2),
+    "mistyped data set": (["train", MLP, "--data", "cifar"], "Did you mean 'cifar10'?", 2),
+    "mistyped data set to get": (["data", "get", "omniglott"], "Did you mean 'omniglot'?", 2),
+    "mistyped backend": (["train", MLP, "--backend", "natve"], "Did you mean 'native'?", 2),
+    "mistyped init": (["train", MLP, "--init", "papr"], "Did you mean 'paper'?", 2),
+    "mistyped init of a network": (["train", MLP, "--width", "9", "--init", "zero_readuot"], "'zero_readout'?", 2),
+    "mistyped stage": (["compile", MLP, "--emit", "upadte"], "Did you mean 'update'?", 2),
+    "mistyped program": (["compile", MLP.replace("mlp", "mpl")], f"Did you mean {MLP!r}?", 2),
+    "mistyped function": (["compile", MLP, "--function", "mpl"], "Did you mean 'mlp'?", 2),
+    "mistyped nonlinearity": (["kernel", "rleu"], "did you mean relu?", 2),
     "no default program": (["train"], "programs/mlp.py is not in", 2),
     "no such program": (["compile", "nothing.py"], "nothing.py", 2),
     "unknown stage": (["compile", MLP, "--emit", "kernel"], "kernels", 2),
@@ -113,6 +130,36 @@ def test_mistakes_are_told(run, arguments, told, code):
     assert told in result.output
     assert result.exit_code == code
     assert list(Path.cwd().iterdir()) == []
+
+
+def test_a_mistyped_run_is_told(run):
+    Path("runs/mlp-digits-1").mkdir(parents=True)
+    Path("runs/mlp-digits-1/config.toml").write_text("")
+    assert "Did you mean 'runs/mlp-digits-1'?" in run("eval", "runs/mlp-digit-1").output
+
+
+def examples():
+    """Every command in a help text, by where it stands."""
+    for name, command in [*cli.main.commands.items(), *((f"data {n}", c) for n, c in data.commands.items())]:
+        text = (command.help or "").partition("Example")[2].replace("\\\n", " ")
+        yield from ((name, line.strip()) for line in text.splitlines() if line.strip().startswith("tpc "))
+
+
+@pytest.mark.parametrize(("name", "line"), [*examples(), *(("", x) for x in ("tpc train", "tpc kernel relu"))])
+def test_every_example_is_well_formed(name, line, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(re.split(r" [|>] ", line)[0])[1:]
+    if "--config" in words:
+        at = words.index("--config") + 1
+        (tmp_path / "config.toml").write_text(f"program = {MLP!r}\n")
+        words[at] = str(tmp_path / "config.toml")
+    ctx = cli.main.make_context("tpc", words, resilient_parsing=False)
+    command: click.Command = cli.main
+    rest = [*ctx._protected_args, *ctx.args]
+    while isinstance(command, click.Group):
+        command = command.commands[rest[0]]
+        ctx = command.make_context(rest[0], rest[1:], parent=ctx)
+        rest = [*ctx._protected_args, *ctx.args]
 
 
 def test_unknown_config_entry_is_named(run):

@@ -5,7 +5,7 @@ import tomllib
 import pytest
 import tomli_w
 
-from tpc import options
+from tpc.cli import options
 from tpc.compiler import LIMITS
 from tpc.errors import UsageError
 from tpc.passes.loss import LOSSES

@@ -12,7 +12,7 @@ from tpc.data import cifar10, digits, omniglot
 from tpc.data.dataset import Dataset
 from tpc.data.download import Progress, fetch
 from tpc.data.source import FileCheck, Holding, Source, disk_trouble
-from tpc.errors import UsageError
+from tpc.errors import UsageError, did_you_mean
 
 SOURCES: dict[str, Source] = {source.name: source for source in (digits.SOURCE, cifar10.SOURCE, omniglot.SOURCE)}
 """The data sets that there are, by name."""
@@ -91,5 +91,6 @@ def _folder(data_dir: Path | None) -> Path:
 
 def _source(name: str) -> Source:
     if name not in SOURCES:
-        raise UsageError(f"Unknown data set {name!r}: expected one of {', '.join(SOURCES)}.")
+        hint = did_you_mean(name, SOURCES)
+        raise UsageError(f"Unknown data set {name!r}: expected one of {', '.join(SOURCES)}.{hint}")
     return SOURCES[name]

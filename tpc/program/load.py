@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import linecache
 import runpy
@@ -11,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tpc.errors import ProgramError, SourceLine, TpcError, UsageError
+from tpc.errors import ProgramError, SourceLine, TpcError, UsageError, did_you_mean
 from tpc.program.program import Program
 from tpc.program.trace import trace
 
@@ -37,6 +36,7 @@ def _networks(file: Path) -> dict[str, Callable[..., Any]]:
     if not file.is_file():
         raise UsageError(
             f"expected a program file, found none at {file}. A program is a Python file such as programs/mlp.py."
+            + did_you_mean(str(file), map(str, file.parent.glob("*.py")))
         )
     try:
         linecache.checkcache(str(file))
@@ -62,7 +62,7 @@ def _pick(found: dict[str, Callable[..., Any]], function: str | None, file: Path
     if function is not None:
         if function not in found:
             raise UsageError(
-                f"{file} has no network named {function!r}; it has: {listed}.{_did_you_mean(function, found)}"
+                f"{file} has no network named {function!r}; it has: {listed}.{did_you_mean(function, found)}"
             )
         return found[function]
     if not found:
@@ -96,7 +96,7 @@ def _check_settings(network: Callable[..., Any], settings: dict[str, Any], file:
                 continue
             raise UsageError(
                 f"{network.__name__} in {file} has no setting {name!r}; it has: {', '.join(valid) or 'none'}."
-                + _did_you_mean(name, valid)
+                + did_you_mean(name, valid)
             )
         default = valid[name].default
         if isinstance(default, bool | int | float | str) and not _compatible(value, default):
@@ -119,11 +119,6 @@ def _compatible(value: Any, default: Any) -> bool:
     return isinstance(value, type(default))
 
 
-def _did_you_mean(name: str, choices: Any) -> str:
-    close = difflib.get_close_matches(name, list(choices), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
 def _translated(e: BaseException, file: Path) -> ProgramError:
     """The user's exception, at the user's line."""
     frames = [f for f in traceback.extract_tb(e.__traceback__) if f.filename == str(file)]
@@ -134,6 +129,6 @@ def _translated(e: BaseException, file: Path) -> ProgramError:
         return ProgramError(
             f"unknown operation tpc.{e.name}",
             where,
-            _did_you_mean(e.name or "", tpc.__all__).strip() or "tpc.__all__ lists them",
+            did_you_mean(e.name or "", tpc.__all__).strip() or "tpc.__all__ lists them",
         )
     return ProgramError(f"{type(e).__name__}: {e}", where)

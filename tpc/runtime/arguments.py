@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from numbers import Real
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tpc.errors import UsageError
+from tpc.errors import UsageError, did_you_mean
 
 Array = NDArray[Any]
 CLIP_EPSILON = 1e-6
@@ -38,8 +37,7 @@ def clip_factors(norms: Mapping[str, float], clip: float, mode: str) -> dict[str
 def unknown_name(name: str, valid: Iterable[str], what: str) -> str:
     """The message for a name that is not one of `valid`."""
     choices = list(valid)
-    close = difflib.get_close_matches(name, choices, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    hint = did_you_mean(name, choices)
     return f"there is no {what} called {name!r}; expected one of {', '.join(choices)}.{hint}"
 
 

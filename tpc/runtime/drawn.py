@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tpc.compiler import Limit
-from tpc.errors import UsageError
+from tpc.errors import UsageError, did_you_mean
 from tpc.program import ir
 from tpc.program.program import Program
 from tpc.runtime.arguments import check_seed
@@ -54,7 +54,8 @@ def initialize(net: Network, seed: int, init: str | None = None) -> None:
     check_seed(seed)
     inits = RANDOM_INITS if net.limit is None else INITS
     if init is not None and init not in inits:
-        raise UsageError(f"expected init among {', '.join(inits)} with {net.parametrization}, got {init!r}")
+        known, hint = ", ".join(inits), did_you_mean(init, inits)
+        raise UsageError(f"expected init among {known} with {net.parametrization}, got {init!r}.{hint}")
     net.load_state(_random(net, int(seed), init) if net.limit is None else _projected(net, net.limit, int(seed), init))
 
 

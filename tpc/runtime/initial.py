@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from tpc.errors import UsageError
+from tpc.errors import UsageError, did_you_mean
 from tpc.limits.graph import Accumulate, LimitGraph, Store
 from tpc.program.axes import Axes, Axis
 
@@ -25,7 +25,7 @@ def initial_state(graph: LimitGraph, sizes: Mapping[str, int], rank: int, seed: 
     zero, or with init="paper" at std/M times a Gaussian, as in the published runs.
     """
     if init not in INITS:
-        raise UsageError(f"expected init among {', '.join(INITS)}, got {init!r}")
+        raise UsageError(f"expected init among {', '.join(INITS)}, got {init!r}.{did_you_mean(init, INITS)}")
     state: dict[str, F64] = {}
     for u in graph.accumulated:
         state[u.state.name] = _accumulated(u, sizes, rank, seed)

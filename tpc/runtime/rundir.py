@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import tomli_w
 
-from tpc.errors import DataError, UsageError, UserError
+from tpc.errors import DataError, UsageError, UserError, did_you_mean
 from tpc.runtime.checkpoint import CheckpointStore, write_atomic
 from tpc.runtime.position import is_whole_state
 
@@ -130,7 +130,8 @@ def open_run(path: Path) -> RunDir:
     """An existing run directory; UsageError when `path` is not one."""
     if not (path / CONFIG).is_file():
         what = "does not exist" if not path.exists() else f"has no {CONFIG}"
-        raise UsageError(f"{path} is not a run directory: it {what}. `tpc train` makes one under runs/.")
+        hint = did_you_mean(str(path), (str(file.parent) for file in path.parent.glob(f"*/{CONFIG}")))
+        raise UsageError(f"{path} is not a run directory: it {what}. `tpc train` makes one under runs/.{hint}")
     return RunDir(path)
 
 

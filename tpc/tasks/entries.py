@@ -8,7 +8,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from tpc.compiler import KERNEL_PASSES, LIMITS
-from tpc.errors import UsageError
+from tpc.errors import UsageError, did_you_mean
 from tpc.passes.loss import LOSSES
 from tpc.runtime.arguments import CLIP_MODES
 from tpc.runtime.backend import BACKENDS
@@ -41,7 +41,8 @@ def check_entry(name: str, value: Any) -> None:
                 raise UsageError(
                     f"the {what} limit is a kernel, which is not trained; available: {', '.join(choices)}."
                 )
-            raise UsageError(f"the {what} {name} is not in this version; available: {', '.join(choices)}.")
+            hint = did_you_mean(what, choices)
+            raise UsageError(f"the {what} {name} is not in this version; available: {', '.join(choices)}.{hint}")
         return
     fits, wanted = _ENTRIES[name]
     if not (fits(value) or (value is None and name in _OPTIONAL)):

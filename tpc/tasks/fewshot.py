@@ -16,7 +16,7 @@ from tpc.data import default_data_dir
 from tpc.data.classes import UNIT, ClassTable
 from tpc.data.episodes import EpisodeBatch, episodes
 from tpc.data.omniglot import Omniglot, load_omniglot
-from tpc.errors import UsageError, UserError
+from tpc.errors import UsageError, UserError, did_you_mean
 from tpc.passes.adapt import is_adapted
 from tpc.passes.representation import unadapted
 from tpc.program.program import Program
@@ -47,7 +47,8 @@ class FewShot(Task):
         super().__init__(job)
         self.job: FewShotJob = job
         if job.data not in DATA:
-            raise UsageError(f"expected few-shot data among {', '.join(DATA)}, got {job.data!r}.")
+            hint = did_you_mean(job.data, DATA)
+            raise UsageError(f"expected few-shot data among {', '.join(DATA)}, got {job.data!r}.{hint}")
 
     @cached_property
     def dataset(self) -> Omniglot:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tpc.errors import DataError, UsageError
+from tpc.errors import DataError, UsageError, did_you_mean
 from tpc.runtime.checkpoint import write_atomic
 
 RESULTS = "table1.json"
@@ -93,7 +93,7 @@ def chosen(all_cells: Sequence[Cell], rows: Sequence[str], columns: Sequence[str
     """The cells of some rows and columns; of all where none is named. Raises UsageError for an unknown name."""
     for name, known in (*((r, ROWS) for r in rows), *((c, COLUMNS) for c in columns)):
         if name not in known:
-            raise UsageError(f"expected one of {', '.join(known)}, got {name!r}")
+            raise UsageError(f"expected one of {', '.join(known)}, got {name!r}.{did_you_mean(name, known)}")
     return tuple(c for c in all_cells if c.row in (rows or ROWS) and c.column in (columns or COLUMNS))
 
 

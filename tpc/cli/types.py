@@ -1,95 +1,57 @@
-"""What the commands in cli.py share: parameter types, suggestions, and errors as one paragraph."""
+"""Types of command-line parameters: what a text means, what it may be, and what the shell may offer for it."""
 
 from __future__ import annotations
 
-import difflib
-import json
 import math
 import os
-import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from tpc.errors import InternalError, UserError
-
-if TYPE_CHECKING:
-    from tpc.compiler import Limit
-    from tpc.program.program import Program
-
-PROGRAMS = Path("programs")
-_DEBUG = "tpc.debug"
+from tpc.errors import UserError, did_you_mean
 
 
-class Commands(click.Group):
-    """A group that suggests commands and turns exceptions into one paragraph and an exit code."""
+class Choice(click.Choice[str]):
+    """One of some names; one that is close to what was given is proposed."""
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            known = ", ".join(self.list_commands(ctx))
-            raise click.UsageError(f"no command {args[0]!r}.{hint} The commands are {known}.", ctx)
-        return super().resolve_command(ctx, args)
+    def __init__(self, choices: Iterable[str]) -> None:
+        super().__init__(tuple(choices))
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         try:
-            return super().invoke(ctx)
-        except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
-            raise
-        except KeyboardInterrupt:
-            click.echo("error: interrupted.", err=True)
-            ctx.exit(1)
-        except Exception as error:
-            if ctx.meta.get(_DEBUG):
-                traceback.print_exc()
-            message, code = describe(error)
-            click.echo(f"error: {message}", err=True)
-            ctx.exit(code)
+            return str(super().convert(value, param, ctx))
+        except click.BadParameter as error:
+            raise click.BadParameter(error.message + did_you_mean(str(value), self.choices), ctx, param) from error
 
 
-def describe(error: Exception) -> tuple[str, int]:
-    """The paragraph and the exit code for an exception: 2 wrong usage, 1 anything that failed."""
-    if isinstance(error, UserError):
-        return str(error), error.exit_code
-    if isinstance(error, InternalError):
-        return str(error), 1
-    if isinstance(error, MemoryError):
-        asked = f" ({error})".replace(".)", ")") if str(error) else ""
-        return (
-            f"out of memory{asked}. Choose --mode folded, --storage bfloat16, a smaller --rank, or fewer samples in a "
-            "step (--batch-size; --tasks of few-shot tasks).",
-            1,
-        )
-    if isinstance(error, OSError) and error.strerror:
-        place = f"{error.filename}: " if error.filename else ""
-        return f"{place}{error.strerror}.", 1
-    if isinstance(error, OSError):
-        return f"a file could not be read or written: {error}.", 1
-    return (
-        f"internal error: {type(error).__name__}: {error}. This is a bug in tpc; run the command again with "
-        "--debug for the traceback and report it with the program.",
-        1,
-    )
-
-
-class Available(click.Choice[str]):
+class Available(Choice):
     """A choice of which later versions have more: what is not there is told by its name."""
 
     def __init__(self, what: str, choices: Iterable[str], unfit: Mapping[str, str] | None = None) -> None:
-        super().__init__(tuple(choices))
+        super().__init__(choices)
         self.what = what
         self.unfit = unfit or {}  # what is there, but not for this command, and why
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if value not in self.choices:
             reason = self.unfit.get(value, "is not in this version")
-            raise click.UsageError(f"the {value} {self.what} {reason}; available: {', '.join(self.choices)}.", ctx)
+            hint = did_you_mean(str(value), self.choices)
+            told = f"the {value} {self.what} {reason}; available: {', '.join(self.choices)}.{hint}"
+            raise click.UsageError(told, ctx)
         return str(value)
+
+
+class Named(click.types.StringParamType):
+    """A text of which the usual ones are known; what it may be is decided where it is used."""
+
+    def __init__(self, *known: str) -> None:
+        self.known = known
+
+    def shell_complete(self, _ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in self.known if name.startswith(incomplete)]
 
 
 class FiniteRange(click.FloatRange):
@@ -116,12 +78,6 @@ class OutputFile(click.Path):
         if not path.parent.is_dir():
             self.fail(f"cannot write {path}: there is no directory {path.parent}; make it first.", param, ctx)
         return path
-
-
-def remember_debug(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
-    """Callback of --debug."""
-    if value:
-        ctx.meta[_DEBUG] = True
 
 
 def parse_value(text: str) -> int | float | bool | str:
@@ -200,42 +156,3 @@ def powers_of_two(text: str) -> list[int]:
     raise click.BadParameter(f"{text!r} is not LOW:HIGH with two or more powers of two between; try 128:4096.")
 
 
-def print_json(record: Any) -> None:
-    """One JSON object on standard output."""
-    click.echo(json.dumps(record, indent=2, default=float))
-
-
-def write_output(path: Path | None, text: str) -> None:
-    """Write `text` to a file in one step and say so, or print it."""
-    if path is None:
-        click.echo(text, nl=not text.endswith("\n"))
-        return
-    from tpc.runtime.checkpoint import write_atomic
-
-    write_atomic(path, text)
-    click.echo(f"wrote {path}")
-
-
-def load_program(path: Path, function: str | None, settings: Iterable[tuple[str, Any]]) -> Program:
-    """Trace the program of a command."""
-    import tpc
-
-    return tpc.load(path, function=function, **dict(settings))
-
-
-def derive(path: Path, function: str | None, settings: Iterable[tuple[str, Any]], limit: str) -> Limit:
-    """Trace the program of a command and take its limit."""
-    import tpc
-
-    return tpc.compile(load_program(path, function, settings), limit=limit)
-
-
-def default_program(name: str = "mlp.py") -> Path:
-    """A program of the working directory."""
-    program = PROGRAMS / name
-    if not program.is_file():
-        raise click.UsageError(
-            f"no PROGRAM given, and the default {program} is not in {Path.cwd()}. Give the path of a "
-            "program, or run the command where programs/ lies."
-        )
-    return program

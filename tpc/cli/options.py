@@ -9,16 +9,9 @@ from typing import Any, TypeVar
 
 import click
 
-from tpc.commandline import (
-    Available,
-    FiniteRange,
-    OutputFile,
-    distinct,
-    drop,
-    key_value,
-    multiplier,
-    remember_debug,
-)
+from tpc.cli.completers import program_files, program_settings, run_directories
+from tpc.cli.group import remember_debug
+from tpc.cli.types import Available, Choice, FiniteRange, Named, OutputFile, distinct, drop, key_value, multiplier
 from tpc.errors import UsageError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -32,15 +25,23 @@ COEFFICIENTS = ("fitted", "taylor")
 PARAMETRIZATIONS = ("mup", "ntk", "standard", "pi")
 LOSSES = ("cross_entropy", "mse")
 SCHEDULES = ("constant", "cosine")
+DATA = ("digits", "cifar10", "omniglot")
 NOT_JOB = ("program", "out", "overwrite", "resume", "as_json", "report")
 
-program_argument = click.argument("program", type=click.Path(dir_okay=False, path_type=Path))
+_FILE = click.Path(dir_okay=False, path_type=Path)
+program_argument = click.argument("program", type=_FILE, shell_complete=program_files)
+optional_program = click.argument("program", required=False, type=_FILE, shell_complete=program_files)
 file_option = click.option(
     "-o",
     "--output",
     type=OutputFile(),
     help="Write to FILE, not to the screen.",
 )
+
+
+def plot_option(text: str) -> Callable[[Command], Command]:
+    """--plot, a drawing in a file."""
+    return click.option("--plot", type=OutputFile(".svg", ".png", ".pdf"), metavar="FILE", help=text)
 
 
 def debug_option(command: Command) -> Command:
@@ -84,6 +85,7 @@ def _program_options(command: Callable[..., Any], limits: Available) -> Callable
             metavar="NAME=VALUE",
             multiple=True,
             callback=distinct,
+            shell_complete=program_settings,
             help="A keyword argument of the program.",
         ),
         click.option("--function", metavar="NAME", help="Which function, when the file holds several networks."),
@@ -120,7 +122,7 @@ FOLD = (
     ),
     click.option(
         "--fold-coefficients",
-        type=click.Choice(COEFFICIENTS),
+        type=Choice(COEFFICIENTS),
         help="Read tensors by the Taylor series, or by weights fitted while training.  [default: fitted]",
     ),
 )
@@ -148,24 +150,25 @@ def job_options(epochs: int, lr: float, schedule: str, clip: float, mode: str) -
             help="What computes.",
         ),
         click.option("--rank", type=_FROM_ONE, default=100, show_default=True, help="Dimension r of the latents."),
-        click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True),
+        click.option("--dtype", type=Choice(["float32", "float64"]), default="float32", show_default=True),
         MODE,
         *FOLD,
-        click.option("--storage", type=click.Choice(STORAGE), help="Number type of stored atoms.  [default: --dtype]"),
-        click.option("--init", metavar="NAME", help="Initialization: paper, zero_readout; random (--width)."),
+        click.option("--storage", type=Choice(STORAGE), help="Number type of stored atoms.  [default: --dtype]"),
+        click.option("--init", type=Named("paper", "zero_readout", "random"), metavar="NAME",
+                     help="Initialization: paper, zero_readout; random (--width)."),
         click.option(
             "--width", type=_FROM_ONE, metavar="N", help="Train a network of this finite width, not the limit."
         ),
         click.option(
             "--parametrization",
-            type=click.Choice(PARAMETRIZATIONS),
+            type=Choice(PARAMETRIZATIONS),
             help="How rates and weights of --width scale; pi projects gradients to --rank.  [default: mup]",
         ),
         click.option("--epochs", type=_FROM_ONE, default=epochs, show_default=True),
         click.option("--lr", type=_POSITIVE, default=lr, show_default=True, help="Learning rate."),
         click.option(
             "--lr-schedule",
-            type=click.Choice(SCHEDULES),
+            type=Choice(SCHEDULES),
             default=schedule,
             show_default=True,
             help="Keep the rate, or let it fall to zero along a cosine.",
@@ -194,11 +197,11 @@ def job_options(epochs: int, lr: float, schedule: str, clip: float, mode: str) -
             multiple=True,
             help="Multiply --clip by FACTOR after EPOCH epochs.",
         ),
-        click.option("--clip-mode", type=click.Choice(["param", "global"]), default=mode, show_default=True),
+        click.option("--clip-mode", type=Choice(["param", "global"]), default=mode, show_default=True),
         click.option("--weight-decay", type=FiniteRange(min=0), default=0.0, show_default=True),
         click.option("--decay-follows-lr-mult", is_flag=True, help="Multiply the decay by --lr-mult, too."),
         click.option("--momentum", type=FiniteRange(0, 1, max_open=True), default=0.0, show_default=True),
-        click.option("--loss", type=click.Choice(LOSSES), default=LOSSES[0], show_default=True),
+        click.option("--loss", type=Choice(LOSSES), default=LOSSES[0], show_default=True),
         click.option(
             "--seed",
             type=click.IntRange(min=0),
@@ -218,6 +221,7 @@ def run_options(task: str, program: str) -> tuple[Any, ...]:
                      help=f"Default: runs/{program}-<data>-<n>."),
         click.option("--overwrite", is_flag=True, help="Replace the run in RUN_DIR."),
         click.option("--resume", type=click.Path(path_type=Path), metavar="RUN_DIR",
+                     shell_complete=run_directories,
                      help="Go on with an unfinished run."),
         click.option(
             "--config",
@@ -237,7 +241,8 @@ def run_options(task: str, program: str) -> tuple[Any, ...]:
 def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a TrainJob; defaults are the fields' own."""
     data = (
-        click.option("--data", default="digits", show_default=True, metavar="NAME", help="digits or cifar10."),
+        click.option("--data", type=Named("digits", "cifar10"), default="digits", show_default=True, metavar="NAME",
+                     help="digits or cifar10."),
         click.option("--data-dir", type=click.Path(file_okay=False), help="Where the data set lies."),
         click.option("--limit-train-size", type=_FROM_ONE, metavar="N", help="Train on the first N samples only."),
         click.option("--batch-size", type=_FROM_ONE, default=32, show_default=True),
@@ -255,9 +260,10 @@ def fewshot_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return click.option(name, type=click.IntRange(min=least), default=default, show_default=True, help=text)
 
     data = (
-        click.option("--data", default="omniglot", show_default=True, metavar="NAME", help="omniglot."),
+        click.option("--data", type=Named("omniglot"), default="omniglot", show_default=True, metavar="NAME",
+                     help="omniglot."),
         click.option("--data-dir", type=click.Path(file_okay=False), help="Where the data set lies."),
-        click.option("--split", type=click.Choice(["vinyals", "background", "seeded"]),
+        click.option("--split", type=Choice(["vinyals", "background", "seeded"]),
                      help="Training, validation and test classes.  [default: vinyals if its files are there]"),
         number("--ways", 5, "Classes of a task.", 2),
         number("--shots", 1, "Support samples of a class."),
@@ -275,11 +281,12 @@ def fewshot_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def regress_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a RegressJob; defaults are the fields' own."""
     options = (
-        click.option("--data", default="digits", show_default=True, metavar="NAME", help="digits, cifar10, omniglot."),
+        click.option("--data", type=Named(*DATA), default="digits", show_default=True, metavar="NAME",
+                     help="digits, cifar10 or omniglot."),
         click.option("--data-dir", type=click.Path(file_okay=False), help="Where the data set lies."),
         click.option("--limit-train-size", type=_FROM_ONE, metavar="N", help="Take the first N samples only."),
         click.option("--backend", type=Available("backend", BACKENDS), default="native", show_default=True),
-        click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True),
+        click.option("--dtype", type=Choice(["float32", "float64"]), default="float32", show_default=True),
         click.option("--ridge", "ridges", type=FiniteRange(min=0), multiple=True, metavar="R",
                      help="Regularization relative to the mean diagonal.  [default: 1e-4, 1e-3, 1e-2, 3e-2, 1e-1]"),
         click.option("--episodes", type=_FROM_ONE, default=600, show_default=True, metavar="N",

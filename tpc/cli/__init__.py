@@ -1,0 +1,1 @@
+"""The commands of `tpc`, a file per kind; the entry point is cli.py."""

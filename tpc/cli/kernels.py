@@ -1,0 +1,196 @@
+"""Commands beside the π-limit: kernel regression, finite networks against limits, and the table of all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tpc.cli.common import default_program, load_program, print_json
+from tpc.cli.options import (
+    LIMITS,
+    checked_options,
+    debug_option,
+    fold_options,
+    json_option,
+    plot_option,
+    program_argument,
+    program_options,
+    regress_options,
+)
+from tpc.cli.types import Choice, FiniteRange, Named, OutputFile, powers_of_two
+from tpc.errors import UserError
+
+
+@click.command(short_help="Fit a kernel limit by kernel regression.")
+@program_argument
+@program_options
+@regress_options
+def regress(program: Path, ridges: tuple[float, ...], as_json: bool, **given: Any) -> None:
+    """Fit the kernel limit of PROGRAM (--limit nngp or ntk) by kernel regression.
+
+    The ridge is chosen among those given on training samples held out. For omniglot every task is a regression on its
+    support, and the ridge is chosen on validation tasks.
+
+    \b
+    Examples:
+      tpc regress programs/mlp.py --limit ntk
+      tpc regress programs/mlp.py --limit nngp --data cifar10 --data-dir data --ridge 1e-2 --ridge 3e-2
+      tpc regress programs/maml.py --limit ntk --data omniglot --data-dir data
+    """
+    from tpc.report.console import print_regression, print_tasks
+    from tpc.tasks import regress as task
+    from tpc.tasks.job import FewShotJob
+
+    def say(line: str) -> None:
+        click.echo(line, err=as_json)
+
+    settings = {"function": given["function"], "settings": dict(given["settings"])}
+    if given["limit"] == "pi":
+        raise click.UsageError("the pi-limit is trained, with tpc train; regression is for --limit nngp or ntk.")
+    if given["data"] == "omniglot":
+        places = {"data_dir": given["data_dir"], "seed": given["seed"], "episodes": given["episodes"]}
+        few = FewShotJob(str(program), **places, **settings)
+        found = task.few_shot(few, given["limit"], ridges or (0.0, *task.RIDGES), given["backend"], say)
+        if as_json:
+            print_json({"ridge": found.ridge, "validation": dict(found.validation), **found.test.to_dict()})
+        else:
+            click.echo(f"ridge {found.ridge:g} chosen")
+            print_tasks(0, "test", found.test)
+        return
+    names = ("limit", "data", "data_dir", "limit_train_size", "backend", "dtype", "held_out", "seed")
+    chosen = {name: given[name] for name in names}
+    job = task.RegressJob(str(program), ridges=ridges or task.RIDGES, **chosen, **settings)
+    result = task.regress(job, given["out"], given["overwrite"], say)
+    if as_json:
+        print_json({"chosen": result.chosen.to_dict(), "ridges": [s.to_dict() for s in result.scores],
+                    "seconds": result.seconds})  # fmt: skip
+    else:
+        print_regression(result)
+
+
+@click.command(short_help="Compare finite networks with their limits.")
+@program_argument
+@checked_options
+@click.option("--rank", type=click.IntRange(min=1), help="Of the π-limit.  [default: 8]")
+@click.option("--steps", type=click.IntRange(min=0), default=3, show_default=True, help="Steps to compare.")
+@click.option("--fit-steps", type=click.IntRange(min=0), metavar="N",
+              help="Steps on the squared loss of one batch, beside kernel regression.  [default: 50]")  # fmt: skip
+@click.option("--widths", type=powers_of_two, default="128:4096", show_default=True, metavar="LOW:HIGH",
+              help="Powers of two in this range.")  # fmt: skip
+@click.option("--seeds", type=click.IntRange(min=1), default=8, show_default=True, help="Networks per width.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The first of the seeds.")
+@click.option("--batch-size", "batch", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option("--lr", type=FiniteRange(min=0, min_open=True),
+              help="Default: the largest of 2, 1, 1/2, … that does not move too far.")  # fmt: skip
+@click.option("--loss", type=Choice(["cross_entropy", "mse"]), default="cross_entropy", show_default=True)
+@fold_options
+@plot_option("Write the plot (svg, png, pdf).")
+@click.option("--report", type=OutputFile(".html"), metavar="FILE", help="Write plot and tables as one page (html).")
+@json_option
+@debug_option
+def check(
+    program: Path, function: str | None, settings: tuple[tuple[str, Any], ...], limit: str, plot: Path | None,
+    report: Path | None, as_json: bool, mode: str, fold_degree: int | None, fold_tolerance: float | None,
+    window: int | None, fold_coefficients: str | None, rank: int | None, fit_steps: int | None, **options: Any,
+) -> None:  # fmt: skip
+    """Compare finite networks of growing width with the limit; the error must fall like width^(-1/2).
+
+    For the π-limit networks train beside it. For --limit nngp and ntk it is kernels of random networks, networks that
+    train beside gradient descent with the kernel, and networks that are fitted to a batch beside kernel regression;
+    --limit all takes every limit. Ends with exit code 1 when a fitted slope leaves [-0.7, -0.3].
+
+    \b
+    Examples:
+      tpc check programs/mlp.py
+      tpc check programs/resmlp.py --widths 128:1024 --seeds 3 --plot check.svg
+      tpc check programs/mlp.py --mode folded --window 0
+      tpc check programs/mlp.py --limit ntk --fit-steps 200
+      tpc check programs/mlp.py --limit all --widths 128:2048 --report convergence.html
+    """
+    from tpc.runtime.folding import fold_from
+    from tpc.runtime.progress import Display
+    from tpc.tasks.check import run_check
+
+    fold = fold_from(mode, fold_degree, fold_tolerance, window, fold_coefficients)
+    traced = load_program(program, function, settings)
+    limits = LIMITS if limit == "all" else (limit,)
+    networks = len(options["widths"]) * options["seeds"]
+    results = []
+    with Display(networks * len(limits), "finite networks", sys.stderr) as display:
+        for i, kind in enumerate(limits):
+            own: dict[str, Any] = {"rank": rank, "fold": fold} if kind == "pi" or limit != "all" else {}
+            own |= {"fit_steps": fit_steps} if kind != "pi" or limit != "all" else {}
+
+            def done(count: int, _: int, before: int = i * networks) -> None:
+                display.step(before + count, {})
+
+            results.append(run_check(traced, limit=kind, progress=done, **own, **options))
+    if plot is not None:
+        from tpc.report.plots import convergence, save
+
+        save(convergence(*results), plot)
+    if report is not None:
+        from tpc.report.convergence import write_convergence
+
+        write_convergence(results, shlex.join(["tpc", *sys.argv[1:]]), report)
+    if as_json:
+        records = [result.to_dict() for result in results]
+        print_json({"ok": all(r.ok for r in results), "checks": records} if limit == "all" else records[0])
+    else:
+        written = [f"{name}: {path}" for name, path in (("plot", plot), ("report", report)) if path is not None]
+        click.echo("\n".join(["\n\n".join(result.table() for result in results), *written]))
+    if not all(result.ok for result in results):
+        raise UserError("the finite networks do not approach the limit like width^(-1/2).")
+
+
+@click.command(short_help="Fill the table of the paper, a command per cell.")
+@click.argument("what", type=Choice(["table1"]))
+@click.option("--quick", is_flag=True, help="Small ranks, widths and subsets: minutes, not hours.")
+@click.option("--data-dir", type=click.Path(file_okay=False), help="Where the data sets lie.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs") / "table1",
+              show_default=True, help="Cells are recorded there; a cell that is there is not filled again.")
+@click.option("--row", "rows", type=Named("NNGP", "NTK"), multiple=True, metavar="NAME",
+              help="Only this row: NNGP, NTK, finite μ, …")  # fmt: skip
+@click.option("--column", "columns", type=Named("cifar10", "omniglot"), multiple=True, metavar="NAME",
+              help="Only this column: cifar10, omniglot.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--dry-run", is_flag=True, help="Print the commands only.")
+@json_option
+@debug_option
+def reproduce(
+    what: str, quick: bool, data_dir: str | None, out: Path, rows: tuple[str, ...], columns: tuple[str, ...], seed: int,
+    dry_run: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Fill Table 1 of the π-limit paper: kernel limits, finite networks and the π-limit on two tasks.
+
+    \b
+    Examples:
+      tpc reproduce table1 --quick --data-dir data
+      tpc reproduce table1 --data-dir data --row NTK --column cifar10
+      tpc reproduce table1 --dry-run
+    """
+    from tpc.report.console import print_table1
+    from tpc.tasks import table1
+
+    del what
+    default_program("mlp.py"), default_program("maml.py")
+    wanted = table1.chosen(table1.cells(quick, data_dir, seed), rows, columns)
+    if dry_run:
+        if as_json:
+            print_json([{"row": c.row, "column": c.column, "command": c.command} for c in wanted])
+        else:
+            click.echo("\n".join(cell.command for cell in wanted))
+        return
+    scores, failed = table1.fill(wanted, out, seed, lambda line: click.echo(line, err=as_json))
+    if as_json:
+        print_json([dataclasses.asdict(score) for score in scores])
+    else:
+        print_table1(scores)
+    if failed:
+        cell, why = failed[0]
+        raise UserError(f"{len(failed)} of {len(wanted)} cells failed, first {cell.row} on {cell.column}: {why}")
