@@ -6,29 +6,33 @@ BIN := $(VENV)/bin
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.developed: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	touch $@
 
 demo: $(VENV)/.installed  ## train the π-limit of programs/mlp.py on the embedded digits
 	$(BIN)/tpc train programs/mlp.py --data digits --out runs/demo --overwrite
 
-lint: $(VENV)/.installed
+lint: $(VENV)/.developed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 test: lint  ## lint, type-check and run every test
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-docs: $(VENV)/.installed  ## build the documents as a site, site/index.html
+docs: $(VENV)/.developed  ## build the documents as a site, site/index.html
 	$(BIN)/python -m mkdocs build --strict
 
 bench: $(VENV)/.installed  ## time and memory of a step, in ratios to plain NumPy transcriptions
 	$(BIN)/python -m benchmarks $(BENCH)
 
-bench-gpu: $(VENV)/.installed  ## the same on a CUDA device, against its bandwidth; says so where there is none
+bench-gpu: $(VENV)/.developed  ## the same on a CUDA device, against its bandwidth; says so where there is none
 	$(BIN)/python -m benchmarks.gpu $(BENCH)
 
-golden: $(VENV)/.installed  ## rewrite the golden texts and documented outputs after an intended change
+golden: $(VENV)/.developed  ## rewrite the golden texts and documented outputs after an intended change
 	$(BIN)/python -m pytest tests/golden tests/docs --update-golden
 
 clean:
