@@ -12,9 +12,10 @@ def mlp(
     input_scale: float = 1.0,
     output_scale: float = 0.5,
     bias_scale: float = 0.5,
+    bias_std: float = 0.0,
 ) -> tpc.Scalar:
-    h = input_scale * (tpc.dense(x, name="embed") + bias_scale * tpc.bias("embed"))
+    h = input_scale * (tpc.dense(x, name="embed") + bias_scale * tpc.bias("embed", std=bias_std))
     for layer in range(1, hidden):
-        h = tpc.dense(relu(h), name=f"hidden{layer}") + bias_scale * tpc.bias(f"hidden{layer}")
-    f = tpc.readout(relu(h), classes, name="readout") + bias_scale * tpc.bias("readout")
+        h = tpc.dense(relu(h), name=f"hidden{layer}") + bias_scale * tpc.bias(f"hidden{layer}", std=bias_std)
+    f = tpc.readout(relu(h), classes, name="readout") + bias_scale * tpc.bias("readout", std=bias_std)
     return output_scale * f
