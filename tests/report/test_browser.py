@@ -49,7 +49,7 @@ def test_a_node_is_searched_clicked_and_read(browser):
     assert panel(browser, "h3") == "g1"
     assert panel(browser, ".formula + code") == "g1 = sum[feature](x, embed.A)"
     assert browser.run("document.querySelector('.panel math').getBoundingClientRect().height > 10")
-    assert "mlp.py:16" in panel(browser, "")
+    assert "mlp.py:17" in panel(browser, "")
     assert "embed_A" in panel(browser, "pre")
 
 
