@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from types import ModuleType
 from typing import Any
@@ -121,16 +121,12 @@ class DeviceBackend:
     def restore_atoms(self) -> Callable[..., Atoms]:
         return partial(Atoms.restore, arrays=self._arrays)
 
-    def new_moments(
-        self, outer: tuple[int, ...], rank: int, orders: Iterable[int], dtype: str, window: int, fitted: bool,
-        storage: str | None = None,
-    ) -> Moments:  # fmt: skip
+    def new_moments(self, *given: Any, storage: str | None = None) -> Moments:
         """Empty folded tensors."""
-        return Moments(outer, rank, orders, dtype, window, fitted, self._arrays)
+        make: Callable[..., Moments] = Moments
+        return make(*given, arrays=self._arrays)
 
-    def restore_moments(
-        self, read: Callable[[str], Array], outer: tuple[int, ...], rank: int, orders: Iterable[int], dtype: str,
-        storage: str | None = None,
-    ) -> Moments:  # fmt: skip
+    def restore_moments(self, *given: Any, storage: str | None = None) -> Moments:
         """Folded tensors from what their `dump` gave."""
-        return Moments.restore(read, outer, rank, orders, dtype, self._arrays)
+        restore: Callable[..., Moments] = Moments.restore
+        return restore(*given, arrays=self._arrays)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 from types import ModuleType
+from typing import Any
 
 from backends import native_build, native_powers, native_products, numpy_backend
-from backends.arrays import HOST, Array, Arrays
 from backends.kernel_code import KernelCode, NativeKernelCode
 from backends.moments import Moments
 from backends.native_loops import Loop
@@ -65,26 +65,22 @@ def copied_bytes(storage: str | None, matrices: int, rank: int) -> int:
     return native_products.packed_bytes(matrices, rank) if storage == ROUNDED else 0
 
 
-def new_moments(
-    outer: tuple[int, ...], rank: int, orders: Iterable[int], dtype: str, window: int, fitted: bool,
-    storage: str | None = None,
-) -> Moments:  # fmt: skip
+def new_moments(*given: Any, storage: str | None = None) -> Moments:
     """Empty folded tensors; for atoms stored as bfloat16 they are multiplied in bfloat16 where the processor can."""
-    return Moments(outer, rank, orders, dtype, window, fitted, *_arithmetic(storage))
+    return Moments(*given, **_arithmetic(storage))
 
 
-def restore_moments(
-    read: Callable[[str], Array], outer: tuple[int, ...], rank: int, orders: Iterable[int], dtype: str,
-    storage: str | None = None,
-) -> Moments:  # fmt: skip
+def restore_moments(*given: Any, storage: str | None = None) -> Moments:
     """Folded tensors from what their `dump` gave."""
-    return Moments.restore(read, outer, rank, orders, dtype, *_arithmetic(storage))
+    return Moments.restore(*given, **_arithmetic(storage))
 
 
-def _arithmetic(storage: str | None) -> tuple[Arrays, Callable[[Array, Array], Array]]:
+def _arithmetic(storage: str | None) -> dict[str, Any]:
     """What folds atoms, and what contracts folded matrices with one latent."""
+    if storage != ROUNDED:
+        return {"half": native_powers.half}
     rounded = native_products.RoundedArrays()
-    return (rounded, rounded.half) if storage == ROUNDED else (HOST, native_powers.half)
+    return {"arrays": rounded, "half": rounded.half}
 
 
 @lru_cache(maxsize=1)

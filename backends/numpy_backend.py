@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import linecache
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import wraps
 from types import ModuleType
 from typing import Any
@@ -86,20 +86,14 @@ def copied_bytes(storage: str | None, matrices: int, rank: int) -> int:
 new_atoms, restore_atoms = Atoms, Atoms.restore
 
 
-def new_moments(
-    outer: tuple[int, ...], rank: int, orders: Iterable[int], dtype: str, window: int, fitted: bool,
-    storage: str | None = None,
-) -> Moments:  # fmt: skip
+def new_moments(*given: Any, storage: str | None = None) -> Moments:
     """Empty folded tensors."""
-    return Moments(outer, rank, orders, dtype, window, fitted)
+    return Moments(*given)
 
 
-def restore_moments(
-    read: Callable[[str], Array], outer: tuple[int, ...], rank: int, orders: Iterable[int], dtype: str,
-    storage: str | None = None,
-) -> Moments:  # fmt: skip
+def restore_moments(*given: Any, storage: str | None = None) -> Moments:
     """Folded tensors from what their `dump` gave."""
-    return Moments.restore(read, outer, rank, orders, dtype)
+    return Moments.restore(*given)
 
 
 __all__ = [

@@ -48,6 +48,17 @@ static inline void pack_rows(const float *first, const float *second, int64_t n,
     }
 }
 
+/* The n × n square on the diagonal of a packed matrix m that begins at `start`, to rows of `stride`. */
+static inline void diagonal_square(const float *m, int64_t start, int64_t n, int64_t stride, float *square)
+{
+    for (int64_t j = 0; j < n; j++) {
+        const float *t = m + (start + j) * (start + j + 1) / 2 + start;
+        for (int64_t i = 0; i < j; i++)
+            square[j * stride + i] = square[i * stride + j] = t[i];
+        square[j * stride + j] = 1.41421356237309505f * t[j];
+    }
+}
+
 /* total[c][lanes] = Σ over pairs of x[pair][lanes] y[pair][c], for one or two vectors of lanes */
 static inline __attribute__((always_inline)) void tile(const pair *x, const pair *y, int64_t pairs, int wide,
                                                        later next, sums total)
@@ -94,12 +105,7 @@ static void pack_symmetric(const float *m, int64_t start, int64_t rank, pair *x)
     }
     float square[LANES][LANES] __attribute__((aligned(64))); /* j = start … start + 31: both halves */
     memset(square, 0, sizeof square);
-    for (int64_t j = 0; j < n; j++) {
-        const float *t = m + (start + j) * (start + j + 1) / 2 + start;
-        for (int64_t i = 0; i < j; i++)
-            square[j][i] = square[i][j] = t[i];
-        square[j][j] = 1.41421356237309505f * t[j];
-    }
+    diagonal_square(m, start, n, LANES, square[0]);
     for (int64_t j = 0; j < n; j += 2)
         pack_rows(square[j], square[j + 1], LANES, x + (start + j) / 2 * LANES);
     for (int64_t j = start + LANES; j < rank; j += 2) { /* rows j */
@@ -170,12 +176,7 @@ API void tpc_pack16(const float *m, pair *packed, int64_t first, int64_t last, i
             }
             float square[ROWS][16] __attribute__((aligned(64)));
             memset(square, 0, sizeof square);
-            for (int64_t k = 0; k < n; k++) {
-                const float *t = matrix + (i + k) * (i + k + 1) / 2 + i;
-                for (int64_t j = 0; j < k; j++)
-                    square[k][j] = square[j][k] = t[j];
-                square[k][k] = 1.41421356237309505f * t[k];
-            }
+            diagonal_square(matrix, i, n, 16, square[0]);
             to += i / 2 * ROWS;
             for (int64_t k = 0; k < ROWS; k++) {
                 pair eight[8] __attribute__((aligned(32)));

@@ -76,6 +76,7 @@ class Backend(Protocol):
         dtype: str,
         window: int,
         fitted: bool,
+        *,
         storage: str | None = None,
     ) -> Any:
         """Empty tensors, outer axes × packed powers of each degree, for atoms folded beyond a window.
@@ -90,6 +91,7 @@ class Backend(Protocol):
         rank: int,
         orders: tuple[int, ...],
         dtype: str,
+        *,
         storage: str | None = None,
     ) -> Any:
         """Moments from what their `dump` gave."""

@@ -332,7 +332,7 @@ class Model:
 
     def _loaded_moments(self, f: Fold, given: Mapping[str, Array]) -> Any:
         rule = self.fold.window, self.fold.fitted
-        moments = self.backend.new_moments(*self.moment_shapes(f), self.dtype, *rule, self.storage)
+        moments = self.backend.new_moments(*self.moment_shapes(f), self.dtype, *rule, storage=self.storage)
         for m in f.moments:
             if m.state.name in given:
                 target = moments.moment(m.order)
