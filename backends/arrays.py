@@ -45,6 +45,9 @@ class Arrays(Protocol):
     def add_powers(self, target: Any, a: Any, b: Any, order: int) -> None:
         """target += Σ_m a_m Φ_order(b_m), in place: (k, count), (M, k), (M, r)."""
 
+    def add_outer(self, target: Any, a: Any, b: Any) -> None:
+        """target += aᵀ b, in place: (n, k), (M, n), (M, k)."""
+
     def add_products(
         self, target: Any, a: Any, vectors: Sequence[Any], parts: Sequence[tuple[Any, tuple[int, ...]]]
     ) -> None:
@@ -85,6 +88,9 @@ class HostArrays:
         from backends import powers
 
         powers.add_powers(target, a, b, order)
+
+    def add_outer(self, target: Array, a: Array, b: Array) -> None:
+        target += a.T @ b
 
     def add_products(
         self, target: Array, a: Array, vectors: Sequence[Array], parts: Sequence[tuple[Array, tuple[int, ...]]]

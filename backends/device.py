@@ -166,6 +166,9 @@ class DeviceArrays:
             part = made.power(self._device.contiguous(b[start : start + rows]), order)
             self._device.gemm(a[start : start + rows], part, target, ta=True, add=True)
 
+    def add_outer(self, target: Any, a: Any, b: Any) -> None:
+        self._device.gemm(self._device.contiguous(a), self._device.contiguous(b), target, ta=True, add=True)
+
     def add_products(
         self, target: Any, a: Any, vectors: Sequence[Any], parts: Sequence[tuple[Any, tuple[int, ...]]]
     ) -> None:

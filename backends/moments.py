@@ -6,6 +6,8 @@ latent that is f_n(|b|²) Φ_n(b).
 Decay multiplies one number for all of them. Each degree is read with a weight: 1 is the Mehler series; fitted weights
 w ≥ 0 minimise the squared error of Σ_n w_n s_n, s_n the series' terms, against V over pairs of atoms that were folded
 and atoms newer than they. They are read off running sums, so they can follow the distribution of the pairs.
+
+What the atoms are beyond the last degree can be kept at N fixed points z_i ~ N(0, I), T_i = (1/N) Σ_m A_m x_m(z_i).
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ class Moments:
         dtype: Any,
         window: int,
         fitted: bool,
+        points: int = 0,
         arrays: Arrays = HOST,
         half: Callable[[Array, Array], Array] = powers.half,
     ) -> None:
@@ -58,8 +61,11 @@ class Moments:
         self._tensors: dict[int, Array] = {
             n: arrays.xp.zeros((*outer, *self._packed(n)), self.dtype) for n in self.orders
         }
-        terms = len(self.orders)
-        self.weights = np.ones(terms)
+        xp = arrays.xp
+        self.points = xp.asarray(draw(points, rank), self.dtype)
+        self.tail = xp.zeros((points, *outer), self.dtype)
+        self.weights = np.ones(len(self.orders))
+        terms = len(self.orders) + bool(points)
         self._sums = np.zeros((terms + 1, terms + 1))  # of products of the terms, and of V in the last place
 
     def _packed(self, order: int) -> tuple[int, ...]:
@@ -68,7 +74,7 @@ class Moments:
     @property
     def nbytes(self) -> int:
         """Bytes of the tensors."""
-        return sum(int(t.nbytes) for t in self._tensors.values())
+        return sum(int(t.nbytes) for t in (*self._tensors.values(), self.points, self.tail))
 
     # --- reading -----------------------------------------------------------------------------------------------
 
@@ -90,7 +96,9 @@ class Moments:
         total = self._sums[-1, -1]
         if total <= 0:
             return None
-        w = np.append(-self.weights, 1.0)
+        w = np.ones(len(self._sums))  # V, less the terms with their weights, less the sampled ones
+        w[:-1] = -1.0
+        w[: len(self.weights)] = -self.weights
         return float(np.sqrt(max(0.0, w @ self._sums @ w) / total))
 
     # --- changing ----------------------------------------------------------------------------------------------
@@ -99,14 +107,21 @@ class Moments:
         """Weight decay: M ← keep·M."""
         self.scale *= keep
         if not 1e-3 < abs(self.scale) < 1e3:
-            for t in self._tensors.values():
+            for t in (*self._tensors.values(), self.tail):
                 self._arrays.multiply(t, self.dtype.type(self.scale))
             self.scale = 1.0
 
-    def absorb(self, atoms: Atoms, profiles: Callable[..., Any], exact: Callable[..., Any]) -> None:
+    def absorb(
+        self,
+        atoms: Atoms,
+        profiles: Callable[..., Any],
+        exact: Callable[..., Any],
+        sampled: Callable[..., Any] | None = None,
+    ) -> None:
         """Fold the oldest atoms while more than `window` newer ones stay.
 
-        `profiles` gives f_α of atoms under the name "α₁,α₂,…", `exact` E x x' under "V" for two sets of atoms.
+        `profiles` gives f_α of atoms under the name "α₁,α₂,…", `exact` E x x' under "V" for two sets of atoms,
+        `sampled` under "T" what atoms are beyond the last degree at given points.
         """
         segments = []
         while self._due(atoms):
@@ -116,11 +131,16 @@ class Moments:
         xp = self._arrays.xp
         names = [name for name in atoms.widths if name != "A"]
         a, *given = (xp.concatenate([s[name] for s in segments]) for name in ("A", *names))
-        old = _Rows(given, self._indexed(profiles(None, *given)))
+
+        def rows(columns: Sequence[Array]) -> _Rows:
+            beyond = None if sampled is None else xp.asarray(sampled(None, *columns, self.points)["T"], self.dtype)
+            return _Rows(columns, self._indexed(profiles(None, *columns)), beyond)
+
+        old = rows(given)
         if names:  # constants are folded without any error
             newest = [atoms.newest(name, PROBES) for name in names]
             newer = newest if len(newest[0]) else [x[-PROBES:] for x in given]
-            self._compare(a, old, _Rows(newer, self._indexed(profiles(None, *newer))), exact)
+            self._compare(a, old, rows(newer), exact)
         a = a.reshape(len(a), -1) / self.dtype.type(self.scale)
         for n, tensor in self._tensors.items():
             flat = tensor.reshape(a.shape[1], -1) if n else tensor.reshape(-1)
@@ -131,6 +151,9 @@ class Moments:
             else:
                 numbers = (xp.broadcast_to(self._often(index) * f, len(a)) for index, f in parts)
                 self._arrays.add_products(flat, a, old.latents, [(c, index) for c, (index, _) in zip(numbers, parts)])
+        if old.beyond is not None:
+            flat = self.tail.reshape(len(self.tail), -1)
+            self._arrays.add_outer(flat, old.beyond, a / self.dtype.type(len(flat)))
         self.count += len(a)
 
     def _indexed(self, found: Mapping[str, Any]) -> dict[Index, Array]:
@@ -152,6 +175,8 @@ class Moments:
         host, xp = self._wide, self._arrays.xp
         size = host(xp.square(a.reshape(len(a), -1), dtype=np.float64).sum(axis=1))
         values = [self._term(old, newer, n) for n in self.orders]
+        if old.beyond is not None and newer.beyond is not None:
+            values.append(host(old.beyond @ newer.beyond.T) / len(self.points))
         values.append(host(exact(None, *old.columns, *newer.columns)["V"]))
         if not all(np.isfinite(v).all() for v in values):  # a diverging run is told by its loss
             return
@@ -189,6 +214,8 @@ class Moments:
         """Everything, by name."""
         stored: dict[str, list[Array]] = {f"M{n}": [self._arrays.view(t)] for n, t in self._tensors.items()}
         numbers = np.array([self.scale, self.count, self.window, self.fitted], dtype=np.float64)
+        if len(self.points):
+            stored |= {"Z": [self._arrays.view(self.points)], "T": [self._arrays.view(self.tail)]}
         return stored | {"numbers": [numbers], "weights": [self.weights], "sums": [self._sums]}
 
     @classmethod
@@ -199,15 +226,18 @@ class Moments:
         rank: int,
         orders: Iterable[int],
         dtype: Any,
+        points: int = 0,
         arrays: Arrays = HOST,
         half: Callable[[Array, Array], Array] = powers.half,
     ) -> Moments:
         """The inverse of `dump`."""
         scale, count, window, fitted = (float(x) for x in read("numbers"))
-        made = cls(outer, rank, orders, dtype, int(window), bool(fitted), arrays, half)
+        made = cls(outer, rank, orders, dtype, int(window), bool(fitted), points, arrays, half)
         made.scale, made.count = scale, int(count)
+        tail = (("Z", made.points), ("T", made.tail)) if points else ()
         for name, target in (
             *((f"M{n}", t) for n, t in made._tensors.items()),
+            *tail,
             ("weights", made.weights),
             ("sums", made._sums),
         ):
@@ -220,14 +250,32 @@ class Moments:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Some atoms: their latents (M, r), then their parameters (M,), and f_α of them, (M,) or a number."""
+    """Some atoms: their latents (M, r), then their parameters (M,), and f_α of them, (M,) or a number.
+
+    `beyond` (M, N) is what they are at the points of the tail.
+    """
 
     columns: Sequence[Array]
     profiles: Mapping[Index, Array]
+    beyond: Array | None
 
     @property
     def latents(self) -> list[Array]:
         return [x for x in self.columns if x.ndim == 2]
+
+
+def draw(points: int, rank: int) -> Array:
+    """Points z ~ N(0, I), (points, rank), the same in every run: orthogonal in blocks, of independent lengths.
+
+    Orthogonal points have less error than independent ones (Yu et al., NeurIPS 2016).
+    """
+    rng = np.random.default_rng([points, rank])
+    made = np.empty((points, rank))
+    for start in range(0, points, max(1, rank)):
+        turned, r = np.linalg.qr(rng.standard_normal((rank, rank)))
+        lengths = np.sqrt(rng.chisquare(rank, rank))
+        made[start : start + rank] = (turned * np.sign(np.diag(r)) * lengths).T[: points - start]
+    return made
 
 
 @lru_cache(maxsize=64)

@@ -40,7 +40,7 @@ PASSES: Passes = (
     ("norms", norms),
 )
 LIMITS: dict[str, Callable[[Program], LimitGraph]] = {"pi": pi_limit, "nngp": nngp_limit, "ntk": ntk_limit}
-FOLDED: dict[str, Callable[[Program, int, bool], LimitGraph]] = {"pi": fold}
+FOLDED: dict[str, Callable[[Program, int, bool, int], LimitGraph]] = {"pi": fold}
 KERNEL_PASSES: dict[str, Passes] = {
     "nngp": (("single_output", single_output),),
     "ntk": (("single_output", single_output), ("gradients", gradients)),
@@ -66,7 +66,7 @@ class Limit:
         return {}
 
     @cached_property
-    def _folded(self) -> dict[tuple[str, int, bool], LimitGraph]:
+    def _folded(self) -> dict[tuple[str, int, bool, int], LimitGraph]:
         return {}
 
     @cached_property
@@ -82,15 +82,20 @@ class Limit:
         """The program with loss, projected gradients and norms; for kernel limits one output with its gradients."""
         return self._stage(loss)[0]
 
-    def graph(self, loss: str = "cross_entropy", degree: int | None = None, halves: bool = False) -> LimitGraph:
-        """The limit graph of the trained program; with a degree, old atoms are folded to tensors up to it."""
+    def graph(
+        self, loss: str = "cross_entropy", degree: int | None = None, halves: bool = False, points: int = 0
+    ) -> LimitGraph:
+        """The limit graph of the trained program; with a degree, old atoms are folded to tensors up to it.
+
+        What these leave out is sampled at so many `points`.
+        """
         if degree is not None and self.is_kernel:
             raise UsageError(f"the {self.kind}-limit is a kernel, which has no atoms to fold: leave the degree out")
         if degree is None:
             return self._stage(loss)[1]
-        key = (loss, degree, halves)
+        key = (loss, degree, halves, points)
         if key not in self._folded:
-            made = FOLDED[self.kind](self._stage(loss)[0], degree, halves)
+            made = FOLDED[self.kind](self._stage(loss)[0], degree, halves, points)
             self._folded[key] = verify_limit(made, f"folding to degree {degree}")
         return self._folded[key]
 

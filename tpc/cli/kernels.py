@@ -96,7 +96,8 @@ def regress(program: Path, ridges: tuple[float, ...], as_json: bool, **given: An
 def check(
     program: Path, function: str | None, settings: tuple[tuple[str, Any], ...], limit: str, plot: Path | None,
     report: Path | None, as_json: bool, mode: str, fold_degree: int | None, fold_tolerance: float | None,
-    window: int | None, fold_coefficients: str | None, rank: int | None, fit_steps: int | None, **options: Any,
+    window: int | None, fold_coefficients: str | None, fold_points: int | None, rank: int | None,
+    fit_steps: int | None, **options: Any,
 ) -> None:  # fmt: skip
     """Compare finite networks of growing width with the limit; the error must fall like width^(-1/2).
 
@@ -116,7 +117,7 @@ def check(
     from tpc.runtime.progress import Display
     from tpc.tasks.check import run_check
 
-    fold = fold_from(mode, fold_degree, fold_tolerance, window, fold_coefficients)
+    fold = fold_from(mode, fold_degree, fold_tolerance, window, fold_coefficients, fold_points)
     traced = load_program(program, function, settings)
     limits = LIMITS if limit == "all" else (limit,)
     networks = len(options["widths"]) * options["seeds"]

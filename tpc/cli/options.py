@@ -125,6 +125,12 @@ FOLD = (
         type=Choice(COEFFICIENTS),
         help="Read tensors by the Taylor series, or by weights fitted while training.  [default: fitted]",
     ),
+    click.option(
+        "--fold-points",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Random points that keep what the tensors leave out; then coefficients are taylor.  [default: 0]",
+    ),
 )
 
 

@@ -10,6 +10,8 @@ For one latent on each side this is the Mehler series in Stein's form. The deriv
 wherever a sum over atoms arises, now over the newest ones, the same sum with P is added. P is one function in the
 forward and the backward pass, so backward is the exact gradient of the folded forward pass. Weights w_n, 1 unless they
 are fitted, multiply M_n where it is read, and keep that property.
+
+What P leaves out can be kept as its values at random points (tail.py); it is then added wherever P is.
 """
 
 from __future__ import annotations
@@ -25,16 +27,16 @@ from sympy import Expr
 from tpc.errors import InternalError, ProgramError, SourceLine, UserError
 from tpc.limits.expect import expectation
 from tpc.limits.graph import LimitGraph, State, Store, rank_axis
+from tpc.limits.hermite import Index, derivative, indices
 from tpc.limits.pi import Leaf, LimitTerm, PiLimit, mean
 from tpc.limits.power import Half, Opened, power, slope, slot_axis
+from tpc.limits.tail import Tail, read, tail_of
 from tpc.passes.normal import Term
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, fresh, union, without
 from tpc.program.functions import argument, partial
 from tpc.program.program import Program
 from tpc.program.tensor import ONE, ZERO, Constant, Tensor
-
-Index = tuple[int, ...]  # a multi-index: how often each latent is differentiated by
 
 
 @dataclass(frozen=True)
@@ -57,30 +59,11 @@ class Fold:
     store: Store
     degree: int
     moments: tuple[Moment, ...]
+    tail: Tail | None = None
 
 
-def indices(count: int, degree: int) -> Iterator[Index]:
-    """The multi-indices of a degree in `count` variables."""
-    if count <= 1:
-        if count or not degree:
-            yield (degree,) * count
-        return
-    for first in range(degree, -1, -1):
-        yield from ((first, *rest) for rest in indices(count - 1, degree - first))
-
-
-@lru_cache(maxsize=4096)
-def derivative(fn: Expr, index: Index) -> Expr:
-    """∂^index fn in u0, u1, …"""
-    for i, n in enumerate(index):
-        if n:
-            lower = (*index[:i], n - 1, *index[i + 1 :])
-            return partial(derivative(fn, lower), argument(i))
-    return fn
-
-
-def fold_store(store: Store, degree: int) -> Fold:
-    """The tensors a store needs."""
+def fold_store(store: Store, degree: int, points: int = 0) -> Fold:
+    """The tensors a store needs, and `points` values of what they leave out."""
     moments = []
     for n in range(degree + 1):
         profiles = tuple((a, derivative(store.fn, a)) for a in indices(len(store.columns), n) if _remains(store, a))
@@ -88,7 +71,7 @@ def fold_store(store: Store, degree: int) -> Fold:
             shape = (*store.coefficients.axes[1:], *((slot_axis(store.name, n),) if n else ()))
             state, weight = State(f"{store.name}.M{n}", shape), State(f"{store.name}.w{n}", ())
             moments.append(Moment(n, profiles, state, weight))
-    return Fold(store, degree, tuple(moments))
+    return Fold(store, degree, tuple(moments), tail_of(store, degree, points))
 
 
 @lru_cache(maxsize=4096)
@@ -108,22 +91,23 @@ def least_useful_degree(store: Store) -> int:
     raise InternalError(f"{store.fn} has no Hermite coefficient up to degree 11")
 
 
-def fold(program: Program, degree: int, halves: bool = False) -> LimitGraph:
+def fold(program: Program, degree: int, halves: bool = False, points: int = 0) -> LimitGraph:
     """The π-limit of a program with every sum over atoms extended by the terms of degree ≤ `degree`.
 
-    With `halves` matrices (degree 2) are contracted with one latent first, which forward and backward pass share.
+    The terms beyond it are sampled at so many `points`. With `halves` matrices (degree 2) are contracted with one
+    latent first, which forward and backward pass share.
     Raises UserError where no term of a store is left.
     """
-    return _FoldedLimit(program, degree, halves).graph()
+    return _FoldedLimit(program, degree, halves, points).graph()
 
 
 class _FoldedLimit(PiLimit):
     """A derivation in which every store's oldest atoms are a polynomial."""
 
-    def __init__(self, program: Program, degree: int, halves: bool) -> None:
+    def __init__(self, program: Program, degree: int, halves: bool, points: int) -> None:
         super().__init__(program)
         self.halves = halves
-        self.folds = {s.name: fold_store(s, degree) for stores in self.stores.values() for s in stores}
+        self.folds = {s.name: fold_store(s, degree, points) for stores in self.stores.values() for s in stores}
         for f in self.folds.values():
             if f.store.columns and all(m.order == 0 for m in f.moments):
                 raise UserError(
@@ -164,12 +148,12 @@ class _FoldedLimit(PiLimit):
                 base_slope = partial(t.fn, argument(j))
                 if set(g.axes) & set(s.over):
                     yield mean(s, slope_fn, g)
-                    yield from self._series(base, base_slope, leaf, (g,))
+                    yield from self._series(base, base_slope, leaf, (g,), by="latent")
                 else:
-                    sums = tensor.add((mean(s, slope_fn), *self._series(base, base_slope, leaf)))
+                    sums = tensor.add((mean(s, slope_fn), *self._series(base, base_slope, leaf, by="latent")))
                     yield tensor.contract((g, sums))
             if leaf is not None:
-                yield from self._series(base, t.fn, leaf, opened=True)
+                yield from self._series(base, t.fn, leaf, by="z")
 
     def _sums(self, t: Term) -> list[tuple[LimitTerm, Leaf | None]]:
         """A term's sums over atoms, each with the leaf it comes from."""
@@ -182,10 +166,13 @@ class _FoldedLimit(PiLimit):
     # --- the same sums with the polynomial ---------------------------------------------------------------------------
 
     def _series(
-        self, reader: LimitTerm, fn: Expr, leaf: Leaf, extra: tuple[Tensor, ...] = (), opened: bool = False
+        self, reader: LimitTerm, fn: Expr, leaf: Leaf, extra: tuple[Tensor, ...] = (), by: str = ""
     ) -> Iterator[Tensor]:
-        """Σ_over coefficient · E[fn P], one term per degree; with `opened` Σ_over coefficient · E[fn ∇P]."""
-        store = leaf.store
+        """Σ_over coefficient · E[fn P], one term per degree; by "z" Σ_over coefficient · E[fn ∇P].
+
+        The sampled tail adds E[fn T]; E[z R T] takes the terms of both kinds, fn being ∂R by a "latent" or R by "z".
+        """
+        store, opened = leaf.store, by == "z"
         outer, left = store.coefficients.axes[1:], tuple(map(rank_axis, store.columns[:1])) if opened else ()
         factors, names, over = (reader.coefficient, *extra), dict(leaf.names), reader.over
         if leaf.dual is not None:
@@ -198,6 +185,9 @@ class _FoldedLimit(PiLimit):
             if means:
                 made = _Reading(store, m, names, slot_axis(store.name, m.order - opened), factors, over)
                 yield from made.halves(means, opened) if self.halves and m.order == 2 else made.whole(means, opened)
+        tail = self.folds[store.name].tail
+        if tail is not None:
+            yield from read(tail, reader, fn, self.folds[store.name].degree, by, factors, over, names)
 
     def _hermite(self, reader: LimitTerm, fn: Expr, order: int) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
         """E∇ⁿ fn / n! as factors E[∂^β fn]/β! of symmetric products of latents, g_i taken β_i times."""

@@ -44,6 +44,11 @@ def _folding(f: Fold) -> list[str]:
         sums = [f"sum[{s.atom}]({', '.join(_folded_factors(s, *profile))})" for profile in m.profiles]
         right = " + ".join([m.state.name, *sums])
         lines.append(f"fold {m.state.name} <- {right}  for the oldest atoms")
+    if f.tail is not None:
+        t, shown = f.tail, s.fn.xreplace({argument(0): X}) if len(s.columns) == 1 else s.fn
+        args = ", ".join(f"<{t.points.name}, {c.name}>" for c in s.columns)
+        total = f"sum[{s.atom}](1/{t.count}, {s.coefficients.name}, beyond[{f.degree}]({shown})({args}))"
+        lines.append(f"fold {t.values.name} <- {t.values.name} + {total}  for the oldest atoms")
     return lines
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from tpc.limits.expect import expectation
 from tpc.limits.fold import Fold
 from tpc.limits.graph import Accumulate, Append, LimitGraph, State, Store, Update
+from tpc.limits.tail import beyond
 from tpc.lower.concretise import Concretiser
 from tpc.lower.plan import Planner
 from tpc.lower.schedule import Function, Loop, schedule
@@ -36,12 +37,14 @@ class UpdatePlan:
 class FoldPlan:
     """How a store folds: `profiles` gives E ∂^α fn of atoms by multi-index, `exact` E fn fn' of two sets of atoms.
 
-    Atoms are given by the columns of their latents and parameters.
+    `sampled` gives what the atoms are beyond the degree at the points of the tail, if there is one. Atoms are given by
+    the columns of their latents and parameters.
     """
 
     fold: Fold
     profiles: Function
     exact: Function
+    sampled: Function | None
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,11 @@ def _fold_plan(k: int, f: Fold, final: Callable[[Tensor], Tensor]) -> FoldPlan:
     later |= {theta(j): theta(len(s) + j) for j in range(len(s))}
     exact = final(expectation(f.store.fn * f.store.fn.xreplace(later), (*b, *c), (*s, *t)))
     given = schedule(f"profiles{k}", profiles, [*b, *s]), schedule(f"exact{k}", {"V": exact}, [*b, *s, *c, *t])
-    return FoldPlan(f, *given)
+    if f.tail is None:
+        return FoldPlan(f, *given, None)
+    points = State("z", f.tail.points.axes)
+    values = final(beyond(f.store.fn, f.degree, *one, points))
+    return FoldPlan(f, *given, schedule(f"sampled{k}", {"T": values}, [*b, *s, points]))
 
 
 def _rows(store: Store, axis: str, latent: str, number: str) -> tuple[tuple[State, ...], tuple[State, ...]]:

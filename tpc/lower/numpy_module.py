@@ -33,7 +33,8 @@ def numpy_module(lowered: Lowered, printer: type[NumpyPrinter] = NumpyPrinter, h
     header = header.format(limit=graph.limit, name=graph.name, norm_arguments=repr(saved_keys(lowered)))
     header += tabulations(tables)
     for f in lowered.folds:
-        functions += [NumpyPrinter(f.profiles, tables).text(), NumpyPrinter(f.exact, tables).text()]
+        own = (f.profiles, f.exact, f.sampled)
+        functions += [NumpyPrinter(each, tables).text() for each in own if each is not None]
     parts = [header, *functions, _update(lowered)]
     if lowered.folds:
         parts.append(_fold(lowered))
@@ -75,7 +76,8 @@ def _fold(lowered: Lowered) -> str:
     lines = ["def fold(state):", '    """Fold the oldest atoms of every store that has more than its window."""']
     for plan in lowered.folds:
         name = plan.fold.store.name
-        functions = f"{plan.profiles.name}, {plan.exact.name}"
+        own = (plan.profiles, plan.exact, plan.sampled)
+        functions = ", ".join(each.name for each in own if each is not None)
         lines.append(f'    state["{name}.folded"].absorb(state["{name}"], {functions})')
     return "\n".join(lines)
 

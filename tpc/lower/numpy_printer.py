@@ -21,6 +21,7 @@ from tpc.program.tensor import Constant, Contract, Tensor
 
 _SAMPLES = (SAMPLE.name, SUPPORT.name)  # axes whose lengths are those of a batch
 _OF_FOLD = re.compile(r"[Mw]\d+$")
+_OF_TAIL = {"Z": "points", "T": "tail", "wT": "scale"}
 _INFIX = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
 _UFUNC = {
     "add": "np.add", "subtract": "np.subtract", "multiply": "np.multiply", "divide": "np.divide", "power": "np.power",
@@ -35,7 +36,7 @@ _UFUNC = {
 
 
 def layout(axes: Axes) -> Axes:
-    """The order of an array's axes: atoms, samples, support, features, classes, rank, packed powers of rank.
+    """The order of an array's axes: atoms, samples, support, features, points, classes, rank, packed powers of rank.
 
     Among classes those of role "last" are: the row of an atom may have classes as the batch it comes from has.
 
@@ -44,13 +45,15 @@ def layout(axes: Axes) -> Axes:
 
     def place(axis: Axis) -> tuple[int, str]:
         if axis.role == "rank":
-            return 6, axis.name
-        if axis.role == "power":
             return 7, axis.name
+        if axis.role == "power":
+            return 8, axis.name
         if axis.role == "atom":
             return -1, axis.name
+        if axis.role == "point":
+            return 4, axis.name
         if axis.size is not None:
-            return 4 + (axis.role == "last"), axis.name
+            return 5 + (axis.role == "last"), axis.name
         return (_SAMPLES.index(axis.base) if axis.base in _SAMPLES else 3), axis.name
 
     return tuple(sorted(axes, key=place))
@@ -431,6 +434,8 @@ def _found(state: State) -> str:
         return f'state["{store}"].scale'
     if any(a.role == "power" for a in state.axes) or _OF_FOLD.match(part):
         return f'state["{store}.folded"].{"moment" if part[0] == "M" else "weight"}({part[1:]})'
+    if part in _OF_TAIL:
+        return f'state["{store}.folded"].{_OF_TAIL[part]}'
     return f'state["{state.name}"]'
 
 

@@ -76,6 +76,7 @@ class Backend(Protocol):
         dtype: str,
         window: int,
         fitted: bool,
+        points: int,
         *,
         storage: str | None = None,
     ) -> Any:
@@ -91,6 +92,7 @@ class Backend(Protocol):
         rank: int,
         orders: tuple[int, ...],
         dtype: str,
+        points: int,
         *,
         storage: str | None = None,
     ) -> Any:

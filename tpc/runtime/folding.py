@@ -25,6 +25,7 @@ COEFFICIENTS = ("fitted", "taylor")
 TOLERANCE = 0.1
 LARGEST_DEGREE = 12
 LARGEST_WINDOW = 1 << 40
+LARGEST_POINTS = 1 << 20
 LARGEST_BLOCK = 512
 
 
@@ -34,26 +35,41 @@ class FoldOptions:
 
     Without a degree the least one is taken whose Mehler remainder at coinciding latents of unit variance is at most
     `tolerance` of the kernel. "taylor" reads the series as it is; "fitted" lets non-negative weights per degree follow
-    the correlations that occur in training.
+    the correlations that occur in training. What the series leaves out is sampled at `points` points, which needs the
+    series as it is. Coefficients are fitted by default, "taylor" with points.
     """
 
     degree: int | None = None
     window: int = 512
-    coefficients: str = "fitted"
+    coefficients: str | None = None
     tolerance: float = TOLERANCE
+    points: int = 0
 
     def __post_init__(self) -> None:
-        bounds = (("degree", self.degree, 1, LARGEST_DEGREE), ("window", self.window, 0, LARGEST_WINDOW))
+        bounds = (
+            ("degree", self.degree, 1, LARGEST_DEGREE),
+            ("window", self.window, 0, LARGEST_WINDOW),
+            ("points", self.points, 0, LARGEST_POINTS),
+        )
         for name, value, least, most in bounds:
             if value is None and name == "degree":
                 continue
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
-                raise UsageError(f"expected a fold {name} that is a whole number from {least} to {most}, got {value!r}")
+                what = f"fold {name}" if name != "points" else "number of fold points"
+                raise UsageError(f"expected a {what} that is a whole number from {least} to {most}, got {value!r}")
             object.__setattr__(self, name, int(value))
+        if self.coefficients is None:
+            object.__setattr__(self, "coefficients", "taylor" if self.points else "fitted")
         if self.coefficients not in COEFFICIENTS:
             raise UsageError(f"expected fold coefficients among {', '.join(COEFFICIENTS)}, got {self.coefficients!r}")
         if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, int | float) or not self.tolerance > 0:
             raise UsageError(f"expected a positive fold tolerance, got {self.tolerance!r}")
+
+        if self.points and self.fitted:
+            raise UsageError(
+                "fitted coefficients stand in for what points sample: leave out fold_points (--fold-points), or take "
+                "fold_coefficients taylor (--fold-coefficients taylor)."
+            )
 
     @property
     def rows(self) -> int:
@@ -70,10 +86,21 @@ class FoldOptions:
 
 
 def fold_from(
-    mode: str, degree: int | None, tolerance: float | None, window: int | None, coefficients: str | None
+    mode: str,
+    degree: int | None,
+    tolerance: float | None,
+    window: int | None,
+    coefficients: str | None,
+    points: int | None = None,
 ) -> FoldOptions | None:
     """Options as given on the command line or in a configuration; None in mode "exact", which takes none of them."""
-    named = {"fold_degree": degree, "fold_tolerance": tolerance, "window": window, "fold_coefficients": coefficients}
+    named = {
+        "fold_degree": degree,
+        "fold_tolerance": tolerance,
+        "window": window,
+        "fold_coefficients": coefficients,
+        "fold_points": points,
+    }
     given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     if mode == "folded":
         return FoldOptions(**{name.removeprefix("fold_"): value for name, value in given.items()})
@@ -130,8 +157,9 @@ def _mean(store: Store, fn: Expr) -> float:
 
 
 def numbers_stored(f: Fold, rank: int) -> int:
-    """How many numbers the tensors of a fold have."""
-    return outer_numbers(f, rank) * sum(packed_size(rank, m.order) if m.order else 1 for m in f.moments)
+    """How many numbers the tensors of a fold have, those of its tail included."""
+    outer, points = outer_numbers(f, rank), f.tail.count if f.tail else 0
+    return outer * sum(packed_size(rank, m.order) if m.order else 1 for m in f.moments) + points * (outer + rank)
 
 
 def outer_numbers(f: Fold, rank: int) -> int:

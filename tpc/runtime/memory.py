@@ -14,7 +14,6 @@ from tpc.compiler import Limit
 from tpc.errors import UserError
 from tpc.limits.fold import Fold
 from tpc.limits.graph import Append, LimitGraph, Store
-from tpc.limits.power import packed_size
 from tpc.lower.lowered import Lowered, lower
 from tpc.program.nn import FEATURE, SAMPLE, SUPPORT
 from tpc.runtime.available import Available
@@ -22,7 +21,7 @@ from tpc.runtime.backend import load_backend
 from tpc.runtime.episodic import tasks_at_once
 from tpc.runtime.folding import FoldOptions, numbers_stored, outer_numbers
 from tpc.runtime.initial import shape_of
-from tpc.runtime.model import PREDICT_NUMBERS, PREDICT_ROWS
+from tpc.runtime.model import PREDICT_NUMBERS, PREDICT_ROWS, widest_row
 from tpc.runtime.working import Blocks, Lengths, function_bytes, step_bytes, table_bytes
 
 LIBRARIES = 175_000_000  # Python with the packages that training loads, measured
@@ -130,8 +129,8 @@ class _Predictor:
         self._loss = loss
         self._lowered = lru_cache(maxsize=32)(self._lower)
 
-    def _lower(self, degree: int | None, halves: bool, momentum: bool) -> Lowered:
-        return lower(self._limit.graph(self._loss, degree, halves), momentum)
+    def _lower(self, degree: int | None, halves: bool, points: int, momentum: bool) -> Lowered:
+        return lower(self._limit.graph(self._loss, degree, halves, points), momentum)
 
     def degree(self, t: Training) -> int | None:
         """The degree that mode "folded" folds to."""
@@ -139,7 +138,7 @@ class _Predictor:
 
     def __call__(self, t: Training) -> Prediction:
         backend = load_backend(t.backend)
-        lowered = self._lowered(self.degree(t), backend.HALVES, t.momentum > 0)
+        lowered = self._lowered(self.degree(t), backend.HALVES, _options(t).points, t.momentum > 0)
         graph, blocks, item = lowered.graph, Blocks.of(t.backend), np.dtype(t.dtype).itemsize
         rows = {s.name: _row_bytes(s, t, item) for s in graph.stores}
         atoms = {s.name: _stored(graph, s, t, max(t.epochs * t.samples, t.done or 0)) for s in graph.stores}
@@ -228,7 +227,7 @@ def _widest(s: Store, t: Training, item: int) -> int:
 
 def _predicted_rows(folds: tuple[Fold, ...], rank: int) -> int:
     """Rows of one prediction, as `Model.predict_rows` has them."""
-    widest = max((packed_size(rank, m.order) for f in folds for m in f.moments), default=1)
+    widest = max((widest_row(f, rank) for f in folds), default=1)
     return max(16, min(PREDICT_ROWS, PREDICT_NUMBERS // widest))
 
 

@@ -113,7 +113,7 @@ class Model:
             self._degree = self.fold.degree_for(limit.graph())
             self.fold = replace(self.fold, degree=self._degree)
         self.sizes = {FEATURE.name: self.input_dim}
-        self.graph: LimitGraph = limit.graph(degree=self._degree)
+        self.graph: LimitGraph = limit.graph(degree=self._degree, points=self.fold.points)
         self.folds = {f.store.name: f for f in self.graph.folds}
         (classes,) = without(self.graph["logits"].axes, (SAMPLE,))
         self.classes = int(classes.size or 0)
@@ -156,8 +156,9 @@ class Model:
         _check_loss(loss)
         key = (loss, self._momentum)
         if key not in self._modules:
-            graph = self.limit.graph(loss, self._degree, self.backend.HALVES)
-            lowered = lower(graph, self._momentum, self.limit.graph(loss, self._degree))
+            points = self.fold.points
+            graph = self.limit.graph(loss, self._degree, self.backend.HALVES, points)
+            lowered = lower(graph, self._momentum, self.limit.graph(loss, self._degree, points=points))
             self._modules[key] = self.backend.compile_module(lowered)
         return self._modules[key]
 
@@ -187,7 +188,7 @@ class Model:
     @property
     def predict_rows(self) -> int:
         """Rows predicted at a time: their packed powers take no more memory than what they are multiplied with."""
-        widest = max((packed_size(self.rank, m.order) for f in self.folds.values() for m in f.moments), default=1)
+        widest = max((widest_row(f, self.rank) for f in self.folds.values()), default=1)
         return max(16, min(PREDICT_ROWS, PREDICT_NUMBERS // widest))
 
     def step(
@@ -284,7 +285,8 @@ class Model:
         """Arrays by name; `<layer>.A` has every multiplier applied.
 
         A folded model has the newest atoms in `<layer>.A` and `<layer>.B`, the others in `<layer>.M0`, `<layer>.M1`, …
-        (packed, backends/powers.py), which are read with the weights `<layer>.w`.
+        (packed, backends/powers.py), which are read with the weights `<layer>.w`, and what they leave out as values
+        `<layer>.T` at the points `<layer>.Z`.
         """
         found: dict[str, Array] = {}
         for u in self.graph.accumulated:
@@ -297,6 +299,9 @@ class Model:
             found[f"{name}.w"] = moments.weights.copy()
             for m in f.moments:
                 found[m.state.name] = self.backend.to_numpy(moments.moment(m.order)) * moments.scale
+            if f.tail:
+                found[f.tail.points.name] = self.backend.to_numpy(moments.points).copy()
+                found[f.tail.values.name] = self.backend.to_numpy(moments.tail) * moments.scale
         return found
 
     def load_state(self, arrays: Mapping[str, ArrayLike]) -> None:
@@ -307,7 +312,7 @@ class Model:
         given = {name: real_array(value, name) for name, value in arrays.items()}
         expected = [u.state.name for u in self.graph.accumulated]
         expected += [c.name for s in self._stores.values() for c in (s.coefficients, *s.columns, *s.thetas)]
-        folded = [n for f in self.folds.values() for n in (f"{f.store.name}.w", *(m.state.name for m in f.moments))]
+        folded = [n for f in self.folds.values() for n in _folded_names(f)]
         for name in given:
             if name not in expected and name not in folded:
                 raise UsageError(unknown_name(name, expected + folded, "array in the state"))
@@ -331,13 +336,15 @@ class Model:
             self._module("cross_entropy").fold(new)
 
     def _loaded_moments(self, f: Fold, given: Mapping[str, Array]) -> Any:
-        rule = self.fold.window, self.fold.fitted
+        rule = self.fold.window, self.fold.fitted, f.tail.count if f.tail else 0
         moments = self.backend.new_moments(*self.moment_shapes(f), self.dtype, *rule, storage=self.storage)
-        for m in f.moments:
-            if m.state.name in given:
-                target = moments.moment(m.order)
-                check_shape(m.state.name, given[m.state.name], target.shape)
-                target[...] = self.backend.array(given[m.state.name], self.dtype)
+        targets = {m.state.name: moments.moment(m.order) for m in f.moments}
+        if f.tail:
+            targets |= {f.tail.points.name: moments.points, f.tail.values.name: moments.tail}
+        for name, target in targets.items():
+            if name in given:
+                check_shape(name, given[name], target.shape)
+                target[...] = self.backend.array(given[name], self.dtype)
         weights = f"{f.store.name}.w"
         if weights in given:
             check_shape(weights, given[weights], (len(f.moments),))
@@ -406,6 +413,17 @@ class Model:
         from tpc.runtime.saving import load
 
         return load(cls, path, backend)
+
+
+def widest_row(f: Fold, rank: int) -> int:
+    """The most numbers that reading folded tensors makes of one sample."""
+    return max(f.tail.count if f.tail else 1, *(packed_size(rank, m.order) for m in f.moments))
+
+
+def _folded_names(f: Fold) -> list[str]:
+    """The arrays of a state that hold folded atoms."""
+    tail = (f.tail.points.name, f.tail.values.name) if f.tail else ()
+    return [f"{f.store.name}.w", *(m.state.name for m in f.moments), *tail]
 
 
 def _check_loss(loss: str) -> None:

@@ -32,7 +32,7 @@ def gram(model: Model, x: ArrayLike) -> Array:
     program = with_gram(model.limit.trained())
     if model.mode == "folded":
         assert model.fold.degree is not None
-        graph = FOLDED[model.limit.kind](program, model.fold.degree, False)
+        graph = FOLDED[model.limit.kind](program, model.fold.degree, False, model.fold.points)
     else:
         graph = LIMITS[model.limit.kind](program)
     value = Planner()(Concretiser(graph.stores, host.has_momentum)(graph[GRAM]))

@@ -103,7 +103,11 @@ def _stored(model: Model, arrays: Mapping[str, Array]) -> dict[str, Any]:
         )
     for name, f in model.folds.items():
         state[f"{name}.folded"] = model.backend.restore_moments(
-            _column(arrays, f"{name}.folded"), *model.moment_shapes(f), model.dtype, storage=model.storage
+            _column(arrays, f"{name}.folded"),
+            *model.moment_shapes(f),
+            model.dtype,
+            f.tail.count if f.tail else 0,
+            storage=model.storage,
         )
     return state
 

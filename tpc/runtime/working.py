@@ -24,6 +24,7 @@ from tpc.program.nn import SAMPLE
 from tpc.program.tensor import Contract, Tensor
 from tpc.runtime.backend import load_backend
 
+SAMPLED_ARRAYS = 3  # of rows × points, alive at once while a function is computed
 BLOCK_ARRAYS = 8  # of batch × rows, alive at once in a block; exact products take twice the bytes of float32
 
 
@@ -98,7 +99,8 @@ def step_bytes(lowered: Lowered, lengths: Lengths, batch: int, blocks: Blocks, n
         later.append(measured.passing)
         lasting += measured.lasting
     for f in graph.folds:
-        later.append(_folding(f.store, [m.order for m in f.moments], lengths, fold_rows, blocks))
+        points = f.tail.count if f.tail else 0
+        later.append(_folding(f.store, [m.order for m in f.moments], points, lengths, fold_rows, blocks))
     return Need(max(gradients.passing, outputs + max(later)), lasting)
 
 
@@ -229,8 +231,11 @@ def _powers_at_once(rows: int, packed: int) -> int:
     return min(rows, max(1, POWER_BYTES // (4 * packed))) * packed
 
 
-def _folding(s: Store, orders: list[int], lengths: Lengths, rows: int, blocks: Blocks) -> int:
-    """Folding one segment: its rows as numbers, the comparison, and the powers of a chunk per thread."""
+def _folding(s: Store, orders: list[int], points: int, lengths: Lengths, rows: int, blocks: Blocks) -> int:
+    """Folding one segment: its rows as numbers, the comparison, and the powers of a chunk per thread.
+
+    What atoms are at the points of the tail takes a few arrays of rows × points.
+    """
     from backends.moments import PROBES
     from backends.powers import CHUNK
 
@@ -247,4 +252,5 @@ def _folding(s: Store, orders: list[int], lengths: Lengths, rows: int, blocks: B
         parts = rows if latents == 1 else 3 * rows
         powers = rows * lower + blocks.threads * (parts + outer) * chunk
         most = max(most, powers + packed_size(lengths.rank, n))
-    return lengths.itemsize * (columns + max(compared, most))
+    sampled = (rows + PROBES) * points * (1 + latents + SAMPLED_ARRAYS) + points * outer
+    return lengths.itemsize * (columns + max(compared, most) + (sampled if points else 0))

@@ -40,6 +40,7 @@ class Job:
     fold_tolerance: float | None = None
     window: int | None = None
     fold_coefficients: str | None = None
+    fold_points: int | None = None
     storage: str | None = None
     init: str | None = None
     width: int | None = None
@@ -71,7 +72,8 @@ class Job:
     @property
     def fold(self) -> FoldOptions | None:
         """How mode "folded" folds; None in mode "exact"."""
-        return fold_from(self.mode, self.fold_degree, self.fold_tolerance, self.window, self.fold_coefficients)
+        options = self.fold_degree, self.fold_tolerance, self.window, self.fold_coefficients, self.fold_points
+        return fold_from(self.mode, *options)
 
     @property
     def extendable(self) -> bool:

@@ -1,0 +1,140 @@
+"""The tail of a folded sum: what its polynomial leaves out, as values at random points.
+
+With the atoms' sum X(z) = Σ_m A_m x_m(z) and its Hermite terms P of degree ≤ D, the tail X − P is kept at N fixed
+points z_i ~ N(0, I): T_i = (1/N) (X − P)(z_i). For any function R of a batch's latents
+
+    E[R (X − P)] ≈ Σ_i T_i R_{>D}(z_i),      R_{>D} = R less its own Hermite terms of degree ≤ D,
+
+without bias over the draw of the points, and with a variance of E[R_{>D}² (X − P)²]/N: a random feature expansion
+(Rahimi, Recht 2007) of the part of the kernel that no tensor of low degree holds. The gradient of the right side by the
+latents g_b of R, where R′ is R differentiated by the one that goes back, is
+
+    Σ_i T_i ( R′_{≥D}(z_i) z_i − Σ_b g_b (∂_b R′)_{D−1, D}(z_i) ),
+
+the subscript meaning the terms of these degrees. So backward stays the exact gradient of the forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import factorial, prod
+from typing import TYPE_CHECKING
+
+import sympy as sp
+from sympy import DiracDelta, Expr
+
+from tpc.limits.expect import expectation
+from tpc.limits.graph import State, Store, gram, rank_axis
+from tpc.limits.hermite import covariance, derivative, indices, wick
+from tpc.program import tensor
+from tpc.program.axes import Axes, Axis
+from tpc.program.functions import argument
+from tpc.program.ir import theta
+from tpc.program.tensor import ZERO, Constant, Tensor
+
+if TYPE_CHECKING:
+    from tpc.limits.pi import LimitTerm
+
+ROLE = "point"
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Points z_i [point, rank] and values T_i [point, outer axes], read with the weight."""
+
+    points: State
+    values: State
+    weight: State
+
+    @property
+    def axis(self) -> Axis:
+        """Along the points."""
+        return self.points.axes[0]
+
+    @property
+    def count(self) -> int:
+        """The number N of points."""
+        return int(self.axis.size or 0)
+
+
+def tail_of(store: Store, degree: int, points: int) -> Tail | None:
+    """The tail of a store; None where no points are asked for, or nothing is left beyond the degree."""
+    beyond_it = indices(len(store.columns), degree + 1)
+    if not points or not store.columns or all(derivative(store.fn, index) == 0 for index in beyond_it):
+        return None
+    axis = Axis(f"{store.name}.z", points, ROLE)
+    return Tail(
+        State(f"{store.name}.Z", (axis, rank_axis(store.columns[0]))),
+        State(f"{store.name}.T", (axis, *store.coefficients.axes[1:])),
+        State(f"{store.name}.wT", ()),
+    )
+
+
+def beyond(fn: Expr, degree: int, latents: Sequence[Tensor], thetas: Sequence[Tensor], points: State) -> Tensor:
+    """fn less its Hermite terms of degree ≤ `degree`, at every point."""
+    return _at(points, fn, range(degree + 1), latents, thetas)
+
+
+def terms(
+    fn: Expr, degrees: Iterable[int], latents: Sequence[Tensor], thetas: Sequence[Tensor], points: State
+) -> Tensor:
+    """The negated Hermite terms of fn of these degrees, at every point."""
+    return _at(points, fn, degrees, latents, thetas, whole=False)
+
+
+def read(
+    tail: Tail,
+    reader: LimitTerm,
+    fn: Expr,
+    degree: int,
+    by: str,
+    factors: Sequence[Tensor],
+    over: Axes,
+    names: Mapping[Axis, Axis],
+) -> Iterator[Tensor]:
+    """Σ_over factors · Σ_i T_i of what stands beside T_i: R = fn for "", ∂_b R′ = fn for "latent", R′ = fn for "z"."""
+    given = reader.latents, reader.thetas, tail.points
+    if by == "latent":
+        made = terms(fn, range(max(0, degree - 1), degree + 1), *given)
+    elif fn.has(DiracDelta):
+        return  # a distribution has terms, but no values
+    else:
+        made = beyond(fn, degree - (by == "z"), *given)
+    if made is not ZERO:
+        opened = (tail.points,) if by == "z" else ()
+        values = tensor.rename(tail.values, dict(names))
+        yield tensor.contract((tail.weight, values, made, *opened, *factors), (*over, tail.axis))
+
+
+def _at(
+    points: State,
+    fn: Expr,
+    degrees: Iterable[int],
+    latents: Sequence[Tensor],
+    thetas: Sequence[Tensor],
+    whole: bool = True,
+) -> Tensor:
+    """fn, or nothing, less its Hermite terms Σ_β 1/β! E[∂^β fn] :u^β: of these degrees; u_i = ⟨z, latents[i]⟩."""
+    args: list[Tensor] = []
+
+    def symbol(x: Tensor) -> Expr:
+        if isinstance(x, Constant):
+            return x.value
+        if x not in args:
+            args.append(x)
+        return argument(args.index(x))
+
+    variables = {argument(i): symbol(gram(g, points)) for i, g in enumerate(latents)}
+    parameters = {theta(j): symbol(t) for j, t in enumerate(thetas)}
+    made = fn.xreplace({**variables, **parameters}) if whole else sp.Integer(0)
+    pairs = [(i, j) for i in range(len(latents)) for j in range(i, len(latents))]
+    covariances = {covariance(i, j): symbol(gram(latents[i], latents[j])) for i, j in pairs}
+    for n in degrees:
+        for index in indices(len(latents), n):
+            slope = derivative(fn, index)
+            value = expectation(slope, latents, thetas) if slope != 0 else ZERO
+            if value is not ZERO:
+                weight = symbol(value) / prod(map(factorial, index))
+                made -= weight * wick(index).xreplace({**variables, **covariances})
+    return tensor.elementwise(made, args)
