@@ -32,7 +32,7 @@ def tasks(rng):
     return xq, np.repeat(labels, QUERIES), tpc.Support(xs, labels, own, asked)
 
 
-@pytest.mark.parametrize("mode", ["exact", "folded"])
+@pytest.mark.parametrize("mode", ["exact", "folded", "sampled"])
 @pytest.mark.parametrize(
     "options",
     [{"zero": "readout"}, {"zero": "readout", "steps": 2, "order": 1}, {"layers": "all", "order": 1}],
@@ -40,10 +40,9 @@ def tasks(rng):
 )
 def test_few_shot_steps_are_those_of_numpy(backend, mode, options):
     limit = tpc.compile(tpc.trace(adapted(tpc.relu, **options)))
-    fold = FoldOptions(degree=2, window=8) if mode == "folded" else None
-    one, other = (
-        limit.build(DIM, RANK, backend=name, mode=mode, fold=fold, init="paper") for name in ("numpy", backend.NAME)
-    )
+    fold = None if mode == "exact" else FoldOptions(degree=2, window=8, points=20 * (mode == "sampled"))
+    kind = {"mode": "folded", "fold": fold} if fold else {}
+    one, other = (limit.build(DIM, RANK, backend=name, init="paper", **kind) for name in ("numpy", backend.NAME))
     rng = np.random.default_rng(0)
     for _ in range(12):
         x, y, support = tasks(rng)
@@ -56,9 +55,10 @@ def test_few_shot_steps_are_those_of_numpy(backend, mode, options):
     np.testing.assert_allclose(found, wanted, atol=1e-3 * np.abs(wanted).max())
 
 
-def test_folded_gates_are_those_of_numpy(backend):
+@pytest.mark.parametrize("points", [0, 20])
+def test_folded_gates_are_those_of_numpy(backend, points):
     limit = tpc.compile(tpc.trace(gated))
-    fold = FoldOptions(degree=2, window=8)
+    fold = FoldOptions(degree=2, window=8, points=points)
     one, other = (limit.build(DIM, RANK, backend=n, mode="folded", fold=fold) for n in ("numpy", backend.NAME))
     rng = np.random.default_rng(1)
     for _ in range(12):

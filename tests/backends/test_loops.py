@@ -164,6 +164,8 @@ STEPS = {
     "clipped globally": {"clip": 0.2, "clip_mode": "global", "loss": "mse"},
 }
 FOLDED = {"mode": "folded", "fold": FoldOptions(window=64)}
+SAMPLED = {"mode": "folded", "fold": FoldOptions(window=64, points=40)}
+KINDS = {"exact": {}, "folded": FOLDED, "sampled": SAMPLED}
 
 
 def train(models, steps, seed=3, **options):
@@ -189,11 +191,11 @@ def test_trajectories_follow_numpy(programs_dir, backend, name, options):
 
 
 @pytest.mark.parametrize("storage", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("mode", ["exact", "folded"])
+@pytest.mark.parametrize("mode", KINDS)
 def test_fifty_steps_with_everything(programs_dir, backend, mode, storage):
     """Logits against NumPy in float32: 1e-3 of the largest in float32, 2e-2 with 16 bits."""
     limit = tpc.compile(tpc.load(programs_dir / "mlp.py", classes=CLASSES))
-    kind = FOLDED if mode == "folded" else {}
+    kind = KINDS[mode]
     wanted = limit.build(DIM, 9, seed=1, **kind)
     found = limit.build(DIM, 9, seed=1, backend=backend.NAME, storage=storage, **kind)
     before = wanted.state()
@@ -210,9 +212,10 @@ def test_fifty_steps_with_everything(programs_dir, backend, mode, storage):
 
 
 @pytest.mark.parametrize("phi", [tpc.erf, tpc.abs, tpc.gelu], ids=["erf", "abs", "gelu"])
-def test_folded_nonlinearities(backend, phi):
+@pytest.mark.parametrize("points", [0, 40])
+def test_folded_nonlinearities(backend, phi, points):
     """Profiles that depend on the length of rows; degrees that vanish."""
-    limit, fold = tpc.compile(network(phi)), FoldOptions(degree=3, window=32)
+    limit, fold = tpc.compile(network(phi)), FoldOptions(degree=3, window=32, points=points)
     wanted, found = (limit.build(DIM, 7, backend=b, mode="folded", fold=fold) for b in ("numpy", backend.NAME))
     x = train([wanted, found], 12, lr=0.05)
     logits = wanted.predict(x)
@@ -229,10 +232,10 @@ def test_the_same_steps_give_the_same_bits(programs_dir, backend):
 
 
 @pytest.mark.parametrize("storage", ["float32", "bfloat16"])
-@pytest.mark.parametrize("mode", ["exact", "folded"])
+@pytest.mark.parametrize("mode", KINDS)
 def test_a_run_starts_on_one_backend_and_goes_on_on_another(programs_dir, backend, tmp_path, mode, storage):
     limit = tpc.compile(tpc.load(programs_dir / "mlp.py", classes=CLASSES))
-    kind = FOLDED if mode == "folded" else {}
+    kind = KINDS[mode]
     options = {"momentum": 0.5, "clip": 0.5}
     for first, second in ((backend.NAME, "numpy"), ("numpy", backend.NAME), (backend.NAME, backend.NAME)):
         model = limit.build(DIM, 9, backend=first, storage=storage, **kind)
