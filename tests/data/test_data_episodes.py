@@ -139,3 +139,39 @@ def test_an_empty_table():
         episodes(empty, tasks=1, seed=0)
     with pytest.raises(UsageError, match="Expected classes"):
         empty.statistics()
+
+
+def pictures(side=6):
+    rng = np.random.default_rng(4)
+    return ClassTable(
+        rng.integers(1, 255, (7, 5, side * side)).astype(np.uint8), tuple(f"a/character{i}/rot000" for i in range(7))
+    )
+
+
+def test_shifts_move_the_same_images_by_whole_pixels():
+    options = {"ways": 3, "shots": 2, "queries": 3, "tasks": 40, "seed": 1, "index": 2}
+    plain, shifted = (episodes(pictures(), shift=s, **options) for s in (0, 2))
+    np.testing.assert_array_equal(plain.classes, shifted.classes)
+    seen = set()
+    for one, other in ((plain.support, shifted.support), (plain.query, shifted.query)):
+        for before, after in zip(one.reshape(-1, 6, 6), other.reshape(-1, 6, 6), strict=True):
+            wide = np.pad(before, 2)
+            moves = [(i, j) for i in range(5) for j in range(5) if (wide[i : i + 6, j : j + 6] == after).all()]
+            assert len(moves) == 1
+            seen.add(moves[0])
+    assert len(seen) == 25
+
+
+def test_shifted_episodes_do_not_depend_on_the_batches_they_come_in():
+    options = {"ways": 3, "queries": 2, "seed": 1, "shift": 1}
+    whole = episodes(pictures(), tasks=6, index=1, **options)
+    parts = [episodes(pictures(), tasks=2, index=3 + k, **options) for k in range(3)]
+    np.testing.assert_array_equal(whole.query, np.concatenate([p.query for p in parts]))
+    fewer = episodes(pictures(), tasks=6, index=1, shots=2, **{**options, "queries": 1})
+    np.testing.assert_array_equal(fewer.support.reshape(6, 3, 2, -1)[:, :, 0], whole.support)
+
+
+@pytest.mark.parametrize(("shift", "match"), [(-1, "shift of at least 0"), (1, "square")])
+def test_shifts_that_cannot_be(shift, match):
+    with pytest.raises(UsageError, match=match):
+        episodes(table(), ways=3, shots=1, queries=1, tasks=1, seed=0, shift=shift)

@@ -133,7 +133,9 @@ def test_backward_is_the_gradient_of_the_sampled_forward_pass(program, text, phi
         assert out[f"{name[:-2]}:gradient"][place] == pytest.approx(change, rel=5e-5, abs=5e-8)
 
 
-@pytest.mark.parametrize(("text", "phi", "degree"), [(MLP, "relu(x)", 2), (MLP, "gelu(x)", 2), (GATE, "tpc.erf(a) * b", 2)])
+@pytest.mark.parametrize(
+    ("text", "phi", "degree"), [(MLP, "relu(x)", 2), (MLP, "gelu(x)", 2), (GATE, "tpc.erf(a) * b", 2)]
+)
 def test_many_points_train_as_the_exact_model_does(program, text, phi, degree):
     exact = make(program(text, phi))
     plain, model = (folded(program(text, phi), degree, points) for points in (0, 20_000))
@@ -179,7 +181,8 @@ def test_states_and_files_keep_it(program, tmp_path):
     for k in range(10):
         model.step(*batch(k), lr=0.1, weight_decay=0.1)
     state = model.state()
-    assert state["hidden1.Z"].shape == (30, RANK) and state["hidden1.T"].shape == (30, RANK)
+    assert state["hidden1.Z"].shape == (30, RANK)
+    assert state["hidden1.T"].shape == (30, RANK)
     assert state["readout.T"].shape == (30, 3)
     other = folded(program(MLP, "relu(x)"), 2, 30, window=5)
     other.load_state(state)
@@ -191,7 +194,8 @@ def test_states_and_files_keep_it(program, tmp_path):
 
 
 def test_options(program):
-    assert FoldOptions(points=5).coefficients == "taylor" and FoldOptions().coefficients == "fitted"
+    assert FoldOptions(points=5).coefficients == "taylor"
+    assert FoldOptions().coefficients == "fitted"
     with pytest.raises(UsageError, match="--fold-points"):
         FoldOptions(points=5, coefficients="fitted")
     for wrong in (-1, 1.5, True):

@@ -274,6 +274,7 @@ def fewshot_options(command: Callable[..., Any]) -> Callable[..., Any]:
         number("--ways", 5, "Classes of a task.", 2),
         number("--shots", 1, "Support samples of a class."),
         number("--queries", 1, "Query samples of a class."),
+        number("--shift", 0, "Move training images by up to so many pixels at random.", 0),
         number("--tasks", 8, "Tasks in a batch."),
         number("--batches", 1000, "Batches in an epoch."),
         number("--episodes", 600, "Validation tasks answered after an epoch, test tasks at the end.", 2),

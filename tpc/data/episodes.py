@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from tpc.data.classes import UNIT, ClassTable
 from tpc.data.dataset import Inputs, Labels, Normalisation
+from tpc.data.shifts import moved
 from tpc.errors import UsageError
 
 Raw = npt.NDArray[np.uint64]
@@ -53,6 +54,7 @@ def episodes(
     tasks: int,
     seed: int,
     index: int = 0,
+    shift: int = 0,
     normalisation: Normalisation = UNIT,
     dtype: npt.DTypeLike = np.float32,
 ) -> EpisodeBatch:
@@ -63,21 +65,27 @@ def episodes(
     again without those before it, and the same episodes can be had in batches of any size. The numbers are
     those of Philox with the seed as key and the episode as counter, a stream that NumPy keeps fixed.
 
-    `normalisation` is applied to the pixels; the default leaves them in [0, 1], ink being 1, as the paper does.
+    With `shift` S every image is moved by random whole numbers of pixels from −S to S in both directions; the classes
+    and images of an episode stay those without. `normalisation` is applied to the pixels; the default leaves them in
+    [0, 1], ink being 1, as the paper does.
     Raises UsageError where the table has too few classes or images.
     Source: Vinyals et al., "Matching Networks for One Shot Learning" (NeurIPS 2016).
     """
-    _require(table, ways, shots, queries, tasks, seed, index)
+    _require(table, ways, shots, queries, tasks, seed, index, shift)
     if np.dtype(dtype) not in (np.float32, np.float64):
         raise UsageError(f"Expected inputs of type float32 or float64, got {np.dtype(dtype).name}.")
     per_class = table.images_per_class
     raw = _numbers(seed, index * tasks, tasks, ways * (1 + per_class))
     classes = _distinct(raw[:, :ways], len(table))
     order = raw[:, ways : ways * (1 + per_class)].reshape(tasks, ways, per_class).argsort(axis=2, kind="stable")
-    rows = classes[:, :, None] * per_class + order[:, :, : shots + queries]
+    chosen = slice(0, shots), slice(shots, shots + queries)
+    rows = classes[:, :, None] * per_class + order
+    moves = _moves(seed, index * tasks, shift, rows.shape) if shift else None
 
-    def inputs(part: npt.NDArray[np.int64]) -> Inputs:
-        pixels = table.images.reshape(-1, table.input_dim).take(part.reshape(-1), axis=0)
+    def inputs(part: slice) -> Inputs:
+        pixels = table.images.reshape(-1, table.input_dim).take(rows[:, :, part].reshape(-1), axis=0)
+        if moves is not None:
+            pixels = moved(pixels, *moves[:, :, :, part].reshape(2, -1))
         filled: Inputs = np.empty(pixels.shape, dtype)
         return normalisation.apply(pixels, filled).reshape(tasks, -1, table.input_dim)
 
@@ -86,20 +94,28 @@ def episodes(
         return np.repeat(one[None], tasks, axis=0)
 
     return EpisodeBatch(
-        support=inputs(rows[:, :, :shots]),
+        support=inputs(chosen[0]),
         support_labels=labels(shots),
-        query=inputs(rows[:, :, shots:]),
+        query=inputs(chosen[1]),
         query_labels=labels(queries),
         classes=classes,
     )
 
 
-def _numbers(seed: int, first: int, count: int, wanted: int) -> Raw:
+def _numbers(seed: int, first: int, count: int, wanted: int, stream_of: int = 0) -> Raw:
     """At least `wanted` random 64-bit numbers for each of `count` episodes from number `first` on."""
     blocks = -(-wanted // BLOCK)
-    stream: Any = np.random.Philox(key=seed, counter=first * blocks)
+    stream: Any = np.random.Philox(key=seed + (stream_of << 64), counter=first * blocks)
     raw: Raw = stream.random_raw(count * blocks * BLOCK)
     return raw.reshape(count, blocks * BLOCK)
+
+
+def _moves(seed: int, first: int, shift: int, shape: tuple[int, int, int]) -> npt.NDArray[np.int64]:
+    """Numbers from −shift to shift, (2, T, N, images per class), for the images of the episodes from `first` on."""
+    tasks, ways, images = shape
+    raw = _numbers(seed, first, tasks, 2 * ways * images, stream_of=1)[:, : 2 * ways * images]
+    drawn = (raw % np.uint64(2 * shift + 1)).astype(np.int64) - shift
+    return drawn.reshape(tasks, 2, ways, images).swapaxes(0, 1)
 
 
 def _distinct(raw: Raw, size: int) -> Labels:
@@ -116,7 +132,9 @@ def _distinct(raw: Raw, size: int) -> Labels:
     return drawn
 
 
-def _require(table: ClassTable, ways: int, shots: int, queries: int, tasks: int, seed: int, index: int) -> None:
+def _require(
+    table: ClassTable, ways: int, shots: int, queries: int, tasks: int, seed: int, index: int, shift: int
+) -> None:
     for name, value, least in (
         ("ways", ways, 1),
         ("shots", shots, 1),
@@ -124,6 +142,7 @@ def _require(table: ClassTable, ways: int, shots: int, queries: int, tasks: int,
         ("tasks", tasks, 1),
         ("seed", seed, 0),
         ("index", index, 0),
+        ("shift", shift, 0),
     ):
         if value < least:
             raise UsageError(f"Expected {name} of at least {least}, got {value}.")

@@ -102,7 +102,7 @@ _ENTRIES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("ways", "episodes"), _from(2)),
     **dict.fromkeys(("lr", "checkpoint_seconds", "fold_tolerance"), _POSITIVE),
     "clip": (lambda value: _is_number(value) and value >= 0, "a positive finite number, or 0 for no clipping"),
-    **dict.fromkeys(("window", "fold_points"), _from(0)),
+    **dict.fromkeys(("window", "fold_points", "shift"), _from(0)),
     **dict.fromkeys(("lr_drop", "clip_drop"), _DROPS),
     "settings": (lambda value: isinstance(value, Mapping), "a table of the program's keyword arguments"),
     "lr_mult": (_are_multipliers, "a table of parameters and finite multipliers from 0 on, such as {embed = 0.1}"),

@@ -123,6 +123,7 @@ class FewShot(Task):
                 tasks=tasks,
                 seed=len(STREAMS) * job.seed + STREAMS[split],
                 index=index,
+                shift=job.shift if split == "train" else 0,
                 dtype=np.dtype(job.dtype),
             )
 

@@ -164,7 +164,7 @@ class FewShotJob(Job):
     """Few-shot learning: N-way K-shot tasks, so many in a batch, of the classes of a split.
 
     An epoch has `batches` batches of `tasks` tasks with `ways` classes, `shots` support and `queries` query samples of
-    each; then `episodes` validation tasks are answered.
+    each; then `episodes` validation tasks are answered. Training images are moved by up to `shift` pixels at random.
     """
 
     TASK: ClassVar[str] = "fewshot"
@@ -175,6 +175,7 @@ class FewShotJob(Job):
     ways: int = 5
     shots: int = 1
     queries: int = 1
+    shift: int = 0
     tasks: int = 8
     batches: int = 1000
     episodes: int = 600
