@@ -127,7 +127,8 @@ def test_a_config_edited_into_another_training_is_refused(finished, tmp_path, en
 @pytest.mark.parametrize(
     ("entry", "value", "told"),
     [("window", 9, "fold window = 9 but the checkpoint was trained with 8"),
-     ("fold_coefficients", "taylor", "fold coefficients = 'taylor'"), ("fold_degree", 3, "fold degree = 3")],
+     ("fold_coefficients", "taylor", "fold coefficients = 'taylor'"), ("fold_degree", 3, "fold degree = 3"),
+     ("fold_points", 20, "fold points = 20")],
 )  # fmt: skip
 def test_a_folded_run_keeps_its_folding(tmp_path, entry, value, told):
     run = tmp_path / "r"
@@ -194,6 +195,7 @@ WAYS = {
     "exact": (),
     "folded": ("--mode", "folded", "--window", "32", "--momentum", "0"),
     "native": ("--backend", "native"),
+    "folded-sampled": ("--mode", "folded", "--window", "32", "--fold-points", "64"),
     "native-folded-16-bit": ("--backend", "native", "--mode", "folded", "--window", "32", "--storage", "bfloat16",
                              "--momentum", "0"),
 }

@@ -202,6 +202,7 @@ def _sizes(job: Job, model: Model | Network) -> tuple[dict[str, Any], dict[str, 
     wanted = {name: getattr(job, name) for name in saved}
     wanted["storage"] = wanted["storage"] or job.dtype
     if job.fold is not None and model.mode == "folded":
+        saved["fold points"] = model.fold.points  # before the coefficients, which follow from it
         saved |= {f"fold {name}": value for name, value in asdict(model.fold).items() if name != "tolerance"}
         wanted |= {f"fold {name}": value for name, value in asdict(job.fold).items()}
         wanted["fold degree"] = wanted["fold degree"] or model.fold.degree
