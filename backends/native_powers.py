@@ -1,4 +1,5 @@
-"""Folded matrices contracted with one latent, natively: powers.h, compiled as generated code is."""
+"""Folded matrices contracted with one latent, and monomials of atoms, natively: powers.h, compiled as generated code is.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends import native_build, powers
-from backends.arrays import aligned
+from backends.arrays import HostArrays, aligned
 from backends.blocks import threads
 
 Array = NDArray[Any]
@@ -23,9 +24,14 @@ THREAD_WORK = 1 << 18  # numbers of the matrices that are worth waking a thread
 
 
 @lru_cache(maxsize=1)
+def _library() -> ctypes.CDLL:
+    return native_build.load(SOURCE.read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=1)
 def function() -> Any:
     """tpc_half of powers.h. Raises NoCompilerError."""
-    made = native_build.load(SOURCE.read_text(encoding="utf-8"))["tpc_half"]
+    made = _library()["tpc_half"]
     made.argtypes, made.restype = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 5, None
     return made
 
@@ -57,6 +63,33 @@ def half(matrix: Array, g: Array) -> Array:
 
     over_outer(matrix, job)
     return made
+
+
+class NativeArrays(HostArrays):
+    """NumPy arrays whose powers are filled in natively."""
+
+    def add_powers(self, target: Array, a: Array, b: Array, order: int) -> None:
+        powers.add_powers(target, a, b, order, filled=filling)
+
+
+def filling(g: Array, low: Array, order: int) -> powers.Fill:
+    """As powers.filling, in float32; without a compiler NumPy computes it."""
+    try:
+        run = _library()["tpc_monomials"]
+    except native_build.NoCompilerError:
+        return powers.filling(g, low, order)
+    rank = g.shape[1]
+    run.argtypes, run.restype = [ctypes.c_void_p] * 5 + [ctypes.c_int64] * 5, None
+    scale = powers.weights(rank, order).astype(np.float32)
+    g, low = (np.ascontiguousarray(x, np.float32) for x in (g, low))
+    sizes = np.array([powers.count(i + 1, order - 1) for i in range(rank)], np.int64)
+
+    def fill(part: Array, start: int, stop: int) -> None:
+        begin = scale[powers.count(start, order) :]
+        addresses = (x.ctypes.data for x in (g, low, begin, sizes, part))
+        run(*addresses, len(g), rank, low.shape[1], start, stop)
+
+    return fill
 
 
 def over_outer(matrix: Array, job: Callable[[int, int], None]) -> None:

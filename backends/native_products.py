@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends import native_build, native_powers, powers
-from backends.arrays import HostArrays, aligned
+from backends.arrays import aligned
 from backends.half import to_stored
 
 Array = NDArray[Any]
@@ -50,7 +50,7 @@ def functions() -> Functions | None:
     return made
 
 
-class RoundedArrays(HostArrays):
+class RoundedArrays(native_powers.NativeArrays):
     """NumPy arrays for the folded atoms of one store, multiplied in bfloat16 where that is faster than in float32."""
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class RoundedArrays(HostArrays):
 
     def add_powers(self, target: Array, a: Array, b: Array, order: int) -> None:
         self._packed = None
-        powers.add_powers(target, a, b, order, adding)
+        powers.add_powers(target, a, b, order, adding, native_powers.filling)
 
     def add_products(
         self, target: Array, a: Array, vectors: Sequence[Array], parts: Sequence[tuple[Array, tuple[int, ...]]]

@@ -1,5 +1,7 @@
-/* S[s][o][·] = ⟨M[o], g[s] ⊗ ·⟩ for symmetric matrices M[o], packed by rows of the lower triangle with √2 off the
-   diagonal (backends/powers.py). Every number t = M[o][i][j] is read once: it serves S[i] with g[j] and S[j] with g[i].
+/* Packed symmetric tensors (backends/powers.py).
+
+   S[s][o][·] = ⟨M[o], g[s] ⊗ ·⟩ for symmetric matrices M[o], packed by rows of the lower triangle with √2 off the
+   diagonal. Every number t = M[o][i][j] is read once: it serves S[i] with g[j] and S[j] with g[i].
    Lanes are samples, so nothing is summed across lanes; rows go together, so that S[j] is loaded once for all of them. */
 
 #include <stddef.h>
@@ -81,4 +83,22 @@ void tpc_half(const float *m, const float *g, float *scratch, float *out, int64_
                     to[i] = 0.70710678118654752f * scratch[i * LANES + b];
             }
         }
+}
+
+/* Monomials of one degree whose largest index is start … stop - 1, times their scale: for every row g_i times the first
+   sizes[i] monomials of one degree less; g (rows, rank), low (rows, lows), out (rows, Σ sizes). */
+__attribute__((visibility("default")))
+void tpc_monomials(const float *g, const float *low, const float *restrict scale, const int64_t *sizes,
+                   float *restrict out, int64_t rows, int64_t rank, int64_t lows, int64_t start, int64_t stop)
+{
+    for (int64_t m = 0; m < rows; m++) {
+        const float *restrict from = low + m * lows, *weight = scale;
+        for (int64_t i = start; i < stop; i++) {
+            const float number = g[m * rank + i];
+            for (int64_t j = 0; j < sizes[i]; j++)
+                out[j] = number * from[j] * weight[j];
+            out += sizes[i];
+            weight += sizes[i];
+        }
+    }
 }
