@@ -1,5 +1,4 @@
-"""Folded matrices contracted with one latent, and monomials of atoms, natively: powers.h, compiled as generated code is.
-"""
+"""Folded matrices contracted with one latent, and monomials of atoms: powers.h, compiled as generated code is."""
 
 from __future__ import annotations
 
