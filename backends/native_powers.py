@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +18,8 @@ from backends.blocks import threads
 
 Array = NDArray[Any]
 SOURCE = Path(__file__).with_name("powers.h")
-LANES = 8
+LANES, COLUMNS, STRIP, DEPTH = 8, 12, 32, 512  # as there
+FLOAT = np.dtype(np.float32)
 THREAD_WORK = 1 << 18  # numbers of the matrices that are worth waking a thread
 
 
@@ -50,14 +51,14 @@ def half(matrix: Array, g: Array) -> Array:
     matrix = np.ascontiguousarray(matrix, np.float32)
     outer, (batch, rank) = len(matrix), g.shape
     groups = -(-batch // LANES)
-    lanes = aligned((groups, rank, LANES), np.dtype(np.float32))
+    lanes = aligned((groups, rank, LANES), FLOAT)
     padded = np.zeros((groups * LANES, rank), np.float32)
     padded[:batch] = g
     lanes[...] = padded.reshape(groups, LANES, rank).transpose(0, 2, 1)
     made = np.empty((batch, outer, rank), np.float32)
 
     def job(first: int, last: int) -> None:
-        scratch = aligned((rank, LANES), np.dtype(np.float32))
+        scratch = aligned((rank, LANES), FLOAT)
         run(*(a.ctypes.data for a in (matrix, lanes, scratch, made)), first, last, outer, batch, rank)
 
     over_outer(matrix, job)
@@ -65,10 +66,36 @@ def half(matrix: Array, g: Array) -> Array:
 
 
 class NativeArrays(HostArrays):
-    """NumPy arrays whose powers are filled in natively."""
+    """NumPy arrays to which folded atoms are added natively."""
 
     def add_powers(self, target: Array, a: Array, b: Array, order: int) -> None:
-        powers.add_powers(target, a, b, order, filled=filling)
+        powers.add_powers(target, a, b, order, adding, filling)
+
+    def add_products(
+        self, target: Array, a: Array, vectors: Sequence[Array], parts: Sequence[tuple[Array, tuple[int, ...]]]
+    ) -> None:
+        powers.add_products(target, a, vectors, parts, adding)
+
+
+def adding(a: Array) -> Callable[[Array, Array], None]:
+    """As powers.adding, in float32; NumPy's without a compiler, or where BLAS is as fast."""
+    try:
+        run = _library()["tpc_add"]
+    except (native_build.NoCompilerError, AttributeError):
+        return powers.adding(a)
+    run.argtypes, run.restype = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 4, None
+    groups, rows = -(-len(a) // COLUMNS), a.shape[1]
+    padded = np.zeros((groups * COLUMNS, rows), np.float32)
+    padded[: len(a)] = a
+    packed = np.ascontiguousarray(padded.reshape(groups, COLUMNS, rows).transpose(0, 2, 1))
+
+    def add(target: Array, b: Array) -> None:
+        b = np.ascontiguousarray(b, np.float32)
+        scratch = aligned((-(-b.shape[1] // STRIP), DEPTH, STRIP), FLOAT)
+        addresses = (x.ctypes.data for x in (target, packed, b, scratch))
+        run(*addresses, rows, b.shape[1], target.strides[0] // target.itemsize, len(target))
+
+    return add
 
 
 def filling(g: Array, low: Array, order: int) -> powers.Fill:

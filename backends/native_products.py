@@ -129,7 +129,7 @@ def adding(a: Array) -> Callable[[Array, Array], None]:
     """What does target += a b, in place, for (k, M): (k, n), whose rows are contiguous, and (M, n)."""
     made = functions()
     if made is None:
-        return powers.adding(a)
+        return native_powers.adding(a)
     run, packed = made.add, _columns(a, a.shape[1])
 
     def add(target: Array, b: Array) -> None:

@@ -149,3 +149,13 @@ def test_monomials_between_two_indices(rank, order):
         part = np.empty((6, columns.stop - columns.start), np.float32)
         fill(part, start, stop)
         np.testing.assert_allclose(part, wanted[:, columns], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("outer", "atoms", "n"), [(1, 1, 1), (12, 5, 32), (13, 600, 33), (30, 512, 70), (5, 1025, 31)])
+def test_products_are_added_to_some_columns(outer, atoms, n):
+    a, b, start = numbers(outer, atoms), numbers(atoms, n, seed=1), numbers(outer, n + 9, seed=2)
+    target = start.copy()
+    native_powers.adding(a)(target[:, 4 : 4 + n], b)
+    wanted = start.astype(float)
+    wanted[:, 4 : 4 + n] += a.astype(float) @ b
+    np.testing.assert_allclose(target, wanted, atol=1e-4)
