@@ -78,7 +78,7 @@ def restore_moments(*given: Any, storage: str | None = None) -> Moments:
 def _arithmetic(storage: str | None) -> dict[str, Any]:
     """What folds atoms, and what contracts folded matrices with one latent."""
     if storage != ROUNDED:
-        return {"half": native_powers.half}
+        return {"arrays": native_powers.NativeArrays(), "half": native_powers.half}
     rounded = native_products.RoundedArrays()
     return {"arrays": rounded, "half": rounded.half}
 

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends import native_build, native_powers, powers
-from backends.arrays import HostArrays, aligned
+from backends.arrays import aligned
 from backends.half import to_stored
 
 Array = NDArray[Any]
 SOURCE = Path(__file__).with_name("products16.h")
-COLUMNS, LANES, PAIRS, ROWS = 8, 32, 256, 8  # as there
+COLUMNS, LANES, PAIRS, ROWS = 8, 32, 256, 16  # as there
 FEW = 24  # samples: more are worth packing the matrices in another way, for a matrix product
 BFLOAT16, PAIR = np.dtype(np.uint16), np.dtype(np.uint32)
 
@@ -50,11 +50,12 @@ def functions() -> Functions | None:
     return made
 
 
-class RoundedArrays(HostArrays):
+class RoundedArrays(native_powers.NativeArrays):
     """NumPy arrays for the folded atoms of one store, multiplied in bfloat16 where that is faster than in float32."""
 
     def __init__(self) -> None:
-        self._packed: Array | None = None  # of the matrices, until they change
+        self._packed: Array | None = None  # of the matrices
+        self._changed = True  # since they were packed
 
     def half(self, matrix: Array, g: Array) -> Array:
         """⟨M, g ⊗ ·⟩ for packed symmetric M, (k, count) and (b, r) or (r,) → (b, k, r) or (k, r)."""
@@ -68,24 +69,27 @@ class RoundedArrays(HostArrays):
             return _half(made.many, matrix, matrix, g.shape, _columns(g, g.shape[1]), (-(-g.shape[1] // 2), LANES))
         rows = -(-g.shape[1] // ROWS) * ROWS
         if self._packed is None:
-            self._packed = _pack(made.pack, matrix, g.shape[1], rows // ROWS)
+            self._packed = aligned((len(matrix), _packed_pairs(rows // ROWS)), PAIR)
+        if self._changed:
+            _pack(made.pack, matrix, self._packed, g.shape[1])
+            self._changed = False
         lanes = _columns(g, rows)
         twice = aligned((*lanes.shape, 2), PAIR)
         twice[...] = lanes[..., None]
         return _half(made.few, matrix, self._packed, g.shape, twice, (rows, COLUMNS))
 
     def multiply(self, target: Array, number: Any) -> None:
-        self._packed = None
+        self._changed = True
         super().multiply(target, number)
 
     def add_powers(self, target: Array, a: Array, b: Array, order: int) -> None:
-        self._packed = None
-        powers.add_powers(target, a, b, order, adding)
+        self._changed = True
+        powers.add_powers(target, a, b, order, adding, native_powers.filling)
 
     def add_products(
         self, target: Array, a: Array, vectors: Sequence[Array], parts: Sequence[tuple[Array, tuple[int, ...]]]
     ) -> None:
-        self._packed = None
+        self._changed = True
         powers.add_products(target, a, vectors, parts, adding)
 
 
@@ -114,21 +118,18 @@ def _packed_pairs(blocks: int) -> int:
     return blocks * (blocks + 1) // 2 * ROWS * ROWS // 2
 
 
-def _pack(run: Any, matrix: Array, rank: int, blocks: int) -> Array:
-    packed = aligned((len(matrix), _packed_pairs(blocks)), PAIR)
-
+def _pack(run: Any, matrix: Array, packed: Array, rank: int) -> None:
     def job(first: int, last: int) -> None:
         run(matrix.ctypes.data, packed.ctypes.data, first, last, rank)
 
     native_powers.over_outer(matrix, job)
-    return packed
 
 
 def adding(a: Array) -> Callable[[Array, Array], None]:
     """What does target += a b, in place, for (k, M): (k, n), whose rows are contiguous, and (M, n)."""
     made = functions()
     if made is None:
-        return powers.adding(a)
+        return native_powers.adding(a)
     run, packed = made.add, _columns(a, a.shape[1])
 
     def add(target: Array, b: Array) -> None:

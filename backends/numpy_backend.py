@@ -12,6 +12,7 @@ import numpy as np
 
 from backends import numpy_runtime
 from backends.kernel_code import KernelCode
+from backends.large import is_finite
 from backends.moments import Moments
 from backends.numpy_runtime import Array, Atoms
 from tpc.lower.kernel_module import kernel_module
@@ -45,7 +46,7 @@ def run_source(source: str, limit: str, one_thread: bool = True, **names: Any) -
     file = f"<{name} {id(module)}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)  # tracebacks show the source
     exec(compile(source, file, "exec"), module.__dict__)  # our own generated text
-    for function in {"predict", "gradients", "norms", "fold"} & module.__dict__.keys() if one_thread else ():
+    for function in {"predict", "gradients", "norms", "update", "fold"} & module.__dict__.keys() if one_thread else ():
         setattr(module, function, _on_one_blas_thread(getattr(module, function)))
     return module
 
@@ -70,7 +71,7 @@ def to_numpy(x: Any) -> Array:
 
 def inspect(numbers: Sequence[Any], arrays: Sequence[Any]) -> tuple[list[float], bool]:
     """Numbers as floats, and whether all of the arrays are finite."""
-    return [float(n) for n in numbers], all(bool((abs(a) < np.inf).all()) for a in arrays)
+    return [float(n) for n in numbers], all(is_finite(a) for a in arrays)
 
 
 def stored_rows(atoms: int, row_bytes: int, rows: int | None = None) -> int:

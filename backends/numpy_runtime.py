@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from backends.atoms import Atoms
 from backends.blocks import over_blocks, threads
+from backends.large import matmul, matvecs, outer_sum, over_rows, square, vecmats
 from backends.powers import opened, power, product, slope
 
 Array = NDArray[Any]
@@ -29,16 +30,23 @@ def accumulate(
 ) -> None:
     """m ← μ m + clip·∇;  W ← keep·W - rate·m, in place."""
     w = state[name]
-    if momentum or f"{name}.velocity" in state:
-        m = state.setdefault(f"{name}.velocity", np.zeros_like(w))
-        m *= w.dtype.type(momentum)
-        m += gradient * w.dtype.type(clip)
-        step = m * w.dtype.type(rate)
-    else:
-        step = gradient * w.dtype.type(rate * clip)
-    if keep != 1:
-        w *= w.dtype.type(keep)
-    w -= step
+    typed = w.dtype.type
+    moving = momentum or f"{name}.velocity" in state
+    m = state.setdefault(f"{name}.velocity", np.zeros_like(w)) if moving else w
+
+    def change(rows: Any) -> None:
+        step = gradient[rows]
+        if moving:
+            m[rows] *= typed(momentum)
+            m[rows] += step * typed(clip)
+            step = m[rows] * typed(rate)
+        else:
+            step = step * typed(rate * clip)
+        if keep != 1:
+            w[rows] *= typed(keep)
+        w[rows] -= step
+
+    over_rows(w, change)
 
 
 # --- functions -------------------------------------------------------------------------------------------------------
@@ -151,7 +159,10 @@ __all__ = [
     "exact_product",
     "gap",
     "logsumexp",
+    "matmul",
+    "matvecs",
     "opened",
+    "outer_sum",
     "over_blocks",
     "power",
     "product",
@@ -159,7 +170,9 @@ __all__ = [
     "rsqrt",
     "slope",
     "softplus",
+    "square",
     "step",
     "tabulated",
     "threads",
+    "vecmats",
 ]

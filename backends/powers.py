@@ -20,6 +20,8 @@ from backends.blocks import threads
 
 Array = NDArray[Any]
 Adding = Callable[[Array], Callable[[Array, Array], None]]
+Fill = Callable[[Array, int, int], None]
+Filling = Callable[[Array, Array, int], Fill]
 THREAD_WORK = 1 << 20  # products of numbers that are worth waking threads for
 CHUNK = 512  # monomials of one product when atoms are added: a chunk of all atoms stays in the cache
 
@@ -231,22 +233,29 @@ def adding(a: Array) -> Callable[[Array, Array], None]:
     return add
 
 
-def add_powers(target: Array, a: Array, b: Array, order: int, add: Adding = adding) -> None:
-    """target += Σ_m a_m Φ_order(b_m), in place: (k, count), (M, k), (M, r). `add` makes what adds
-    products with one matrix (degree ≥ 2)."""
+def filling(g: Array, low: Array, order: int) -> Fill:
+    """What writes Φ_order(g) between two largest indices, from the monomials of one degree less: (M, r), (M, count)."""
+    scale = weights(g.shape[1], order).astype(g.dtype)
+
+    def fill(part: Array, start: int, stop: int) -> None:
+        _fill(part, g, low, order, start, stop)
+        part *= scale[count(start, order) : count(stop, order)]
+
+    return fill
+
+
+def add_powers(
+    target: Array, a: Array, b: Array, order: int, add: Adding = adding, filled: Filling = filling
+) -> None:
+    """target += Σ_m a_m Φ_order(b_m), in place: (k, count), (M, k), (M, r). From degree 2 on `add` makes what adds
+    products with one matrix, `filled` what writes the powers."""
     if order == 0:
         target += a.sum(axis=0)
         return
     if order == 1:
         target += a.T @ b
         return
-    low, scale = _monomials(b, order - 1), weights(b.shape[1], order).astype(b.dtype)
-
-    def fill(part: Array, start: int, stop: int) -> None:
-        _fill(part, b, low, order, start, stop)
-        part *= scale[count(start, order) : count(stop, order)]
-
-    _add(target, a, b, order, fill, add)
+    _add(target, a, b, order, filled(b, _monomials(b, order - 1), order), add)
 
 
 def add_products(
@@ -280,7 +289,7 @@ def add_products(
     _add(target, a, b, order, fill, add)
 
 
-def _add(target: Array, a: Array, b: Array, order: int, fill: Callable[[Array, int, int], None], add: Adding) -> None:
+def _add(target: Array, a: Array, b: Array, order: int, fill: Fill, add: Adding) -> None:
     """target += aᵀ T, where `fill` gives the columns of T between two largest indices."""
     product = add(np.ascontiguousarray(a.T))
     errors = np.geterr()  # which a worker thread would not inherit

@@ -146,14 +146,31 @@ API void tpc_half16(const float *m, const pair *g, pair *x, float *out, int64_t 
 
 /* --- the same for a few samples, from matrices that were packed before ------------------------------------------- */
 
-/* Eight rows i and a pair of columns to a register: t[k] = (M[i+k][j], M[i+k][j+1]), j < i, then the square on the
+/* Sixteen rows i and a pair of columns to a register: t[k] = (M[i+k][j], M[i+k][j+1]), j < i, then the square on the
    diagonal. Every number is read once: it serves S[i] with g[j] and, turned within its 2 × 2 square, S[j] with g[i].
    Lanes are samples. */
-#define ROWS 8
+#define ROWS 16
+#define HALF (ROWS / 2)
+#define EACH_PAIR _Pragma("GCC unroll 8") for (int k = 0; k < HALF; k++)
 #define AHEAD 2048
 
 /* pairs of one packed matrix: Σ over its blocks of rows */
-static inline int64_t packed_pairs(int64_t blocks) { return blocks * (blocks + 1) / 2 * 4 * ROWS; }
+static inline int64_t packed_pairs(int64_t blocks) { return blocks * (blocks + 1) / 2 * HALF * ROWS; }
+
+/* to[pair of columns][row] = the first `columns` (a multiple of 8) numbers of four rows; the rows beyond n are zero */
+static inline void pack_four(const float *const rows[4], int64_t n, int64_t columns, pair *to)
+{
+    for (int64_t j = 0; j < columns; j += 8) {
+        __m128 d[4];
+        for (int k = 0; k < 4; k++) {
+            const __m256 x = k < n ? _mm256_loadu_ps(rows[k] + j) : _mm256_setzero_ps();
+            d[k] = _mm_castsi128_ps((__m128i)_mm256_cvtneps_pbh(x));
+        }
+        _MM_TRANSPOSE4_PS(d[0], d[1], d[2], d[3]);
+        for (int k = 0; k < 4; k++)
+            _mm_store_ps((float *)(to + (j / 2 + k) * ROWS), d[k]);
+    }
+}
 
 /* Outer indices first … last - 1 of m (outer, rank(rank+1)/2) to packed (outer, packed_pairs(blocks)). */
 API void tpc_pack16(const float *m, pair *packed, int64_t first, int64_t last, int64_t rank)
@@ -164,27 +181,20 @@ API void tpc_pack16(const float *m, pair *packed, int64_t first, int64_t last, i
         pair *to = packed + o * packed_pairs(blocks);
         for (int64_t i = 0; i < rank; i += ROWS) {
             const int64_t n = rank - i < ROWS ? rank - i : ROWS;
-            for (int64_t k = 0; k < ROWS; k++) {
-                const float *t = matrix + (i + k) * (i + k + 1) / 2;
-                for (int64_t j = 0; j < i; j += 16) {
-                    pair eight[8] __attribute__((aligned(32)));
-                    const __mmask16 mask = first_lanes(k < n ? i - j : 0);
-                    _mm256_store_si256((__m256i *)eight, (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, t + j)));
-                    for (int64_t p = 0; p < 8 && j + 2 * p < i; p++)
-                        to[(j / 2 + p) * ROWS + k] = eight[p];
-                }
-            }
-            float square[ROWS][16] __attribute__((aligned(64)));
-            memset(square, 0, sizeof square);
-            diagonal_square(matrix, i, n, 16, square[0]);
+            const float *rows[ROWS];
+            for (int64_t k = 0; k < ROWS; k++)
+                rows[k] = matrix + (i + k) * (i + k + 1) / 2;
+            for (int64_t k = 0; k < ROWS; k += 4)
+                pack_four(rows + k, n - k, i, to + k);
             to += i / 2 * ROWS;
-            for (int64_t k = 0; k < ROWS; k++) {
-                pair eight[8] __attribute__((aligned(32)));
-                _mm256_store_si256((__m256i *)eight, (__m256i)_mm512_cvtneps_pbh(_mm512_load_ps(square[k])));
-                for (int64_t p = 0; p < ROWS / 2; p++)
-                    to[p * ROWS + k] = eight[p];
-            }
-            to += ROWS / 2 * ROWS;
+            float square[ROWS][ROWS] __attribute__((aligned(64)));
+            memset(square, 0, sizeof square);
+            diagonal_square(matrix, i, n, ROWS, square[0]);
+            for (int64_t k = 0; k < ROWS; k++)
+                rows[k] = square[k];
+            for (int64_t k = 0; k < ROWS; k += 4)
+                pack_four(rows + k, 4, ROWS, to + k);
+            to += HALF * ROWS;
         }
     }
 }
@@ -197,32 +207,53 @@ static inline __m512bh spread(const pair *two)
     return (__m512bh)_mm512_set1_epi64(both);
 }
 
-/* s[two rows i][sample][row] = Σ_j √2 (symmetric matrix)[i][j] g[j][sample]; g (pairs, 8 samples, twice the same) */
+/* s[two rows i][sample][row] = Σ_j √2 (symmetric matrix)[i][j] g[j][sample]; g (pairs, 8 samples, twice the same).
+   Numbers come to all samples from memory for S[i] and from a register for S[j]: a core can do both at a time. */
 static void few(const pair *t, const __m512bh *g, __m512 *s, int64_t blocks)
 {
-    const __m256i turn = _mm256_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15, 0, 1, 4, 5, 2, 3, 6, 7,
-                                          8, 9, 12, 13, 10, 11, 14, 15);
+    const __m512i turn = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
+    __m512i place[HALF];
+    EACH_PAIR place[k] = _mm512_set1_epi64(k);
     for (int64_t block = 0; block < blocks; block++) {
-        const __m512bh *own = g + block * ROWS / 2;
-        __m512 total[ROWS / 2];
-        _Pragma("GCC unroll 4") for (int k = 0; k < ROWS / 2; k++)
+        __m512bh own[HALF];
+        __m512 total[HALF];
+        EACH_PAIR {
+            own[k] = g[block * HALF + k];
             total[k] = _mm512_setzero_ps();
-        for (int64_t p = 0; p < block * ROWS / 2; p++, t += ROWS) {
-            pair turned[ROWS] __attribute__((aligned(32)));
+        }
+        for (int64_t p = 0; p < block * HALF; p++, t += ROWS) {
             _mm_prefetch((const char *)t + AHEAD, _MM_HINT_T0);
-            _mm256_store_si256((__m256i *)turned, _mm256_shuffle_epi8(_mm256_load_si256((const __m256i *)t), turn));
+            const __m512i turned = _mm512_shuffle_epi8(_mm512_load_si512(t), turn);
             __m512 columns = s[p];
-            _Pragma("GCC unroll 4") for (int k = 0; k < ROWS / 2; k++) {
+            EACH_PAIR {
                 total[k] = _mm512_dpbf16_ps(total[k], spread(t + 2 * k), g[p]);
-                columns = _mm512_dpbf16_ps(columns, spread(turned + 2 * k), own[k]);
+                columns = _mm512_dpbf16_ps(columns, (__m512bh)_mm512_permutexvar_epi64(place[k], turned), own[k]);
             }
             s[p] = columns;
         }
-        for (int64_t p = 0; p < ROWS / 2; p++, t += ROWS)
-            _Pragma("GCC unroll 4") for (int k = 0; k < ROWS / 2; k++)
-                total[k] = _mm512_dpbf16_ps(total[k], spread(t + 2 * k), own[p]);
-        _Pragma("GCC unroll 4") for (int k = 0; k < ROWS / 2; k++)
-            s[block * ROWS / 2 + k] = total[k];
+        for (int64_t p = 0; p < HALF; p++, t += ROWS)
+            EACH_PAIR total[k] = _mm512_dpbf16_ps(total[k], spread(t + 2 * k), own[p]);
+        EACH_PAIR s[block * HALF + k] = total[k];
+    }
+}
+
+/* Eight rows of eight pairs of floats to their columns. */
+static inline void transpose_pairs(__m512 x[8])
+{
+    __m512d a[8], b[8];
+    for (int k = 0; k < 8; k += 2) {
+        a[k] = _mm512_unpacklo_pd((__m512d)x[k], (__m512d)x[k + 1]);
+        a[k + 1] = _mm512_unpackhi_pd((__m512d)x[k], (__m512d)x[k + 1]);
+    }
+    for (int k = 0; k < 8; k += 4)
+        for (int odd = 0; odd < 2; odd++) { /* quarters 0, 2 and 1, 3 of two rows each */
+            b[k + odd] = _mm512_shuffle_f64x2(a[k + odd], a[k + 2 + odd], 0x88);
+            b[k + 2 + odd] = _mm512_shuffle_f64x2(a[k + odd], a[k + 2 + odd], 0xdd);
+        }
+    for (int k = 0; k < 4; k++) {
+        const int column = k % 2 + k / 2 * 2;
+        x[column] = (__m512)_mm512_shuffle_f64x2(b[k], b[k + 4], 0x88);
+        x[column + 4] = (__m512)_mm512_shuffle_f64x2(b[k], b[k + 4], 0xdd);
     }
 }
 
@@ -237,14 +268,14 @@ API void tpc_few16(const pair *packed, const pair *g, float *s, float *out, int6
         for (int64_t base = 0; base < samples; base += COLUMNS) {
             few(packed + o * packed_pairs(blocks), (const __m512bh *)(g + base * blocks * ROWS), (__m512 *)s, blocks);
             const int64_t count = samples - base < COLUMNS ? samples - base : COLUMNS;
-            for (int64_t p = 0; p < blocks * ROWS / 2; p++)
-                ((__m512 *)s)[p] *= scale;
-            for (int64_t c = 0; c < count; c++) {
-                float *to = out + ((base + c) * outer + o) * rank;
-                for (int64_t i = 0; i + 1 < rank; i += 2)
-                    memcpy(to + i, s + (i / 2 * COLUMNS + c) * 2, 2 * sizeof(float));
-                if (rank % 2)
-                    to[rank - 1] = s[(rank / 2 * COLUMNS + c) * 2];
+            for (int64_t p = 0; p < blocks * HALF; p += 8) {
+                __m512 sample[COLUMNS];
+                for (int k = 0; k < 8; k++)
+                    sample[k] = ((const __m512 *)s)[p + k] * scale;
+                transpose_pairs(sample);
+                for (int64_t c = 0; c < count; c++)
+                    _mm512_mask_storeu_ps(out + ((base + c) * outer + o) * rank + 2 * p, first_lanes(rank - 2 * p),
+                                          sample[c]);
             }
         }
 }

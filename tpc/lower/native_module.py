@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
+from tpc.limits.graph import Accumulate
 from tpc.lower.c_elementwise import FUNCTIONS
 from tpc.lower.c_loop import KERNELS, c_loop
 from tpc.lower.lowered import Lowered
 from tpc.lower.native_loop import NativeLoop, native_loop
 from tpc.lower.numpy_module import numpy_module
-from tpc.lower.numpy_printer import NumpyPrinter
+from tpc.lower.numpy_printer import NumpyPrinter, layout
 from tpc.lower.schedule import Function, Loop
 from tpc.program.tensor import Contract, Tensor
 
@@ -27,10 +28,11 @@ class NativeModule:
 def native_module(lowered: Lowered) -> NativeModule:
     """Loops that C has no rule for stay NumPy blocks."""
     loops: list[NativeLoop] = []
+    factored = outer_sums(lowered)
 
-    class Printer(NativePrinter):
+    class Printer(HostPrinter):
         def __init__(self, function: Function, tables: dict[tuple[str, str], str] | None = None) -> None:
-            super().__init__(function, tables, loops)
+            super().__init__(function, tables, loops, factored)
 
     python = numpy_module(lowered, Printer)
     return NativeModule(python, _c_text(lowered, loops), tuple(loops))
@@ -99,3 +101,70 @@ class NativePrinter(NumpyPrinter):
         options = "".join(f", {self._name(n)}" for _, n in given)
         target = ", ".join(results) + ("," if len(results) == 1 else "")
         yield f'{target} = native["{native.name}"](state["{loop.atom.base}"], ({captured.rstrip()}){options})'
+
+
+class HostPrinter(NativePrinter):
+    """What is outside the loops calls backends/large.py: the worker threads share it."""
+
+    def __init__(
+        self,
+        function: Function,
+        tables: dict[tuple[str, str], str] | None,
+        loops: list[NativeLoop],
+        factored: Set[Tensor] = frozenset(),
+    ) -> None:
+        super().__init__(function, tables, loops)
+        self._factored = factored
+
+    def _contraction(self, x: Contract) -> str:
+        if x in self._factored:
+            first, second = sorted(x.factors, key=lambda f: layout(x.axes)[0] not in f.axes)
+            return f"rt.outer_sum({self._last(first, layout(x.axes)[0])}, {self._last(second, layout(x.axes)[1])})"
+        if is_square(x) and len(x.over) > 1 and not _of_atoms(x):
+            return f"rt.square({self._name(x.factors[0])})"
+        return super()._contraction(x)
+
+    def _matmul(self, x: Contract, first: str, second: str) -> str:
+        if _of_atoms(x) or any(len(f.axes) != 2 for f in x.factors):
+            return super()._matmul(x, first, second)
+        return f"rt.matmul({first}, {second})"
+
+    def _matvecs(self, x: Contract, matrices: str, vectors: str) -> str:
+        return super()._matvecs(x, matrices, vectors) if _of_atoms(x) else f"rt.matvecs({matrices}, {vectors})"
+
+    def _vecmats(self, x: Contract, vectors: str, matrices: str) -> str:
+        return super()._vecmats(x, vectors, matrices) if _of_atoms(x) else f"rt.vecmats({vectors}, {matrices})"
+
+
+def outer_sums(lowered: Lowered) -> frozenset[Tensor]:
+    """Gradients of accumulated weights that are sums of outer products over samples, and that only their update and
+    their norm read: both can work on the factors.
+    """
+    outputs = lowered.gradients.outputs
+    updated = {u.keys[0] for u in lowered.updates if isinstance(u.update, Accumulate)}
+    found = {t for name, t in outputs if name in updated and _is_outer_sum(t)}
+    found -= {t for name, t in outputs if name not in updated}
+    for s in (*lowered.gradients.steps, *lowered.norms.steps):
+        if isinstance(s, Loop):
+            found -= {n for part in (*s.body, *s.sums) for n in part.operands} | {*s.captured}
+        elif not is_square(s):
+            found -= {n for n in s.operands if isinstance(n, Tensor)}
+    return frozenset(found)
+
+
+def is_square(x: Tensor) -> bool:
+    """Whether a tensor is the sum of the squares of another."""
+    if not isinstance(x, Contract) or len(x.factors) != 2 or x.axes:
+        return False
+    return x.factors[0] == x.factors[1]
+
+
+def _is_outer_sum(x: Tensor) -> bool:
+    if not isinstance(x, Contract) or len(x.factors) != 2 or len(x.over) != 1 or len(x.axes) != 2:
+        return False
+    return all(len(f.axes) == 2 and x.over[0] in f.axes for f in x.factors)
+
+
+def _of_atoms(x: Contract) -> bool:
+    """Whether a sum is part of a block of a loop, which a thread computes alone."""
+    return any(a.role == "atom" for f in x.factors for a in f.axes)

@@ -270,27 +270,37 @@ class NumpyPrinter:
                     return f"({self._name(b)} @ {self._name(a)}.T).T"
                 first = self._permuted(self._name(a), layout(a.axes), (*left, *shared))
                 second = self._permuted(self._name(b), layout(b.axes), (*shared, *right))
-                return f"{first} @ {second}"
+                return self._matmul(x, first, second)
             summed = [[layout(t.axes).index(axis) for axis in shared] for t in (a, b)]
             whole = f"np.tensordot({self._name(a)}, {self._name(b)}, {summed})"
             return self._permuted(whole, (*left, *right), want)
-        batched = self._batched(a, b, x.over, want)
+        batched = self._batched(x, a, b, want)
         if batched:
             return batched
         letters = {axis: ascii_letters[k] for k, axis in enumerate(union(a.axes, b.axes))}
         spec = ",".join("".join(letters[i] for i in layout(t.axes)) for t in (a, b))
         return f'np.einsum("{spec}->{"".join(letters[i] for i in want)}", {self._name(a)}, {self._name(b)})'
 
-    def _batched(self, a: Tensor, b: Tensor, over: Axes, want: Axes) -> str:
+    def _batched(self, x: Contract, a: Tensor, b: Tensor, want: Axes) -> str:
         """A matrix times a vector for every index of a shared axis, where the arrays lie so."""
         matrix, vector = (a, b) if len(a.axes) == 3 else (b, a)
-        rows, columns = layout(matrix.axes), layout(vector.axes)
+        rows, columns, over = layout(matrix.axes), layout(vector.axes), x.over
         if len(rows) != 3 or len(columns) != 2 or len(over) != 1 or rows[0] != columns[0] or columns[1] != over[0]:
             return ""
         m, v = self._name(matrix), self._name(vector)
         if over[0] == rows[2]:
-            return f"({m} @ {v}[:, :, None])[:, :, 0]" if want == rows[:2] else ""
-        return f"({v}[:, None, :] @ {m})[:, 0]" if want == (rows[0], rows[2]) else ""
+            return self._matvecs(x, m, v) if want == rows[:2] else ""
+        return self._vecmats(x, v, m) if want == (rows[0], rows[2]) else ""
+
+    def _matmul(self, x: Contract, first: str, second: str) -> str:
+        """A product of two arrays with at most two axes."""
+        return f"{first} @ {second}"
+
+    def _matvecs(self, x: Contract, matrices: str, vectors: str) -> str:
+        return f"({matrices} @ {vectors}[:, :, None])[:, :, 0]"
+
+    def _vecmats(self, x: Contract, vectors: str, matrices: str) -> str:
+        return f"({vectors}[:, None, :] @ {matrices})[:, 0]"
 
     # --- loops -------------------------------------------------------------------------------------------------
 
