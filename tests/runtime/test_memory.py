@@ -134,8 +134,10 @@ def free(gigabytes):
          "fold": {"window": 64, "degree": 3}},
         {"input_dim": 64, "rank": 400, "batch": 16, "steps": 40, "mode": "folded", "fold": {"window": 256},
          "backend": "native", "storage": "bfloat16"},
+        {"input_dim": 64, "rank": 200, "batch": 64, "steps": 16, "mode": "folded",
+         "fold": {"window": 256, "points": 12_000}},
     ],
-    ids=["exact", "16 bits", "native", "folded", "degree 3", "gate", "gate of degree 3", "folded, 16 bits"],
+    ids=["exact", "16 bits", "native", "folded", "degree 3", "gate", "gate of degree 3", "folded, 16 bits", "sampled"],
 )  # fmt: skip
 def test_the_prediction_is_a_close_bound_of_what_training_takes(given, tmp_path):
     program = str(MLP)

@@ -76,7 +76,7 @@ def beyond(fn: Expr, degree: int, latents: Sequence[Tensor], thetas: Sequence[Te
     return _at(points, fn, range(degree + 1), latents, thetas)
 
 
-def terms(
+def negated_terms(
     fn: Expr, degrees: Iterable[int], latents: Sequence[Tensor], thetas: Sequence[Tensor], points: State
 ) -> Tensor:
     """The negated Hermite terms of fn of these degrees, at every point."""
@@ -96,7 +96,7 @@ def read(
     """Σ_over factors · Σ_i T_i of what stands beside T_i: R = fn for "", ∂_b R′ = fn for "latent", R′ = fn for "z"."""
     given = reader.latents, reader.thetas, tail.points
     if by == "latent":
-        made = terms(fn, range(max(0, degree - 1), degree + 1), *given)
+        made = negated_terms(fn, range(max(0, degree - 1), degree + 1), *given)
     elif fn.has(DiracDelta):
         return  # a distribution has terms, but no values
     else:
