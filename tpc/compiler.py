@@ -92,6 +92,8 @@ class Limit:
         if degree is not None and self.is_kernel:
             raise UsageError(f"the {self.kind}-limit is a kernel, which has no atoms to fold: leave the degree out")
         if degree is None:
+            if points:
+                raise UsageError("points sample what folding leaves out: give a degree to fold to (--fold-degree)")
             return self._stage(loss)[1]
         key = (loss, degree, halves, points)
         if key not in self._folded:
@@ -124,11 +126,13 @@ class Limit:
 
         return {f"V[{phi}, {psi}]": kernel(phi, psi) for phi, psi in self.graph().kernels}
 
-    def emit(self, stage: str, degree: int | None = None) -> str:
-        """A stage of the compilation as text; see `tpc.emit.STAGES`. With a degree the limit is folded to it."""
+    def emit(self, stage: str, degree: int | None = None, points: int = 0) -> str:
+        """A stage of the compilation as text; see `tpc.emit.STAGES`. With a degree the limit is folded to it, and what
+        that leaves out is sampled at so many `points`.
+        """
         from tpc.emit import emit
 
-        return emit(self, stage, degree)
+        return emit(self, stage, degree, points)
 
     def summary(self) -> str:
         """One screen: lines, spaces, parameters, kernels with their closed forms, cost per step."""
@@ -136,11 +140,11 @@ class Limit:
 
         return summary(self)
 
-    def to_networkx(self, degree: int | None = None) -> Any:
+    def to_networkx(self, degree: int | None = None, points: int = 0) -> Any:
         """The limit graph, folded if a degree is given, as a networkx.DiGraph."""
         from tpc.limits.view import to_networkx
 
-        return to_networkx(self.graph(degree=degree), self.trained())
+        return to_networkx(self.graph(degree=degree, points=points), self.trained())
 
     def build(self, input_dim: int, rank: int, **options: Any) -> Model:
         """An initialized model; see `tpc.runtime.model.build` for the options."""

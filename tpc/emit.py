@@ -25,17 +25,20 @@ if TYPE_CHECKING:
 POINTS = 1024  # that the cost of a sampled tail is told for
 
 
-def emit(limit: Limit, stage: str, degree: int | None = None) -> str:
-    """The text of a stage, folded to a degree if one is given. Raises UsageError for an unknown stage."""
+def emit(limit: Limit, stage: str, degree: int | None = None, points: int = 0) -> str:
+    """The text of a stage, folded to a degree, with so many points, if one is given.
+
+    Raises UsageError for an unknown stage.
+    """
     if stage not in STAGES:
         raise UsageError(f"expected a stage among {', '.join(STAGES)}, got {stage!r}")
-    return STAGES[stage](limit, degree)
+    return STAGES[stage](limit, degree, points)
 
 
-def _kernels(limit: Limit, degree: int | None) -> str:
+def _kernels(limit: Limit, degree: int | None, points: int) -> str:
     """Every V[φ,ψ] of the graph: closed form, series, the rules that gave it."""
     parts = []
-    for phi, psi in limit.graph(degree=degree).kernels:
+    for phi, psi in limit.graph(degree=degree, points=points).kernels:
         v = kernel(phi, psi)
         lines = [f"V[{phi}, {psi}](p, q, c) = E {_applied(phi, 'u')} {_applied(psi, 'v')}"]
         if v.plain is not None:
@@ -58,19 +61,19 @@ def _applied(phi: sp.Expr, variable: str) -> str:
     return f"({text})" if phi.is_Add else text
 
 
-def _update(limit: Limit, degree: int | None) -> str:
+def _update(limit: Limit, degree: int | None, points: int) -> str:
     if limit.is_kernel:
         raise UsageError(f"the {limit.kind}-limit is a kernel, which has no update; see the stages limit and kernels")
-    return update_listing(limit.graph(degree=degree))
+    return update_listing(limit.graph(degree=degree, points=points))
 
 
-def _latex(limit: Limit, degree: int | None) -> str:
+def _latex(limit: Limit, degree: int | None, points: int) -> str:
     from tpc.limits.latex_document import document
 
-    return document(limit.graph(degree=degree), limit.trained())
+    return document(limit.graph(degree=degree, points=points), limit.trained())
 
 
-def _numpy(limit: Limit, degree: int | None) -> str:
+def _numpy(limit: Limit, degree: int | None, points: int) -> str:
     if limit.is_kernel:
         from tpc.lower.kernel_module import kernel_module
         from tpc.lower.kernels import lower_kernels
@@ -79,10 +82,10 @@ def _numpy(limit: Limit, degree: int | None) -> str:
     from tpc.lower.lowered import lower
     from tpc.lower.numpy_module import numpy_module
 
-    return numpy_module(lower(limit.graph(degree=degree)))
+    return numpy_module(lower(limit.graph(degree=degree, points=points)))
 
 
-def _c(limit: Limit, degree: int | None) -> str:
+def _c(limit: Limit, degree: int | None, points: int) -> str:
     if limit.is_kernel:
         from tpc.lower.kernel_native import kernel_c_source
         from tpc.lower.kernels import lower_kernels
@@ -91,10 +94,10 @@ def _c(limit: Limit, degree: int | None) -> str:
     from tpc.lower.lowered import lower
     from tpc.lower.native_module import c_source
 
-    return c_source(lower(limit.graph(degree=degree, halves=True)))
+    return c_source(lower(limit.graph(degree=degree, halves=True, points=points)))
 
 
-def _cuda(limit: Limit, degree: int | None) -> str:
+def _cuda(limit: Limit, degree: int | None, points: int) -> str:
     if limit.is_kernel:
         raise UsageError(
             f"the {limit.kind}-limit has no CUDA code: on a device its kernels are array operations (stage numpy)"
@@ -102,22 +105,22 @@ def _cuda(limit: Limit, degree: int | None) -> str:
     from tpc.lower.cuda_module import cuda_source
     from tpc.lower.lowered import lower
 
-    return cuda_source(lower(limit.graph(degree=degree)))
+    return cuda_source(lower(limit.graph(degree=degree, points=points)))
 
 
-def _drawn(kind: str) -> Callable[[Limit, int | None], str]:
-    def draw(limit: Limit, degree: int | None) -> str:
+def _drawn(kind: str) -> Callable[[Limit, int | None, int], str]:
+    def draw(limit: Limit, degree: int | None, points: int) -> str:
         from tpc.report.graph import render
 
-        return render(limit.to_networkx(degree), kind, f"{limit.kind}-limit of {limit.program.name}")
+        return render(limit.to_networkx(degree, points), kind, f"{limit.kind}-limit of {limit.program.name}")
 
     return draw
 
 
-STAGES: dict[str, Callable[[Limit, int | None], str]] = {
-    "program": lambda limit, _: listing(limit.program),
-    "backward": lambda limit, _: listing(limit.trained()),
-    "limit": lambda limit, degree: limit_listing(limit.graph(degree=degree)),
+STAGES: dict[str, Callable[[Limit, int | None, int], str]] = {
+    "program": lambda limit, _, __: listing(limit.program),
+    "backward": lambda limit, _, __: listing(limit.trained()),
+    "limit": lambda limit, degree, points: limit_listing(limit.graph(degree=degree, points=points)),
     "update": _update,
     "kernels": _kernels,
     "latex": _latex,

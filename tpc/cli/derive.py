@@ -24,6 +24,8 @@ STAGES = {
 @program_options
 @click.option("--fold-degree", type=click.IntRange(min=1), metavar="D",
               help="Fold the limit to degree D first (stages from limit on).")  # fmt: skip
+@click.option("--fold-points", type=click.IntRange(min=0), default=0, metavar="N",
+              help="With --fold-degree: sample what folding leaves out at N points.")  # fmt: skip
 @click.option("--emit", "stages", type=Available("stage", STAGES), multiple=True, metavar="STAGE",
               help=f"Print a stage: {', '.join(STAGES)}. Repeatable.")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Write each stage to a file in DIR.")
@@ -33,7 +35,8 @@ STAGES = {
 @debug_option
 def compile_command(
     program: Path, function: str | None, settings: tuple[tuple[str, Any], ...], limit: str,
-    fold_degree: int | None, stages: tuple[str, ...], out: Path | None, report: Path | None, as_json: bool,
+    fold_degree: int | None, fold_points: int, stages: tuple[str, ...], out: Path | None, report: Path | None,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Derive the limit of PROGRAM and show a summary, or the stages asked for.
 
@@ -55,12 +58,12 @@ def compile_command(
 
     derived = derive(program, function, settings, limit)
     warn(derived.warnings)
-    texts = {stage: derived.emit(stage, fold_degree) for stage in dict.fromkeys(stages)}
+    texts = {stage: derived.emit(stage, fold_degree, fold_points) for stage in dict.fromkeys(stages)}
     files = {} if out is None else {stage: out / f"{stage}.{STAGES[stage]}" for stage in texts}
     if report is not None:
         from tpc.report.compile_report import compile_report
 
-        page = compile_report(derived, program.stem, program.read_text(encoding="utf-8"), fold_degree)
+        page = compile_report(derived, program.stem, program.read_text(encoding="utf-8"), fold_degree, fold_points)
         write_output(report, page, say=not as_json)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

@@ -18,16 +18,17 @@ if TYPE_CHECKING:
     from tpc.compiler import Limit
 
 
-def compile_report(limit: Limit, name: str, source: str, degree: int | None = None) -> str:
+def compile_report(limit: Limit, name: str, source: str, degree: int | None = None, points: int = 0) -> str:
     """The page about a limit of the program called `name`, whose text is `source`; folded if a degree is given."""
     title = f"{limit_name(limit.kind)} of {name}"
     told = f"tpc {tpc.__version__}" + (f", folded to degree {degree}" if degree is not None else "")
-    return document(title, title, told, facts(limit, degree), compilation(limit, source, degree))
+    told += f" with {points} points" if points else ""
+    return document(title, title, told, facts(limit, degree, points), compilation(limit, source, degree, points))
 
 
-def facts(limit: Limit, degree: int | None = None) -> dict[str, str]:
+def facts(limit: Limit, degree: int | None = None, points: int = 0) -> dict[str, str]:
     """The sizes of a compilation."""
-    nodes, graph = limit.program.nodes, limit.graph(degree=degree)
+    nodes, graph = limit.program.nodes, limit.graph(degree=degree, points=points)
     vectors = [n for n in nodes if isinstance(n, Vector)]
     return {
         "lines of the program": str(len(nodes)),

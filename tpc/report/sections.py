@@ -69,7 +69,7 @@ def make_section(key: str, title: str, note: str, *content: str) -> Section:
     return Section(key, title, section(key, title, note, *content))
 
 
-def compilation(limit: Limit, source: str, degree: int | None = None) -> Iterator[Section]:
+def compilation(limit: Limit, source: str, degree: int | None = None, points: int = 0) -> Iterator[Section]:
     """The sections about a compilation of the program `source`, folded to a degree if one is given."""
 
     def made(key: str, *content: str) -> Section:
@@ -80,14 +80,14 @@ def compilation(limit: Limit, source: str, degree: int | None = None) -> Iterato
     yield program_section(limit.program, source)
     derived = "One output and its gradients" if limit.is_kernel else "Show the whole program"
     yield made("backward", folded(derived, linked_listing(limit.trained())))
-    graph = limit.to_networkx(degree)
-    yield made("graph", viewer(graph, parts(graph), details(limit, degree)))
-    yield made("limit", folded("Show every line", _limit(limit, degree)))
-    yield made("kernels", *_kernels(limit, degree))
+    graph = limit.to_networkx(degree, points)
+    yield made("graph", viewer(graph, parts(graph), details(limit, degree, points)))
+    yield made("limit", folded("Show every line", _limit(limit, degree, points)))
+    yield made("kernels", *_kernels(limit, degree, points))
     if not limit.is_kernel:
-        yield made("update", *_updates(limit, degree))
+        yield made("update", *_updates(limit, degree, points))
     yield made("cost", _costs(limit))
-    yield made("code", folded("Show the module", numbered(limit.emit("numpy", degree), "code")))
+    yield made("code", folded("Show the module", numbered(limit.emit("numpy", degree, points), "code")))
 
 
 # --- programs --------------------------------------------------------------------------------------------------------
@@ -123,13 +123,13 @@ def program_section(program: Program, source: str) -> Section:
     )
 
 
-def _limit(limit: Limit, degree: int | None) -> str:
+def _limit(limit: Limit, degree: int | None, points: int) -> str:
     """The listing of a limit with the numbers of its equations."""
-    graph = limit.graph(degree=degree)
+    graph = limit.graph(degree=degree, points=points)
     names = limit_names(graph)
     numbers = {names[n]: number for n, number in numbering(graph).tensors.items()}
     shown = []
-    for line in limit.emit("limit", degree).splitlines():
+    for line in limit.emit("limit", degree, points).splitlines():
         number = numbers.get(line.partition(" : ")[0]) if " : " in line else None
         told = "" if number is None else f"({number})"
         line = f"<i>{told:>6}</i>  {escape(line)}"
@@ -140,8 +140,8 @@ def _limit(limit: Limit, degree: int | None) -> str:
 # --- kernels ---------------------------------------------------------------------------------------------------------
 
 
-def _kernels(limit: Limit, degree: int | None) -> Iterator[str]:
-    graph = limit.graph(degree=degree)
+def _kernels(limit: Limit, degree: int | None, points: int) -> Iterator[str]:
+    graph = limit.graph(degree=degree, points=points)
     for (phi, psi), number in numbering(graph).kernels.items():
         yield kernel_block(kernel(phi, psi), number)
 
@@ -210,10 +210,10 @@ def _curve(v: Kernel) -> str:
 # --- parameters ------------------------------------------------------------------------------------------------------
 
 
-def _updates(limit: Limit, degree: int | None) -> Iterator[str]:
+def _updates(limit: Limit, degree: int | None, points: int) -> Iterator[str]:
     from tpc.emit import parameter
 
-    graph = limit.graph(degree=degree)
+    graph = limit.graph(degree=degree, points=points)
     yield table(("parameter", "how it is stored"), [(weight, parameter(us)) for weight, us in graph.updates])
     names = limit_names(graph)
     write, numbers = Equations(names), numbering(graph).updates

@@ -52,11 +52,11 @@ def viewer_css() -> str:
     return css() + "\n" + asset("viewer.css")
 
 
-def details(limit: Limit, degree: int | None = None) -> Details:
+def details(limit: Limit, degree: int | None = None, points: int = 0) -> Details:
     """Equations and code lines of a limit, by the names of its graph view."""
     from tpc.lower.code_lines import code_lines
 
-    graph = limit.graph(degree=degree)
+    graph = limit.graph(degree=degree, points=points)
     names = limit_names(graph)
     write = Equations(names)
     mathml = {names[n]: math(write.equation(n), block=True) for n in graph.nodes if names.is_line(n)}
@@ -65,7 +65,7 @@ def details(limit: Limit, degree: int | None = None) -> Details:
     for label, update in update_labels(graph):
         mathml[label] = "".join(math(line, block=True) for line in write.update(update))
         numbers[label] = numbered.updates[update]
-    code = limit.emit("numpy", degree)
+    code = limit.emit("numpy", degree, points)
     lines = {
         names[t]: {"function": c.function, "name": c.name, "lines": c.lines, "joined": c.joined}
         for t, c in code_lines(graph, code).items()
