@@ -58,6 +58,24 @@ def test_every_stage_can_be_emitted(stage):
         compile(text, "limit.py", "exec")
 
 
+@pytest.mark.parametrize("stage", ["limit", "update", "kernels", "latex", "numpy", "c", "cuda", "dot", "json"])
+def test_a_sampled_tail_is_in_every_stage_of_the_limit(stage):
+    text, plain = (
+        output("compile", MLP, "--set", "hidden=1", "--fold-degree", 2, *points, "--emit", stage)
+        for points in (("--fold-points", 32), ())
+    )
+    assert (text != plain) == (stage not in ("kernels", "c"))  # neither kernels nor loops over atoms change
+    if stage == "limit":
+        assert "fold readout.T <- readout.T + sum[readout](1/32, readout.A, beyond[2](relu(x))" in text
+        assert "readout.T" not in plain
+
+
+def test_points_need_a_degree():
+    result = invoke("compile", MLP, "--fold-points", 32, "--emit", "limit")
+    assert result.exit_code == 2
+    assert "--fold-degree" in result.output
+
+
 def test_settings_reach_the_program():
     assert "hidden2" in output("compile", MLP, "--set", "hidden=3", "--emit", "program")
     assert "hidden2" not in output("compile", MLP, "--set", "hidden=2", "--emit", "program")
