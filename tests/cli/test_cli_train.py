@@ -195,7 +195,7 @@ WAYS = {
     "exact": (),
     "folded": ("--mode", "folded", "--window", "32", "--momentum", "0"),
     "native": ("--backend", "native"),
-    "folded-sampled": ("--mode", "folded", "--window", "32", "--fold-points", "64"),
+    "folded-sampled": ("--mode", "folded", "--window", "32", "--fold-points", "64", "--momentum", "0"),
     "native-folded-16-bit": ("--backend", "native", "--mode", "folded", "--window", "32", "--storage", "bfloat16",
                              "--momentum", "0"),
 }
