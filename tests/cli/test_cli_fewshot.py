@@ -155,7 +155,7 @@ def test_resume_refuses_another_kind_of_run(finished, tmp_path):
     wrong = invoke("fewshot", "--config", plain / "config.toml")
     assert (wrong.exit_code, "the configuration is of `tpc train`, not of `tpc fewshot`" in wrong.output) == (2, True)
     wrong = invoke("eval", plain, "--queries", 3)
-    assert (wrong.exit_code, "--split, --episodes and --queries are for few-shot runs" in wrong.output) == (2, True)
+    assert (wrong.exit_code, "--queries and --support-shift are for few-shot runs" in wrong.output) == (2, True)
 
 
 def test_a_cosine_ends_where_it_was_to_end(finished, small, tmp_path):
@@ -275,6 +275,10 @@ def test_eval_agrees_with_the_end_of_training(finished):
     train = json.loads(invoke("eval", path, "--split", "train", "--queries", 5, "--episodes", 7, "--json").output)
     assert set(train["alphabets"]) <= {"Greek", "N_Ko"}
     assert sum(a["queries"] for a in train["alphabets"].values()) == 7 * 3 * 5
+    moved = json.loads(invoke("eval", path, "--support-shift", 1, "--json").output)
+    assert moved["tasks"] == test["tasks"]
+    assert moved["loss"] != test["loss"]
+    assert json.loads(invoke("eval", path, "--support-shift", 0, "--json").output) == test
     too_many = invoke("eval", path, "--queries", 20)
     assert too_many.exit_code == 2
     assert "need 21 images" in too_many.output

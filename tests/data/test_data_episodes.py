@@ -175,3 +175,20 @@ def test_shifted_episodes_do_not_depend_on_the_batches_they_come_in():
 def test_shifts_that_cannot_be(shift, match):
     with pytest.raises(UsageError, match=match):
         episodes(table(), ways=3, shots=1, queries=1, tasks=1, seed=0, shift=shift)
+
+
+def test_a_moved_support_holds_every_move_of_every_image():
+    plain = episodes(pictures(), ways=3, shots=2, queries=1, tasks=4, seed=1)
+    more = plain.with_moved_support(1)
+    assert more.support.shape == (4, 3 * 2 * 9, 36)
+    np.testing.assert_array_equal(more.query, plain.query)
+    for task in range(4):
+        for row, image in enumerate(plain.support[task].reshape(-1, 6, 6)):
+            wide = np.pad(image, 1)
+            wanted = {wide[i : i + 6, j : j + 6].tobytes() for i in range(3) for j in range(3)}
+            assert {x.tobytes() for x in more.support[task, 9 * row : 9 * row + 9]} == wanted
+            assert set(more.support_labels[task, 9 * row : 9 * row + 9]) == {plain.support_labels[task, row]}
+    same = plain.with_moved_support(0)
+    np.testing.assert_array_equal(same.support, plain.support)
+    with pytest.raises(UsageError, match="at least 0"):
+        plain.with_moved_support(-1)

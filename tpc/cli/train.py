@@ -143,6 +143,8 @@ def _finish(result: RunResult, report: bool, as_json: bool, representations: Fig
 @click.option("--episodes", type=click.IntRange(min=2), metavar="N", help="Few-shot: tasks.  [default: the run's]")
 @click.option("--queries", type=click.IntRange(min=1), metavar="N",
               help="Few-shot: queries of a class.  [default: the run's]")  # fmt: skip
+@click.option("--support-shift", type=click.IntRange(min=0), metavar="S",
+              help="Few-shot: adapt to every support image moved by up to S pixels, too.  [default: 0]")  # fmt: skip
 @json_option
 @debug_option
 def eval_command(
@@ -152,6 +154,7 @@ def eval_command(
     split: str | None,
     episodes: int | None,
     queries: int | None,
+    support_shift: int | None,
     as_json: bool,
 ) -> None:
     """Evaluate the newest checkpoint of RUN_DIR on the test set, or on tasks of test classes.
@@ -169,14 +172,15 @@ def eval_command(
 
     run = open_run(run_dir)
     if job_of(run.read_config()) is FewShotJob:
-        answered = fewshot.evaluate_run(run, data_dir, backend, split or "test", episodes, queries)
+        answered = fewshot.evaluate_run(run, data_dir, backend, split or "test", episodes, queries, support_shift or 0)
         if as_json:
             print_json({"run": str(run_dir), **answered.to_dict()})
         else:
             print_tasks(answered.step, answered.split, answered.evaluation)
         return
-    if (split, episodes, queries) != (None, None, None):
-        raise click.UsageError("--split, --episodes and --queries are for few-shot runs; this one classifies.")
+    if any(given is not None for given in (split, episodes, queries, support_shift)):
+        few_shot = "--split, --episodes, --queries and --support-shift"
+        raise click.UsageError(f"{few_shot} are for few-shot runs; this one classifies.")
     result = classify.evaluate_run(run, data_dir, backend)
     if as_json:
         print_json({"run": str(run_dir), **result.to_dict()})

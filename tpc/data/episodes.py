@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,17 @@ class EpisodeBatch:
     def ways(self) -> int:
         """The number of classes N of a task."""
         return int(self.classes.shape[1])
+
+    def with_moved_support(self, shift: int) -> EpisodeBatch:
+        """The same tasks with every support image there (2S + 1)² times, moved by −S … S = `shift` pixels both ways."""
+        if shift < 0:
+            raise UsageError(f"Expected shift of at least 0, got {shift}.")
+        moves = np.array([(i, j) for i in range(-shift, shift + 1) for j in range(-shift, shift + 1)])
+        tasks, images, dim = self.support.shape
+        every = self.support.reshape(-1, dim).repeat(len(moves), axis=0)
+        rows, columns = np.tile(moves, (tasks * images, 1)).T
+        support = moved(every, rows, columns).reshape(tasks, -1, dim)
+        return replace(self, support=support, support_labels=self.support_labels.repeat(len(moves), axis=1))
 
 
 def episodes(

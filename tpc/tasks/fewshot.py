@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, TextIO
+from typing import Any, ClassVar, Protocol, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from tpc.errors import UsageError, UserError, did_you_mean
 from tpc.passes.adapt import is_adapted
 from tpc.passes.representation import unadapted
 from tpc.program.program import Program
-from tpc.runtime.episodic import Drawing, Episodes, FewShotEvaluation, answer
+from tpc.runtime.episodic import Episodes, FewShotEvaluation, answer
 from tpc.runtime.model import Model
 from tpc.runtime.network import Network
 from tpc.runtime.network_file import load_trained
@@ -36,6 +36,12 @@ Array = NDArray[Any]
 DATA = ("omniglot",)
 SPLITS = ("train", "validation", "test")
 STREAMS = {"train": 0, "validation": 1, "test": 2}  # tasks of different splits come from different random numbers
+
+
+class DrawingEpisodes(Protocol):
+    """A `Drawing` of episodes."""
+
+    def __call__(self, tasks: int, index: int) -> EpisodeBatch: ...
 
 
 class FewShot(Task):
@@ -110,7 +116,7 @@ class FewShot(Task):
             self.require(split)
         super().check(model)
 
-    def draw(self, split: str, queries: int | None = None) -> Drawing:
+    def draw(self, split: str, queries: int | None = None) -> DrawingEpisodes:
         """How tasks of a split are drawn."""
         job, table = self.job, self.table(split)
 
@@ -192,22 +198,36 @@ def evaluate_run(
     split: str = "test",
     tasks: int | None = None,
     queries: int | None = None,
+    support_shift: int = 0,
 ) -> CheckpointEvaluation:
-    """Answer tasks of a split with the newest checkpoint; their number and that of queries are those of the job."""
+    """Answer tasks of a split with the newest checkpoint; their number and that of queries are those of the job.
+
+    With `support_shift` the network adapts to every support image moved by up to so many pixels in every direction.
+    """
     job = runs.recorded_job(run, FewShotJob, {})
     checkpoint = run.checkpoints.require()
     task = FewShot(replace(job, data_dir=data_dir or job.data_dir))
     model = load_trained(checkpoint.model_path, backend or job.backend)
-    found = evaluate(task, model, split, tasks or job.episodes, queries)
+    found = evaluate(task, model, split, tasks or job.episodes, queries, support_shift)
     return CheckpointEvaluation(int(checkpoint.state["position"]["step"]), split, found)
 
 
 def evaluate(
-    task: FewShot, model: Model | Network, split: str = "test", tasks: int = 600, queries: int | None = None
+    task: FewShot,
+    model: Model | Network,
+    split: str = "test",
+    tasks: int = 600,
+    queries: int | None = None,
+    support_shift: int = 0,
 ) -> FewShotEvaluation:
     """Answer tasks of a split. Raises UsageError for one without such tasks."""
     task.require(split, queries)
-    return answer(model, task.draw(split, queries), tasks, task.table(split).alphabets, task.job.loss)
+    drawn = task.draw(split, queries)
+
+    def draw(tasks: int, index: int) -> EpisodeBatch:
+        return drawn(tasks, index).with_moved_support(support_shift)
+
+    return answer(model, draw, tasks, task.table(split).alphabets, task.job.loss)
 
 
 def representations(
