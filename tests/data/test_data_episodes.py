@@ -188,7 +188,8 @@ def test_a_moved_support_holds_every_move_of_every_image():
             wanted = {wide[i : i + 6, j : j + 6].tobytes() for i in range(3) for j in range(3)}
             assert {x.tobytes() for x in more.support[task, 9 * row : 9 * row + 9]} == wanted
             assert set(more.support_labels[task, 9 * row : 9 * row + 9]) == {plain.support_labels[task, row]}
-    same = plain.with_moved_support(0)
-    np.testing.assert_array_equal(same.support, plain.support)
+    assert plain.with_moved_support(0) is plain
+    with pytest.raises(UsageError, match="square"):
+        episodes(table(), ways=3, shots=1, queries=1, tasks=1, seed=0).with_moved_support(1)
     with pytest.raises(UsageError, match="at least 0"):
         plain.with_moved_support(-1)

@@ -48,6 +48,8 @@ class EpisodeBatch:
         """The same tasks with every support image there (2S + 1)² times, moved by −S … S = `shift` pixels both ways."""
         if shift < 0:
             raise UsageError(f"Expected shift of at least 0, got {shift}.")
+        if shift == 0:
+            return self
         moves = np.array([(i, j) for i in range(-shift, shift + 1) for j in range(-shift, shift + 1)])
         tasks, images, dim = self.support.shape
         every = self.support.reshape(-1, dim).repeat(len(moves), axis=0)
