@@ -101,6 +101,11 @@ def threads() -> _Threads:
     return _Threads()
 
 
+def ranges(length: int, count: int) -> list[tuple[int, int]]:
+    """0 … length − 1 in `count` equal ranges, each from its first number to the one after its last."""
+    return list(pairwise(length * k // count for k in range(count + 1)))
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=threads.cache_clear)  # threads do not survive a fork
 
@@ -130,12 +135,11 @@ def over_blocks(
     hold = keep and keep * batch * len(atoms) * atoms.dtype.itemsize <= KEEP_SHARE * atoms.nbytes
     workers = threads()
     count = min(workers.count, len(parts))
-    bounds = [len(parts) * i // count for i in range(count + 1)]
 
     def typed(*part: Any) -> tuple[Array, ...]:
         return block(*atoms.typed(part[: len(columns)]), *part[len(columns) :])
 
-    shares = workers.run([_job(typed, parts[a:b], keep, bool(hold)) for a, b in pairwise(bounds)])
+    shares = workers.run([_job(typed, parts[a:b], keep, bool(hold)) for a, b in ranges(len(parts), count)])
     total, lists = shares[0]
     for share, more in shares[1:]:
         for t, s in zip(total, share):

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.blocks import threads
+from backends.blocks import ranges, threads
 
 Array = NDArray[Any]
 THREAD_NUMBERS = 1 << 19  # numbers of an array that are worth waking a thread
@@ -137,5 +136,4 @@ def _each(length: int, count: int, run: Callable[[slice], Any]) -> list[Any]:
         with np.errstate(**errors):
             return run(slice(first, last))
 
-    bounds = [length * k // count for k in range(count + 1)]
-    return threads().run([partial(job, a, b) for a, b in pairwise(bounds)])
+    return threads().run([partial(job, *ends) for ends in ranges(length, count)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from backends import native_build, powers
 from backends.arrays import HostArrays, aligned
-from backends.blocks import threads
+from backends.blocks import ranges, threads
 
 Array = NDArray[Any]
 SOURCE = Path(__file__).with_name("powers.h")
@@ -122,5 +121,4 @@ def over_outer(matrix: Array, job: Callable[[int, int], None]) -> None:
     """Run job(first, last) for ranges of the outer indices of packed matrices (outer, count), one to a thread."""
     workers, outer = threads(), len(matrix)
     count = max(1, min(workers.count, outer, matrix.size // THREAD_WORK))
-    bounds = [outer * k // count for k in range(count + 1)]
-    workers.run([partial(job, first, last) for first, last in pairwise(bounds)])
+    workers.run([partial(job, *ends) for ends in ranges(outer, count)])

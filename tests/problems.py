@@ -6,6 +6,7 @@ import inspect
 
 import interpreter
 import numpy as np
+import pytest
 
 import tpc
 from tpc.limits.graph import Accumulate
@@ -40,6 +41,27 @@ def batch(seed=0, count=4, dim=DIM, classes=CLASSES):
     rng = np.random.default_rng([7, seed])
     y = rng.uniform(0.1, 1.0, (count, classes))
     return rng.standard_normal((count, dim)), y / y.sum(axis=1, keepdims=True)
+
+
+def assert_gradients(model: Model, places, *, rel, abs) -> None:
+    """Gradients of accumulated weights at (name, index) against central differences of the predicted loss."""
+    x, y = batch()
+    step = 1e-5
+
+    def loss():
+        logits = model.predict(x)
+        return float(np.mean(y.sum(axis=1) * np.log(np.exp(logits).sum(axis=1)) - (y * logits).sum(axis=1)))
+
+    out = model._module("cross_entropy").gradients(model._state, x, y)
+    assert float(out["loss"]) == pytest.approx(loss(), rel=1e-10)
+    for name, place in places:
+        array = model._state[f"{name}.A"]
+        array[place] += step
+        up = loss()
+        array[place] -= 2 * step
+        change = (up - loss()) / (2 * step)
+        array[place] += step
+        assert out[f"{name}:gradient"][place] == pytest.approx(change, rel=rel, abs=abs)
 
 
 def expected(model: Model, x, y, loss="cross_entropy", data=None) -> dict[str, np.ndarray]:

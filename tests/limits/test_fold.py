@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from problems import DIM, RANK, batch, generic_state, make
+from problems import DIM, RANK, assert_gradients, batch, generic_state, make
 
 import tpc
 from backends import numpy_backend
@@ -105,23 +105,7 @@ def test_the_backward_pass_is_the_gradient_of_the_folded_forward_pass(program, t
     model = folded(program(text, phi), FoldOptions(degree=degree, window=0, coefficients="taylor"))
     for moments in (v for k, v in model._state.items() if k.endswith(".folded")):
         moments.weights = np.linspace(0.7, 1.4, len(moments.weights))
-    x, y = batch()
-    step = 1e-5
-
-    def loss():
-        logits = model.predict(x)
-        return float(np.mean(y.sum(axis=1) * np.log(np.exp(logits).sum(axis=1)) - (y * logits).sum(axis=1)))
-
-    out = model._module("cross_entropy").gradients(model._state, x, y)
-    assert float(out["loss"]) == pytest.approx(loss(), rel=1e-10)
-    array = model._state["embed.A"]
-    for place in [(0, 0), (1, 2), (3, 3)]:
-        array[place] += step
-        up = loss()
-        array[place] -= 2 * step
-        change = (up - loss()) / (2 * step)
-        array[place] += step
-        assert out["embed:gradient"][place] == pytest.approx(change, rel=2e-5, abs=2e-8)
+    assert_gradients(model, [("embed", place) for place in ((0, 0), (1, 2), (3, 3))], rel=2e-5, abs=2e-8)
 
 
 def test_a_window_keeps_the_newest_atoms_exact(program):

@@ -6,7 +6,7 @@ from math import factorial, prod
 import numpy as np
 import pytest
 from numpy.polynomial import hermite_e
-from problems import DIM, RANK, batch, generic_state, make
+from problems import DIM, RANK, assert_gradients, batch, generic_state, make
 from scipy import special
 
 import tpc
@@ -146,22 +146,7 @@ def test_the_backward_pass_is_the_gradient_of_the_forward_pass(program, monkeypa
     model = folded(program(text, gate=gate, phi="tpc.erf(h)"), degree)
     for moments in (v for k, v in model._state.items() if k.endswith(".folded")):
         moments.weights = np.linspace(0.7, 1.4, len(moments.weights))
-    x, y = batch()
-    step = 1e-5
-
-    def loss():
-        logits = model.predict(x)
-        return float(np.mean(y.sum(axis=1) * np.log(np.exp(logits).sum(axis=1)) - (y * logits).sum(axis=1)))
-
-    out = model._module("cross_entropy").gradients(model._state, x, y)
-    for name, place in [("a", (0, 0)), ("a", (3, 3)), ("b", (1, 2))]:
-        array = model._state[f"{name}.A"]
-        array[place] += step
-        up = loss()
-        array[place] -= 2 * step
-        change = (up - loss()) / (2 * step)
-        array[place] += step
-        assert out[f"{name}:gradient"][place] == pytest.approx(change, rel=2e-5, abs=2e-8)
+    assert_gradients(model, [("a", (0, 0)), ("a", (3, 3)), ("b", (1, 2))], rel=2e-5, abs=2e-8)
 
 
 def test_atoms_of_one_latent_read_by_two(program):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from numpy.polynomial import hermite_e
-from problems import DIM, RANK, batch, generic_state, make
+from problems import DIM, RANK, assert_gradients, batch, generic_state, make
 
 import tpc
 from tpc.errors import UsageError
@@ -113,24 +113,8 @@ def test_forward_is_the_partial_sum_and_the_sampled_rest(program, phi, fn, degre
 )  # fmt: skip
 def test_backward_is_the_gradient_of_the_sampled_forward_pass(program, text, phi, degree):
     model = folded(program(text, phi), degree, 7)  # so few that what is sampled is mostly noise
-    x, y = batch()
-    step = 1e-5
-
-    def loss():
-        logits = model.predict(x)
-        return float(np.mean(y.sum(axis=1) * np.log(np.exp(logits).sum(axis=1)) - (y * logits).sum(axis=1)))
-
-    out = model._module("cross_entropy").gradients(model._state, x, y)
-    assert float(out["loss"]) == pytest.approx(loss(), rel=1e-10)
-    name = "a.A" if "a.A" in model._state else "embed.A"
-    array = model._state[name]
-    for place in [(0, 0), (1, 2), (3, 3)]:
-        array[place] += step
-        up = loss()
-        array[place] -= 2 * step
-        change = (up - loss()) / (2 * step)
-        array[place] += step
-        assert out[f"{name[:-2]}:gradient"][place] == pytest.approx(change, rel=5e-5, abs=5e-8)
+    name = "a" if "a.A" in model._state else "embed"
+    assert_gradients(model, [(name, place) for place in ((0, 0), (1, 2), (3, 3))], rel=5e-5, abs=5e-8)
 
 
 @pytest.mark.parametrize(

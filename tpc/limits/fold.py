@@ -61,6 +61,11 @@ class Fold:
     moments: tuple[Moment, ...]
     tail: Tail | None = None
 
+    @property
+    def points(self) -> int:
+        """How many points sample the tail."""
+        return self.tail.count if self.tail else 0
+
 
 def fold_store(store: Store, degree: int, points: int = 0) -> Fold:
     """The tensors a store needs, and `points` values of what they leave out."""

@@ -158,8 +158,8 @@ def _mean(store: Store, fn: Expr) -> float:
 
 def numbers_stored(f: Fold, rank: int) -> int:
     """How many numbers the tensors of a fold have, those of its tail included."""
-    outer, points = outer_numbers(f, rank), f.tail.count if f.tail else 0
-    return outer * sum(packed_size(rank, m.order) if m.order else 1 for m in f.moments) + points * (outer + rank)
+    outer = outer_numbers(f, rank)
+    return outer * sum(packed_size(rank, m.order) if m.order else 1 for m in f.moments) + f.points * (outer + rank)
 
 
 def outer_numbers(f: Fold, rank: int) -> int:

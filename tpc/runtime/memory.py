@@ -12,7 +12,6 @@ import numpy as np
 
 from tpc.compiler import Limit
 from tpc.errors import UserError
-from tpc.limits.fold import Fold
 from tpc.limits.graph import Append, LimitGraph, Store
 from tpc.lower.lowered import Lowered, lower
 from tpc.program.nn import FEATURE, SAMPLE, SUPPORT
@@ -21,7 +20,7 @@ from tpc.runtime.backend import load_backend
 from tpc.runtime.episodic import tasks_at_once
 from tpc.runtime.folding import FoldOptions, numbers_stored, outer_numbers
 from tpc.runtime.initial import shape_of
-from tpc.runtime.model import PREDICT_NUMBERS, PREDICT_ROWS, widest_row
+from tpc.runtime.model import predicted_rows
 from tpc.runtime.working import Blocks, Lengths, function_bytes, step_bytes, table_bytes
 
 LIBRARIES = 175_000_000  # Python with the packages that training loads, measured
@@ -158,7 +157,7 @@ class _Predictor:
         batch = max(1, min(t.batch, t.samples))
         folded = max([t.rank, *(_per_step(graph, s, batch, t.support) + _options(t).rows for s in graph.stores)])
         step = step_bytes(lowered, lengths, batch, blocks, t.clip, folded)
-        rows_predicted = _predicted_rows(graph.folds, t.rank)
+        rows_predicted = predicted_rows(graph.folds, t.rank)
         answered, shown = _answered(t, rows_predicted) if t.tasks else (min(EVALUATED, rows_predicted), 0)
         answering = replace(lengths, sizes={**lengths.sizes, SUPPORT.name: shown})
         evaluation = function_bytes(lowered.predict, answering, answered, blocks)
@@ -223,12 +222,6 @@ def _row_bytes(s: Store, t: Training, item: int) -> int:
 
 def _widest(s: Store, t: Training, item: int) -> int:
     return max(_columns(s, t, item))
-
-
-def _predicted_rows(folds: tuple[Fold, ...], rank: int) -> int:
-    """Rows of one prediction, as `Model.predict_rows` has them."""
-    widest = max((widest_row(f, rank) for f in folds), default=1)
-    return max(16, min(PREDICT_ROWS, PREDICT_NUMBERS // widest))
 
 
 def _answered(t: Training, rows: int) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -188,8 +188,7 @@ class Model:
     @property
     def predict_rows(self) -> int:
         """Rows predicted at a time: their packed powers take no more memory than what they are multiplied with."""
-        widest = max((widest_row(f, self.rank) for f in self.folds.values()), default=1)
-        return max(16, min(PREDICT_ROWS, PREDICT_NUMBERS // widest))
+        return predicted_rows(self.folds.values(), self.rank)
 
     def step(
         self,
@@ -336,7 +335,7 @@ class Model:
             self._module("cross_entropy").fold(new)
 
     def _loaded_moments(self, f: Fold, given: Mapping[str, Array]) -> Any:
-        rule = self.fold.window, self.fold.fitted, f.tail.count if f.tail else 0
+        rule = self.fold.window, self.fold.fitted, f.points
         moments = self.backend.new_moments(*self.moment_shapes(f), self.dtype, *rule, storage=self.storage)
         targets = {m.state.name: moments.moment(m.order) for m in f.moments}
         if f.tail:
@@ -415,9 +414,10 @@ class Model:
         return load(cls, path, backend)
 
 
-def widest_row(f: Fold, rank: int) -> int:
-    """The most numbers that reading folded tensors makes of one sample."""
-    return max(f.tail.count if f.tail else 1, *(packed_size(rank, m.order) for m in f.moments))
+def predicted_rows(folds: Iterable[Fold], rank: int) -> int:
+    """Rows predicted at a time: what reading folded tensors makes of them is no larger than the tensors."""
+    widest = max((max(1, f.points, *(packed_size(rank, m.order) for m in f.moments)) for f in folds), default=1)
+    return max(16, min(PREDICT_ROWS, PREDICT_NUMBERS // widest))
 
 
 def _folded_names(f: Fold) -> list[str]:

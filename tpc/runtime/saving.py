@@ -106,7 +106,7 @@ def _stored(model: Model, arrays: Mapping[str, Array]) -> dict[str, Any]:
             _column(arrays, f"{name}.folded"),
             *model.moment_shapes(f),
             model.dtype,
-            f.tail.count if f.tail else 0,
+            f.points,
             storage=model.storage,
         )
     return state

@@ -99,8 +99,7 @@ def step_bytes(lowered: Lowered, lengths: Lengths, batch: int, blocks: Blocks, n
         later.append(measured.passing)
         lasting += measured.lasting
     for f in graph.folds:
-        points = f.tail.count if f.tail else 0
-        later.append(_folding(f.store, [m.order for m in f.moments], points, lengths, fold_rows, blocks))
+        later.append(_folding(f.store, [m.order for m in f.moments], f.points, lengths, fold_rows, blocks))
     return Need(max(gradients.passing, outputs + max(later)), lasting)
 
 
