@@ -72,7 +72,7 @@ def _squares(x: Array) -> Any:
 def matmul(a: Array, b: Array) -> Array:
     """a @ b for two matrices: threads share the rows of the result, or the sum where the rows are few."""
     rows, inner = a.shape
-    count = _workers(max(a.size, b.size))
+    count = workers(max(a.size, b.size))
     if count == 1:
         made: Array = a @ b
         return made
@@ -102,7 +102,7 @@ def vecmats(vectors: Array, matrices: Array) -> Array:
 
 def _by_sample(spec: str, matrices: Array, vectors: Array) -> Array:
     """An einsum over samples, which multiplies matrices that are read once faster than BLAS does."""
-    count = min(_workers(matrices.size), len(vectors))
+    count = min(workers(matrices.size), len(vectors))
     shares = _each(len(vectors), max(1, count), lambda part: np.einsum(spec, matrices[part], vectors[part]))
     return shares[0] if len(shares) == 1 else np.concatenate(shares)
 
@@ -119,10 +119,11 @@ def over_rows(w: Array, change: Callable[[Any], None]) -> None:
         for start in range(part.start, part.stop, step):
             change(slice(start, min(start + step, part.stop)))
 
-    _each(rows, min(_workers(w.size), rows), share)
+    _each(rows, min(workers(w.size), rows), share)
 
 
-def _workers(numbers: int) -> int:
+def workers(numbers: int) -> int:
+    """Threads that are worth waking for arrays of so many numbers."""
     return max(1, min(threads().count, numbers // THREAD_NUMBERS))
 
 

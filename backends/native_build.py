@@ -123,7 +123,7 @@ def _build(source: str, command: tuple[str, ...], folder: Path, key: str) -> Pat
             failure = _run([*command, *FLAGS, *machine, "-c", str(text), "-o", str(compiled)])
             if failure is None:
                 break
-        failure = failure or _run([*command, "-shared", str(compiled), "-o", str(library), "-lm"])
+        failure = failure or _run([*command, "-shared", "-pthread", str(compiled), "-o", str(library), "-lm"])
         if failure is None and not library.exists():
             failure = "it made no library"
         if failure is not None:

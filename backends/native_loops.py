@@ -9,13 +9,13 @@ from __future__ import annotations
 import ctypes
 import threading
 from ctypes import addressof
-from functools import partial
 from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from backends import native_workers
 from backends.atoms import Atoms
 from backends.blocks import KEEP_SHARE, threads
 from tpc.lower.native_loop import NativeLoop, Sum
@@ -45,8 +45,7 @@ class Loop:
 
     def __init__(self, library: ctypes.CDLL, loop: NativeLoop) -> None:
         self._loop = loop
-        self._fused = library[loop.name]
-        self._fused.argtypes, self._fused.restype = [ctypes.c_void_p], ctypes.c_int
+        self._fused = native_workers.address(library[loop.name])
         self._rooms = threading.local()
         self._plans: dict[Any, _Plan] = {}
         self._latents = {p.captured for p in loop.products}
@@ -103,7 +102,7 @@ class Loop:
             outs.append(_table([start + (k * plan.size + a) * sums.itemsize for a, _, _ in plan.parts]))
             tables = (columns, plan.kinds, plan.widths, captured, plan.captured_widths, products, outs[-1])
             calls.append(Call(begin, end, atoms.rows, plan.block, plan.batch, *map(addressof, tables)))
-        if any(threads().run([partial(self._fused, addressof(call)) for call in calls])):
+        if native_workers.run(self._fused, calls):
             raise MemoryError(f"no memory for a loop over {len(atoms)} atoms")
 
 

@@ -275,6 +275,7 @@ def fewshot_options(command: Callable[..., Any]) -> Callable[..., Any]:
         number("--shots", 1, "Support samples of a class."),
         number("--queries", 1, "Query samples of a class."),
         number("--shift", 0, "Move training images by up to so many pixels at random.", 0),
+        click.option("--mirror", is_flag=True, help="Mirror images of training classes are classes, too."),
         number("--tasks", 8, "Tasks in a batch."),
         number("--batches", 1000, "Batches in an epoch."),
         number("--episodes", 600, "Validation tasks answered after an epoch, test tasks at the end.", 2),

@@ -22,7 +22,7 @@ class ClassTable:
     """C classes of n square images each, as pixels; read-only.
 
     `images` (C, n, d) is uint8, each image of d pixels row by row, 255 where there is ink; `names` has a name per
-    class, `alphabet/character/rotation` (such as "Greek/character01/rot090").
+    class, `alphabet/character/rotation` (such as "Greek/character01/rot090"), that of a mirrored one with `/mirrored`.
     """
 
     images: Pixels
@@ -65,6 +65,17 @@ class ClassTable:
         turned = np.stack([np.rot90(upright, turn, axes=(2, 3)) for turn in range(len(TURNS))], axis=1)
         names = tuple(f"{name.rpartition('/')[0]}/{turn}" for name in self.names for turn in TURNS)
         return ClassTable(turned.reshape(len(TURNS) * classes, count, pixels), names)
+
+    def mirrored(self) -> ClassTable:
+        """Two classes for each: all classes as they are, then all of them with left and right exchanged.
+
+        The mirror image of a letter is another letter, as a turned one is.
+        """
+        classes, count, pixels = self.images.shape
+        side = isqrt(pixels)
+        mirrored = self.images.reshape(classes, count, side, side)[..., ::-1].reshape(self.images.shape)
+        names = tuple(f"{name}/mirrored" for name in self.names)
+        return ClassTable(np.concatenate([self.images, mirrored]), self.names + names)
 
     def statistics(self) -> Normalisation:
         """The normalisation that gives the pixels of this table mean 0 and standard deviation 1."""

@@ -10,7 +10,7 @@ from tpc.lower.c_elementwise import FUNCTIONS
 from tpc.lower.c_loop import KERNELS, c_loop
 from tpc.lower.lowered import Lowered
 from tpc.lower.native_loop import NativeLoop, native_loop
-from tpc.lower.numpy_module import numpy_module
+from tpc.lower.numpy_module import HEADER, numpy_module
 from tpc.lower.numpy_printer import NumpyPrinter, layout
 from tpc.lower.schedule import Function, Loop
 from tpc.program.tensor import Contract, Tensor
@@ -34,7 +34,7 @@ def native_module(lowered: Lowered) -> NativeModule:
         def __init__(self, function: Function, tables: dict[tuple[str, str], str] | None = None) -> None:
             super().__init__(function, tables, loops, factored)
 
-    python = numpy_module(lowered, Printer)
+    python = numpy_module(lowered, Printer, HEADER.replace("numpy_runtime", "native_runtime"))
     return NativeModule(python, _c_text(lowered, loops), tuple(loops))
 
 

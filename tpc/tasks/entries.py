@@ -108,7 +108,7 @@ _ENTRIES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "lr_mult": (_are_multipliers, "a table of parameters and finite multipliers from 0 on, such as {embed = 0.1}"),
     "weight_decay": (lambda value: _is_number(value) and value >= 0, "a finite number from 0 on"),
     "momentum": (lambda value: _is_number(value) and 0 <= value < 1, "a number from 0 on and below 1"),
-    "decay_follows_lr_mult": (lambda value: isinstance(value, bool), "true or false"),
+    **dict.fromkeys(("decay_follows_lr_mult", "mirror"), (lambda value: isinstance(value, bool), "true or false")),
     "seed": _from(0),
 }
 _OPTIONAL = (

@@ -60,7 +60,8 @@ class FewShot(Task):
     def dataset(self) -> Omniglot:
         """The class tables of the job's split."""
         folder = default_data_dir() if self.job.data_dir is None else Path(self.job.data_dir).expanduser()
-        return load_omniglot(folder, self.job.split)
+        found = load_omniglot(folder, self.job.split)
+        return replace(found, train=found.train.mirrored()) if self.job.mirror else found
 
     @property
     def input_dim(self) -> int:

@@ -164,7 +164,8 @@ class FewShotJob(Job):
     """Few-shot learning: N-way K-shot tasks, so many in a batch, of the classes of a split.
 
     An epoch has `batches` batches of `tasks` tasks with `ways` classes, `shots` support and `queries` query samples of
-    each; then `episodes` validation tasks are answered. Training images are moved by up to `shift` pixels at random.
+    each; then `episodes` validation tasks are answered. Training images are moved by up to `shift` pixels at random;
+    with `mirror` the mirror images of training classes are classes, too.
     """
 
     TASK: ClassVar[str] = "fewshot"
@@ -176,6 +177,7 @@ class FewShotJob(Job):
     shots: int = 1
     queries: int = 1
     shift: int = 0
+    mirror: bool = False
     tasks: int = 8
     batches: int = 1000
     episodes: int = 600
