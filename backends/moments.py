@@ -47,9 +47,9 @@ class Moments:
         fitted: bool,
         points: int = 0,
         arrays: Arrays = HOST,
-        half: Callable[[Array, Array], Array] = powers.half,
+        halves: Callable[[Array, Array], tuple[Array, Array]] = powers.halves,
     ) -> None:
-        self._arrays, self._half = arrays, half
+        self._arrays, self._halves = arrays, halves
         self.orders = tuple(orders)
         self.dtype = np.dtype(dtype)
         self.window = window
@@ -84,7 +84,11 @@ class Moments:
 
     def half(self, order: int, g: Array) -> Array:
         """⟨M_order, g ⊗ ·⟩ without the multiplier, for degree 2: (b, r) or (r,) → (b, k, r) or (k, r)."""
-        return self._half(self._tensors[order], g)
+        return self.halves(order, g)[0]
+
+    def halves(self, order: int, g: Array) -> tuple[Array, Array]:
+        """`half` and ⟨M_order, g ⊗ g⟩, (b, k) or (k,), of one pass over the tensor."""
+        return self._halves(self._tensors[order], g)
 
     def weight(self, order: int) -> Any:
         """What M_order is multiplied by."""
@@ -228,11 +232,11 @@ class Moments:
         dtype: Any,
         points: int = 0,
         arrays: Arrays = HOST,
-        half: Callable[[Array, Array], Array] = powers.half,
+        halves: Callable[[Array, Array], tuple[Array, Array]] = powers.halves,
     ) -> Moments:
         """The inverse of `dump`."""
         scale, count, window, fitted = (float(x) for x in read("numbers"))
-        made = cls(outer, rank, orders, dtype, int(window), bool(fitted), points, arrays, half)
+        made = cls(outer, rank, orders, dtype, int(window), bool(fitted), points, arrays, halves)
         made.scale, made.count = scale, int(count)
         tail = (("Z", made.points), ("T", made.tail)) if points else ()
         for name, target in (

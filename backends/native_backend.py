@@ -40,7 +40,7 @@ def compile_module(lowered: Lowered) -> ModuleType:
     try:
         library = native_build.load(made.c)
         loops: dict[str, Callable[..., object]] = {loop.name: Loop(library, loop) for loop in made.loops}
-        if ".half(" in made.python:
+        if ".half(" in made.python or ".halves(" in made.python:
             native_powers.function()  # here, where there is someone to tell
     except native_build.NoCompilerError as e:
         _warn(str(e))
@@ -78,9 +78,9 @@ def restore_moments(*given: Any, storage: str | None = None) -> Moments:
 def _arithmetic(storage: str | None) -> dict[str, Any]:
     """What folds atoms, and what contracts folded matrices with one latent."""
     if storage != ROUNDED:
-        return {"arrays": native_powers.NativeArrays(), "half": native_powers.half}
+        return {"arrays": native_powers.NativeArrays(), "halves": native_powers.halves}
     rounded = native_products.RoundedArrays()
-    return {"arrays": rounded, "half": rounded.half}
+    return {"arrays": rounded, "halves": rounded.halves}
 
 
 @lru_cache(maxsize=1)

@@ -31,22 +31,19 @@ def _library() -> ctypes.CDLL:
 def function() -> Any:
     """tpc_half of powers.h. Raises NoCompilerError."""
     made = _library()["tpc_half"]
-    made.argtypes, made.restype = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 5, None
+    made.argtypes, made.restype = [ctypes.c_void_p] * 5 + [ctypes.c_int64] * 5, None
     return made
 
 
-def half(matrix: Array, g: Array) -> Array:
-    """⟨M, g ⊗ ·⟩ for packed symmetric M in float32, (k, count) and (b, r) or (r,) → (b, k, r) or (k, r).
-
-    Without a compiler NumPy computes it.
-    """
+def halves(matrix: Array, g: Array) -> tuple[Array, Array]:
+    """⟨M, g ⊗ ·⟩ and ⟨M, g ⊗ g⟩ as powers.halves has them, for M in float32; without a compiler NumPy computes them."""
     try:
         run = function()
     except native_build.NoCompilerError:
-        return powers.half(matrix, g)
+        return powers.halves(matrix, g)
     if g.ndim == 1:
-        found: Array = half(matrix, g[None])[0]
-        return found
+        one, all_of_it = halves(matrix, g[None])
+        return one[0], all_of_it[0]
     matrix = np.ascontiguousarray(matrix, np.float32)
     outer, (batch, rank) = len(matrix), g.shape
     groups = -(-batch // LANES)
@@ -54,14 +51,14 @@ def half(matrix: Array, g: Array) -> Array:
     padded = np.zeros((groups * LANES, rank), np.float32)
     padded[:batch] = g
     lanes[...] = padded.reshape(groups, LANES, rank).transpose(0, 2, 1)
-    made = np.empty((batch, outer, rank), np.float32)
+    made, whole = np.empty((batch, outer, rank), np.float32), np.empty((batch, outer), np.float32)
 
     def job(first: int, last: int) -> None:
         scratch = aligned((rank, LANES), FLOAT)
-        run(*(a.ctypes.data for a in (matrix, lanes, scratch, made)), first, last, outer, batch, rank)
+        run(*(a.ctypes.data for a in (matrix, lanes, scratch, made, whole)), first, last, outer, batch, rank)
 
     over_outer(matrix, job)
-    return made
+    return made, whole
 
 
 class NativeArrays(HostArrays):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import native_build, native_powers, powers
+from backends import large, native_build, native_powers, powers
 from backends.arrays import aligned
 from backends.half import to_stored
 
@@ -23,7 +23,7 @@ Array = NDArray[Any]
 SOURCE = Path(__file__).with_name("products16.h")
 COLUMNS, LANES, PAIRS, ROWS = 8, 32, 256, 16  # as there
 FEW = 24  # samples: more are worth packing the matrices in another way, for a matrix product
-BFLOAT16, PAIR = np.dtype(np.uint16), np.dtype(np.uint32)
+BFLOAT16, PAIR, FLOAT = np.dtype(np.uint16), np.dtype(np.uint32), np.dtype(np.float32)
 
 
 class Functions(NamedTuple):
@@ -45,7 +45,7 @@ def functions() -> Functions | None:
     if not library.tpc_has_products16():
         return None
     made = Functions(library.tpc_half16, library.tpc_pack16, library.tpc_few16, library.tpc_add16)
-    for function, (pointers, numbers) in zip(made, ((4, 5), (2, 3), (4, 5), (4, 4)), strict=True):
+    for function, (pointers, numbers) in zip(made, ((4, 5), (2, 3), (6, 5), (4, 4)), strict=True):
         function.argtypes, function.restype = [ctypes.c_void_p] * pointers + [ctypes.c_int64] * numbers, None
     return made
 
@@ -57,26 +57,37 @@ class RoundedArrays(native_powers.NativeArrays):
         self._packed: Array | None = None  # of the matrices
         self._changed = True  # since they were packed
 
-    def half(self, matrix: Array, g: Array) -> Array:
-        """⟨M, g ⊗ ·⟩ for packed symmetric M, (k, count) and (b, r) or (r,) → (b, k, r) or (k, r)."""
-        made = functions()
-        if made is None:
-            return native_powers.half(matrix, g)
+    def halves(self, matrix: Array, g: Array) -> tuple[Array, Array]:
+        """⟨M, g ⊗ ·⟩ and ⟨M, g ⊗ g⟩ as powers.halves has them."""
+        found = functions()
+        if found is None:
+            return native_powers.halves(matrix, g)
         if g.ndim == 1:
-            found: Array = self.half(matrix, g[None])[0]
-            return found
-        if len(g) >= FEW:
-            return _half(made.many, matrix, matrix, g.shape, _columns(g, g.shape[1]), (-(-g.shape[1] // 2), LANES))
-        rows = -(-g.shape[1] // ROWS) * ROWS
+            one, all_of_it = self.halves(matrix, g[None])
+            return one[0], all_of_it[0]
+        (batch, rank), outer = g.shape, len(matrix)
+        made = np.empty((batch, outer, rank), np.float32)
+        if batch >= FEW:
+            scratch = -(-rank // 2), LANES
+            _over_outer(found.many, matrix, (matrix, _columns(g, rank)), scratch, (made,), (outer, batch, rank))
+            return made, large.matvecs(made, g)
+        rows = -(-rank // ROWS) * ROWS
         if self._packed is None:
             self._packed = aligned((len(matrix), _packed_pairs(rows // ROWS)), PAIR)
         if self._changed:
-            _pack(made.pack, matrix, self._packed, g.shape[1])
+            _pack(found.pack, matrix, self._packed, rank)
             self._changed = False
         lanes = _columns(g, rows)
         twice = aligned((*lanes.shape, 2), PAIR)
         twice[...] = lanes[..., None]
-        return _half(made.few, matrix, self._packed, g.shape, twice, (rows, COLUMNS))
+        exact = aligned((*lanes.shape, 2), FLOAT)
+        padded = np.zeros((lanes.shape[0] * COLUMNS, rows), np.float32)
+        padded[:batch, :rank] = g
+        exact[...] = padded.reshape(-1, COLUMNS, rows // 2, 2).transpose(0, 2, 1, 3)
+        whole = np.empty((batch, outer), np.float32)
+        given = self._packed, twice, exact
+        _over_outer(found.few, matrix, given, (rows, COLUMNS), (made, whole), (outer, batch, rank))
+        return made, whole
 
     def multiply(self, target: Array, number: Any) -> None:
         self._changed = True
@@ -93,19 +104,21 @@ class RoundedArrays(native_powers.NativeArrays):
         powers.add_products(target, a, vectors, parts, adding)
 
 
-def _half(
-    run: Any, matrix: Array, read: Array, shape: tuple[int, ...], lanes: Array, scratch: tuple[int, int]
-) -> Array:
-    """What `run` makes of `read`, which stands for the matrix, and of `lanes`, for latents of this shape."""
-    (batch, rank), outer = shape, len(matrix)
-    made = np.empty((batch, outer, rank), np.float32)
+def _over_outer(
+    run: Any,
+    matrix: Array,
+    given: Sequence[Array],
+    scratch: tuple[int, int],
+    made: Sequence[Array],
+    sizes: tuple[int, ...],
+) -> None:
+    """run(*given, a scratch, *made, first, last, *sizes) for ranges of outer indices."""
 
     def job(first: int, last: int) -> None:
         work = aligned(scratch, PAIR)
-        run(*(a.ctypes.data for a in (read, lanes, work, made)), first, last, outer, batch, rank)
+        run(*(a.ctypes.data for a in (*given, work, *made)), first, last, *sizes)
 
     native_powers.over_outer(matrix, job)
-    return made
 
 
 def packed_bytes(matrices: int, rank: int) -> int:

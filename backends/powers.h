@@ -68,20 +68,31 @@ static void half_of_one(const float *restrict m, const lanes *restrict g, lanes 
 }
 
 /* Outer indices first … last - 1 of m (outer, rank(rank+1)/2), g (groups, rank, LANES), scratch (rank, LANES),
-   out (samples, outer, rank). */
+   out (samples, outer, rank), whole (samples, outer): ⟨M[o], g[s] ⊗ g[s]⟩. */
 __attribute__((visibility("default")))
-void tpc_half(const float *m, const float *g, float *scratch, float *out, int64_t first, int64_t last, int64_t outer,
-              int64_t samples, int64_t rank)
+void tpc_half(const float *m, const float *g, float *scratch, float *out, float *whole, int64_t first, int64_t last,
+              int64_t outer, int64_t samples, int64_t rank)
 {
+    const float scale = 0.70710678118654752f;
     const size_t size = (size_t)rank * (rank + 1) / 2, stride = (size_t)outer * rank;
     for (int64_t o = first; o < last; o++)
         for (int64_t base = 0; base < samples; base += LANES) {
-            half_of_one(m + o * size, (const lanes *)(g + base * rank), (lanes *)scratch, rank);
+            const lanes *const latents = (const lanes *)(g + base * rank), *const halves = (const lanes *)scratch;
+            lanes even = {0}, odd = {0};
+            half_of_one(m + o * size, latents, (lanes *)scratch, rank);
+            for (int64_t i = 0; i + 1 < rank; i += 2) {
+                even += halves[i] * latents[i];
+                odd += halves[i + 1] * latents[i + 1];
+            }
+            if (rank % 2)
+                even += halves[rank - 1] * latents[rank - 1];
+            even = scale * (even + odd);
             const int64_t n = samples - base < LANES ? samples - base : LANES;
             for (int64_t b = 0; b < n; b++) {
                 float *to = out + (base + b) * stride + o * rank;
+                whole[(base + b) * outer + o] = even[b];
                 for (int64_t i = 0; i < rank; i++)
-                    to[i] = 0.70710678118654752f * scratch[i * LANES + b];
+                    to[i] = scale * scratch[i * LANES + b];
             }
         }
 }

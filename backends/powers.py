@@ -201,6 +201,12 @@ def _variables(size: int, order: int) -> int:
     return rank
 
 
+def halves(matrix: Array, g: Array) -> tuple[Array, Array]:
+    """⟨M, g ⊗ ·⟩ and, contracted once more, ⟨M, g ⊗ g⟩: `half` and (b, k) or (k,)."""
+    made = half(matrix, g)
+    return made, np.einsum("bkr,br->bk" if g.ndim == 2 else "kr,r->k", made, g)
+
+
 def half(matrix: Array, g: Array) -> Array:
     """⟨M, g ⊗ ·⟩ for packed symmetric M, (k, count) and (b, r) or (r,) → (b, k, r) or (k, r)."""
     if g.ndim == 1:

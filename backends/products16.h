@@ -258,20 +258,29 @@ static inline void transpose_pairs(__m512 x[8])
 }
 
 /* As tpc_half16, from what tpc_pack16 made; g (groups of 8 samples, pairs in blocks of rows, 8 samples, 2 times the
-   same), s a scratch of (rows in blocks, 8). */
-API void tpc_few16(const pair *packed, const pair *g, float *s, float *out, int64_t first, int64_t last, int64_t outer,
-                   int64_t samples, int64_t rank)
+   same), exact: the same not rounded (groups, pairs, 8, 2), s a scratch of (rows in blocks, 8), whole (samples, outer):
+   ⟨M[o], g[s] ⊗ g[s]⟩. */
+API void tpc_few16(const pair *packed, const pair *g, const float *exact, float *s, float *out, float *whole,
+                   int64_t first, int64_t last, int64_t outer, int64_t samples, int64_t rank)
 {
     const int64_t blocks = (rank + ROWS - 1) / ROWS;
     const __m512 scale = _mm512_set1_ps(0.70710678118654752f);
     for (int64_t o = first; o < last; o++)
         for (int64_t base = 0; base < samples; base += COLUMNS) {
+            const __m512 *const halves = (const __m512 *)s, *const latents = (const __m512 *)(exact + base * blocks * ROWS);
             few(packed + o * packed_pairs(blocks), (const __m512bh *)(g + base * blocks * ROWS), (__m512 *)s, blocks);
             const int64_t count = samples - base < COLUMNS ? samples - base : COLUMNS;
+            __m512 total[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+            for (int64_t p = 0; p < blocks * HALF; p++)
+                total[p % 2] += halves[p] * latents[p];
+            float twice[2 * COLUMNS] __attribute__((aligned(64)));
+            _mm512_store_ps(twice, (total[0] + total[1]) * scale);
+            for (int64_t c = 0; c < count; c++)
+                whole[(base + c) * outer + o] = twice[2 * c] + twice[2 * c + 1];
             for (int64_t p = 0; p < blocks * HALF; p += 8) {
                 __m512 sample[COLUMNS];
                 for (int k = 0; k < 8; k++)
-                    sample[k] = ((const __m512 *)s)[p + k] * scale;
+                    sample[k] = halves[p + k] * scale;
                 transpose_pairs(sample);
                 for (int64_t c = 0; c < count; c++)
                     _mm512_mask_storeu_ps(out + ((base + c) * outer + o) * rank + 2 * p, first_lanes(rank - 2 * p),

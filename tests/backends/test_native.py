@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 import tpc
 from backends import blocks, native_build, native_loops, powers
 from backends.blocks import threads
-from backends.native_powers import half
+from backends.native_powers import halves
 from tpc.errors import UsageError
 from tpc.lower.lowered import lower
 from tpc.lower.native_module import c_source, native_module
@@ -147,10 +147,12 @@ def test_half(rank):
         for batch in (1, 7, 8, 9):
             g = rng.standard_normal((batch, rank)).astype(np.float32)
             wanted = powers.half(matrix.astype(np.float64), g.astype(np.float64))
-            for found in (half(matrix, g), half(wide, g), half(matrix.astype(np.float64), g)):
-                assert found.dtype == np.float32
+            for found, whole in (halves(matrix, g), halves(wide, g), halves(matrix.astype(np.float64), g)):
+                assert found.dtype == whole.dtype == np.float32
                 np.testing.assert_allclose(found, wanted, atol=2e-6 * np.abs(wanted).max())
-        np.testing.assert_array_equal(half(matrix, g[0]), half(matrix, g[:1])[0])  # one latent for all samples
+                np.testing.assert_allclose(whole, np.einsum("bkr,br->bk", found, g), atol=1e-5 * np.abs(wanted).max())
+        for one, several in zip(halves(matrix, g[0]), halves(matrix, g[:1]), strict=True):  # one latent for all samples
+            np.testing.assert_array_equal(one, several[0])
 
 
 # --- training --------------------------------------------------------------------------------------------------------

@@ -47,9 +47,10 @@ def test_half_is_that_of_rounded_factors(rank):
         for batch in (1, 7, 8, 9, FEW - 1, FEW, FEW + 1, 33):
             g = latents(batch, rank)
             wanted = powers.half(scaled(matrix, rank), rounded(g))
-            found = RoundedArrays().half(matrix, g)
-            assert found.dtype == FLOAT
+            found, whole = RoundedArrays().halves(matrix, g)
+            assert found.dtype == whole.dtype == FLOAT
             np.testing.assert_allclose(found, wanted, atol=2e-6 * np.abs(wanted).max())
+            np.testing.assert_allclose(whole, np.einsum("bkr,br->bk", found, g), atol=1e-5 * np.abs(wanted).max())
 
 
 @needs_instructions
@@ -76,21 +77,21 @@ def test_mixed_products_are_added_within_rounding():
 
 def test_every_change_of_the_matrices_is_seen():
     arrays, matrix, g = RoundedArrays(), matrices(3, 9), latents(4, 9)
-    before = arrays.half(matrix, g)
+    before = arrays.halves(matrix, g)[0]
     arrays.multiply(matrix, np.float32(2))
-    np.testing.assert_array_equal(arrays.half(matrix, g), 2 * before)
+    np.testing.assert_array_equal(arrays.halves(matrix, g)[0], 2 * before)
     arrays.add_powers(matrix, latents(5, 3), latents(5, 9), 2)
-    np.testing.assert_array_equal(arrays.half(matrix, g), RoundedArrays().half(matrix, g))
-    np.testing.assert_array_equal(arrays.half(matrix, g[0]), arrays.half(matrix, g[:1])[0])
+    np.testing.assert_array_equal(arrays.halves(matrix, g)[0], RoundedArrays().halves(matrix, g)[0])
+    np.testing.assert_array_equal(arrays.halves(matrix, g[0])[0], arrays.halves(matrix, g[:1])[0][0])
     arrays.add_products(matrix, latents(5, 3), [latents(5, 9)] * 2, [(np.ones(5, np.float32), (1, 1))])
-    np.testing.assert_array_equal(arrays.half(matrix, g), RoundedArrays().half(matrix, g))
+    np.testing.assert_array_equal(arrays.halves(matrix, g)[0], RoundedArrays().halves(matrix, g)[0])
 
 
 def test_without_the_instructions_products_are_float32(monkeypatch):
     monkeypatch.setattr(native_products, "functions", lambda: None)
     arrays, matrix, g = RoundedArrays(), matrices(3, 9), latents(40, 9)
     wanted = powers.half(matrix.astype(float), g.astype(float))
-    np.testing.assert_allclose(arrays.half(matrix, g), wanted, atol=2e-6 * np.abs(wanted).max())
+    np.testing.assert_allclose(arrays.halves(matrix, g)[0], wanted, atol=2e-6 * np.abs(wanted).max())
     sums = matrix.astype(float)
     powers.add_powers(sums, latents(40, 3).astype(float), g.astype(float), 2)
     arrays.add_powers(matrix, latents(40, 3), g, 2)

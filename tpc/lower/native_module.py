@@ -6,13 +6,15 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from tpc.limits.graph import Accumulate
+from tpc.limits.power import Half
 from tpc.lower.c_elementwise import FUNCTIONS
 from tpc.lower.c_loop import KERNELS, c_loop
 from tpc.lower.lowered import Lowered
 from tpc.lower.native_loop import NativeLoop, native_loop
 from tpc.lower.numpy_module import HEADER, numpy_module
-from tpc.lower.numpy_printer import NumpyPrinter, layout
+from tpc.lower.numpy_printer import NumpyPrinter, half_layout, layout
 from tpc.lower.schedule import Function, Loop
+from tpc.program import tensor
 from tpc.program.tensor import Contract, Tensor
 
 
@@ -115,6 +117,13 @@ class HostPrinter(NativePrinter):
     ) -> None:
         super().__init__(function, tables, loops)
         self._factored = factored
+        self._wholes = {half: whole for whole, half in _contracted_again(function)}
+
+    def _statement(self, x: Tensor) -> Iterator[str]:
+        if isinstance(x, Half) and x in self._wholes:
+            yield f"{self._name(x)}, {self._name(self._wholes[x])} = {self._half(x, 'halves')}"
+        elif x not in self._wholes.values():
+            yield from super()._statement(x)
 
     def _contraction(self, x: Contract) -> str:
         if x in self._factored:
@@ -134,6 +143,18 @@ class HostPrinter(NativePrinter):
 
     def _vecmats(self, x: Contract, vectors: str, matrices: str) -> str:
         return super()._vecmats(x, vectors, matrices) if _of_atoms(x) else f"rt.vecmats({vectors}, {matrices})"
+
+
+def _contracted_again(function: Function) -> Iterator[tuple[Tensor, Half]]:
+    """Sums ⟨M, g ⊗ g⟩ outside loops, each with the ⟨M, g ⊗ ·⟩ whose pass over M gives both."""
+    for x in function.steps:
+        if isinstance(x, Contract) and len(x.factors) == 2 and len(x.over) == 1:
+            for half, other in (x.factors, x.factors[::-1]):
+                if isinstance(half, Half) and (half.left,) == x.over:
+                    array = half_layout(half)
+                    same = other == tensor.rename(half.arg, {half.rank: half.left})
+                    if same and layout(half.axes) == array and layout(x.axes) == array[:-1]:
+                        yield x, half
 
 
 def outer_sums(lowered: Lowered) -> frozenset[Tensor]:

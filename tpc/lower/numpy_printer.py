@@ -59,6 +59,11 @@ def layout(axes: Axes) -> Axes:
     return tuple(sorted(axes, key=place))
 
 
+def half_layout(x: Half) -> Axes:
+    """The axes of the array that folded tensors make of a latent."""
+    return (*without(x.arg.axes, (x.rank,)), *without(x.matrix.axes, (x.slot,)), x.left)
+
+
 class NumpyPrinter:
     """One function at a time: `text` is its source."""
 
@@ -167,10 +172,7 @@ class NumpyPrinter:
             case Power():
                 yield f"{name} = rt.power({self._last(x.arg, x.rank)}, {order_of(x.slot)})"
             case Half():
-                have = (*without(x.arg.axes, (x.rank,)), *without(x.matrix.axes, (x.slot,)), x.left)
-                store, order = x.slot.base.rpartition("^")[0], order_of(x.slot)
-                made = f'state["{store}.folded"].half({order}, {self._last(x.arg, x.rank)})'
-                yield f"{name} = {self._permuted(made, have, layout(x.axes))}"
+                yield f"{name} = {self._permuted(self._half(x, 'half'), half_layout(x), layout(x.axes))}"
             case Product():
                 shared = layout(without(x.axes, (x.slot,)))
                 args = ", ".join(self._along(g, shared, x.rank) for g in x.args)
@@ -184,6 +186,10 @@ class NumpyPrinter:
                 yield f"{name} = {self._permuted(f'rt.{made}', (*shared, x.rank), layout(x.axes))}"
             case _:
                 raise InternalError(f"the NumPy printer has no rule for {type(x).__name__}")
+
+    def _half(self, x: Half, function: str) -> str:
+        store = x.slot.base.rpartition("^")[0]
+        return f'state["{store}.folded"].{function}({order_of(x.slot)}, {self._last(x.arg, x.rank)})'
 
     def _last(self, x: Tensor, axis: Axis) -> str:
         """The array of a tensor with `axis` as its last one."""
@@ -433,8 +439,8 @@ def commented(line: str, axes: Axes) -> str:
 
 
 def _is_used(line: str, text: str) -> bool:
-    name = line.split(" = ", 1)[0]
-    return not line.startswith(name + ' = state["') or text.count(name) > 1
+    names, _, value = line.partition(" = ")
+    return not value.startswith('state["') or any(text.count(name) > 1 for name in names.split(", "))
 
 
 def _found(state: State) -> str:
