@@ -8,7 +8,7 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
-from backends import native_build, native_powers, native_products, numpy_backend
+from backends import native_build, native_dense, native_powers, native_products, numpy_backend
 from backends.kernel_code import KernelCode, NativeKernelCode
 from backends.moments import Moments
 from backends.native_loops import Loop
@@ -40,8 +40,9 @@ def compile_module(lowered: Lowered) -> ModuleType:
     try:
         library = native_build.load(made.c)
         loops: dict[str, Callable[..., object]] = {loop.name: Loop(library, loop) for loop in made.loops}
+        native_dense.functions()  # here, where there is someone to tell
         if ".half(" in made.python or ".halves(" in made.python:
-            native_powers.function()  # here, where there is someone to tell
+            native_powers.function()
     except native_build.NoCompilerError as e:
         _warn(str(e))
         return numpy_backend.compile_module(lowered)

@@ -14,7 +14,8 @@ SOURCE = Path(__file__).with_name("workers.h")
 
 
 @lru_cache(maxsize=1)
-def _run() -> Any:
+def runner() -> Any:
+    """tpc_run of workers.h. Raises NoCompilerError."""
     made = native_build.load(SOURCE.read_text(encoding="utf-8"))["tpc_run"]
     made.argtypes, made.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64], ctypes.c_int
     return made
@@ -33,4 +34,4 @@ def run(function: int, calls: Sequence[ctypes.Structure]) -> bool:
     Returns whether one of them failed, that is, did not return 0.
     """
     kind = type(calls[0])
-    return bool(_run()(function, (kind * len(calls))(*calls), ctypes.sizeof(kind), len(calls)))
+    return bool(runner()(function, (kind * len(calls))(*calls), ctypes.sizeof(kind), len(calls)))

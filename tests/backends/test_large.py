@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import tpc
-from backends import large, native_powers, numpy_runtime, powers
+from backends import large, native_dense, native_powers, numpy_runtime, powers
 from backends.blocks import threads
-from backends.large import OuterSum, is_finite, matmul, matvecs, outer_sum, square, vecmats
+from backends.large import OuterSum, is_finite, outer_sum, square
 from tpc.lower.lowered import lower
 from tpc.lower.native_module import native_module, outer_sums
 
@@ -29,25 +29,34 @@ def numbers(*shape, seed=0):
 # --- products --------------------------------------------------------------------------------------------------------
 
 
-SHAPES = [(1, 1, 1), (5, 300, 7), (200, 3, 6), (300, 200, 5), (2, 3, 40), (0, 4, 3), (3, 0, 2)]
+BOTH = pytest.mark.parametrize("products", [large, native_dense], ids=["numpy", "native"])
+SHAPES = [(1, 1, 1), (5, 300, 7), (200, 3, 6), (300, 200, 5), (2, 3, 40), (0, 4, 3), (3, 0, 2), (3, 2, 0),
+          (1, 17, 16), (8, 33, 32), (9, 16, 49), (16, 50, 67), (17, 40, 48)]  # fmt: skip
 OPTIONS = [{"clip": 0.1, "weight_decay": 1e-2}, {"momentum": 0.9}, {"clip": 0.2, "momentum": 0.5}]
 
 
+@BOTH
 @pytest.mark.parametrize("shape", SHAPES)
-def test_products_of_matrices(workers, shape):
+def test_products_of_matrices(workers, products, shape):
     m, inner, n = shape
     a, b = numbers(m, inner), numbers(inner, n, seed=1)
-    for found in (matmul(a, b), matmul(np.asfortranarray(a), np.asfortranarray(b))):
+    for found in (products.matmul(a, b), products.matmul(np.asfortranarray(a), np.asfortranarray(b))):
         np.testing.assert_allclose(found, a.astype(float) @ b.astype(float), atol=1e-4)
         assert found.dtype == np.float32
 
 
-@pytest.mark.parametrize("batch", [1, 2, 7])
-def test_a_matrix_for_every_sample(workers, batch):
-    matrices, right, left = numbers(batch, 5, 6), numbers(batch, 6, seed=1), numbers(batch, 5, seed=2)
-    np.testing.assert_allclose(matvecs(matrices, right), (matrices @ right[:, :, None])[:, :, 0], atol=1e-5)
-    np.testing.assert_allclose(matvecs(matrices.transpose(0, 2, 1), left), vecmats(left, matrices), atol=1e-5)
-    np.testing.assert_allclose(vecmats(left, matrices), (left[:, None] @ matrices)[:, 0], atol=1e-5)
+@BOTH
+@pytest.mark.parametrize(("batch", "k", "r"), [(1, 5, 6), (2, 1, 33), (7, 5, 70), (3, 4, 0), (0, 2, 3)])
+def test_a_matrix_for_every_sample(workers, products, batch, k, r):
+    matrices, right, left = numbers(batch, k, r), numbers(batch, r, seed=1), numbers(batch, k, seed=2)
+    for order in ("C", "F"):
+        given = np.asarray(matrices, order=order)
+        found = products.matvecs(given, right)
+        np.testing.assert_allclose(found, (matrices @ right[:, :, None])[:, :, 0], atol=2e-5)
+        found = products.vecmats(left, given)
+        np.testing.assert_allclose(found, (left[:, None] @ matrices)[:, 0], atol=2e-5)
+        found = products.matvecs(given.transpose(0, 2, 1), left)
+        np.testing.assert_allclose(found, (left[:, None] @ matrices)[:, 0], atol=2e-5)
 
 
 # --- sums of outer products ------------------------------------------------------------------------------------------
@@ -87,18 +96,22 @@ def test_finite_numbers_are_told_from_others():
 # --- updates ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("accumulate", [numpy_runtime.accumulate, native_dense.accumulate], ids=["numpy", "native"])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-@pytest.mark.parametrize("kind", ["factors", "matrix", "vector", "number"])
-def test_updates_by_rows(workers, kind, momentum):
-    w, v = numbers(40, 9), np.zeros((40, 9))
-    made = OuterSum(numbers(3, 40, seed=1), numbers(3, 9, seed=2))
+@pytest.mark.parametrize(
+    ("kind", "batch", "width"),
+    [("factors", 3, 9), ("factors", 8, 100), ("factors", 17, 80), ("matrix", 3, 9), ("vector", 3, 9), ("number", 3, 9)],
+)
+def test_updates_by_rows(workers, accumulate, kind, batch, width, momentum):
+    w, v = numbers(40, width), np.zeros((40, width))
+    made = OuterSum(numbers(batch, 40, seed=1), numbers(batch, width, seed=2))
     gradient = made if kind == "factors" else np.asarray(made)
     if kind in ("vector", "number"):
         place = (slice(None), 0) if kind == "vector" else (0, 0)
         w, v, gradient = np.array(w[place]), v[place], np.array(gradient[place])
     state, wanted = {"W": w.copy()}, w.astype(float)
     for _ in range(2):
-        numpy_runtime.accumulate(state, "W", gradient, 0.3, 0.5, 0.9, momentum)
+        accumulate(state, "W", gradient, 0.3, 0.5, 0.9, momentum)
         v = momentum * v + 0.5 * np.asarray(gradient, float)
         wanted = 0.9 * wanted - 0.3 * v
     np.testing.assert_allclose(state["W"], wanted, atol=1e-5)

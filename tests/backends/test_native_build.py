@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tpc
-from backends import native_backend, native_build, native_powers
+from backends import native_backend, native_build, native_dense, native_powers, native_workers
 
 SOURCE = '__attribute__((visibility("default"))) int answer(void) { return %d; }\n'
 
@@ -223,17 +223,19 @@ def test_a_compiler_may_complain_in_any_encoding(folder, monkeypatch, tmp_path):
         answer(14)
 
 
-def test_without_powers_numpy_runs(folder, monkeypatch, capsys, fresh_warning, programs_dir):
-    """A compiler that refuses powers.h alone: found out when the limit is compiled, not in the first step."""
+@pytest.mark.parametrize("name", ["tpc_half(", "tpc_run(", "tpc_products("])
+def test_without_one_of_the_libraries_numpy_runs(folder, monkeypatch, capsys, fresh_warning, programs_dir, name):
+    """A compiler that refuses one text alone: found out when the limit is compiled, not in the first step."""
     load = native_build.load
 
     def refuse(source):
-        if "tpc_half" in source:
+        if name in source:
             raise native_build.NoCompilerError("no halves")
         return load(source)
 
     monkeypatch.setattr(native_build, "load", refuse)
-    monkeypatch.setattr(native_powers, "function", native_powers.function.__wrapped__)
+    for module, cached in ((native_powers, "function"), (native_workers, "runner"), (native_dense, "functions")):
+        monkeypatch.setattr(module, cached, getattr(module, cached).__wrapped__)
     limit = tpc.compile(tpc.load(programs_dir / "mlp.py", classes=3))
     np.testing.assert_allclose(*trained(limit, mode="folded"), atol=1e-6)
     assert "no halves" in capsys.readouterr().err
