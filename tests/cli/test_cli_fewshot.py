@@ -359,6 +359,22 @@ def test_the_official_form_without_a_split_file_works_too(tmp_path):
     assert "features" in Page((tmp_path / "r" / "report.html").read_text()).ids
 
 
+def test_mirror_images_and_shifts_are_for_training_alone(small, tmp_path, finished):
+    arguments = (*small, "--epochs", 1, "--mirror", "--shift", 1, "--no-report", "--out", tmp_path / "r")
+    result = invoke(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "96 training, 16 validation and 4 test classes" in result.output
+    plain, _ = finished
+    one, other = (
+        json.loads(invoke("eval", run, "--episodes", 20, "--json").output)["alphabets"]
+        for run in (tmp_path / "r", plain)
+    )
+    assert {name: found["queries"] for name, found in one.items()} == {n: f["queries"] for n, f in other.items()}
+    assert steps(tmp_path / "r")[0]["loss"] != steps(plain)[0]["loss"]
+    config = tomllib.loads((tmp_path / "r" / "config.toml").read_text())
+    assert (config["mirror"], config["shift"]) == (True, 1)
+
+
 def test_momentum_more_shots_and_first_order(small, tmp_path):
     options = ("--shots", 3, "--queries", 2, "--set", "steps=2", "--set", "order=1", "--momentum", 0.5, "--lr", 4)
     result = invoke(*small, *options, "--epochs", 1, "--no-report", "--out", tmp_path / "r")

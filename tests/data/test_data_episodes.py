@@ -171,6 +171,18 @@ def test_shifted_episodes_do_not_depend_on_the_batches_they_come_in():
     np.testing.assert_array_equal(fewer.support.reshape(6, 3, 2, -1)[:, :, 0], whole.support)
 
 
+def test_mirror_images_are_classes_of_their_own():
+    plain = pictures()
+    both = plain.mirrored()
+    assert (len(both), both.names[:7], both.names[7]) == (14, plain.names, "a/character0/rot000/mirrored")
+    assert (len(set(both.names)), both.alphabets) == (14, plain.alphabets * 2)
+    np.testing.assert_array_equal(both.images[:7], plain.images)
+    left, right = plain.images.reshape(7, 5, 6, 6), both.images[7:].reshape(7, 5, 6, 6)
+    for column in range(6):
+        np.testing.assert_array_equal(right[..., column], left[..., 5 - column])
+    assert len(table().take([]).mirrored()) == 0
+
+
 @pytest.mark.parametrize(("shift", "match"), [(-1, "shift of at least 0"), (1, "square")])
 def test_shifts_that_cannot_be(shift, match):
     with pytest.raises(UsageError, match=match):
