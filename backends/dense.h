@@ -68,11 +68,20 @@ API int tpc_products(const void *call)
     for (int64_t r = a->first; r < a->last; r += ROWS) {
         const int rows = a->last - r < ROWS ? (int)(a->last - r) : ROWS;
         const float *const w = a->matrix + r * columns;
-        int64_t s = 0;
-        for (; s + GROUP <= a->samples; s += GROUP)
-            add_rows(w, columns, a->x + s * stride + r, stride, a->out + s * columns, rows, GROUP);
-        for (; s < a->samples; s++)
-            add_rows(w, columns, a->x + s * stride + r, stride, a->out + s * columns, rows, 1);
+        for (int64_t s = 0, group; s < a->samples; s += group) {
+            const int64_t left = a->samples - s;
+            const float *const x = a->x + s * stride + r;
+            float *const out = a->out + s * columns;
+            group = left >= GROUP ? GROUP : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+            if (group == GROUP)
+                add_rows(w, columns, x, stride, out, rows, GROUP);
+            else if (group == 4)
+                add_rows(w, columns, x, stride, out, rows, 4);
+            else if (group == 2)
+                add_rows(w, columns, x, stride, out, rows, 2);
+            else
+                add_rows(w, columns, x, stride, out, rows, 1);
+        }
     }
     return 0;
 }

@@ -16,7 +16,7 @@ from backends.large import OuterSum
 
 Array = NDArray[Any]
 SOURCE = Path(__file__).with_name("dense.h")
-FEW = 16  # samples: with more of them BLAS is as fast
+FEW = 12  # samples: with more of them BLAS is as fast
 FLOAT = np.dtype(np.float32)
 
 
