@@ -100,8 +100,9 @@ def test_finite_numbers_are_told_from_others():
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize(
     ("kind", "batch", "width"),
-    [("factors", 3, 9), ("factors", 8, 100), ("factors", 12, 81), ("factors", 13, 80), ("matrix", 3, 9), ("vector", 3, 9), ("number", 3, 9)],
-)
+    [("factors", 3, 9), ("factors", 8, 100), ("factors", 12, 81), ("factors", 13, 80), ("matrix", 3, 9),
+     ("vector", 3, 9), ("number", 3, 9)],
+)  # fmt: skip
 def test_updates_by_rows(workers, accumulate, kind, batch, width, momentum):
     w, v = numbers(40, width), np.zeros((40, width))
     made = OuterSum(numbers(batch, 40, seed=1), numbers(batch, width, seed=2))
