@@ -65,28 +65,26 @@ class RoundedArrays(native_powers.NativeArrays):
         if g.ndim == 1:
             one, all_of_it = self.halves(matrix, g[None])
             return one[0], all_of_it[0]
+        return self._few(found, matrix, g) if len(g) < FEW else _many(found, matrix, g)
+
+    def _few(self, functions: Functions, matrix: Array, g: Array) -> tuple[Array, Array]:
+        """From the matrices packed once for all steps until they change."""
         (batch, rank), outer = g.shape, len(matrix)
-        made = np.empty((batch, outer, rank), np.float32)
-        if batch >= FEW:
-            scratch = -(-rank // 2), LANES
-            _over_outer(found.many, matrix, (matrix, _columns(g, rank)), scratch, (made,), (outer, batch, rank))
-            return made, large.matvecs(made, g)
         rows = -(-rank // ROWS) * ROWS
         if self._packed is None:
-            self._packed = aligned((len(matrix), _packed_pairs(rows // ROWS)), PAIR)
+            self._packed = aligned((outer, _packed_pairs(rows // ROWS)), PAIR)
         if self._changed:
-            _pack(found.pack, matrix, self._packed, rank)
+            _pack(functions.pack, matrix, self._packed, rank)
             self._changed = False
         lanes = _columns(g, rows)
-        twice = aligned((*lanes.shape, 2), PAIR)
+        twice, exact = aligned((*lanes.shape, 2), PAIR), aligned((*lanes.shape, 2), FLOAT)
         twice[...] = lanes[..., None]
-        exact = aligned((*lanes.shape, 2), FLOAT)
-        padded = np.zeros((lanes.shape[0] * COLUMNS, rows), np.float32)
+        padded = np.zeros((len(lanes) * COLUMNS, rows), np.float32)
         padded[:batch, :rank] = g
         exact[...] = padded.reshape(-1, COLUMNS, rows // 2, 2).transpose(0, 2, 1, 3)
-        whole = np.empty((batch, outer), np.float32)
-        given = self._packed, twice, exact
-        _over_outer(found.few, matrix, given, (rows, COLUMNS), (made, whole), (outer, batch, rank))
+        made, whole = np.empty((batch, outer, rank), np.float32), np.empty((batch, outer), np.float32)
+        given, sizes = (self._packed, twice, exact), (outer, batch, rank)
+        _over_outer(functions.few, matrix, given, (rows, COLUMNS), (made, whole), sizes)
         return made, whole
 
     def multiply(self, target: Array, number: Any) -> None:
@@ -119,6 +117,14 @@ def _over_outer(
         run(*(a.ctypes.data for a in (*given, work, *made)), first, last, *sizes)
 
     native_powers.over_outer(matrix, job)
+
+
+def _many(functions: Functions, matrix: Array, g: Array) -> tuple[Array, Array]:
+    (batch, rank), outer = g.shape, len(matrix)
+    made = np.empty((batch, outer, rank), np.float32)
+    scratch, sizes = (-(-rank // 2), LANES), (outer, batch, rank)
+    _over_outer(functions.many, matrix, (matrix, _columns(g, rank)), scratch, (made,), sizes)
+    return made, large.matvecs(made, g)
 
 
 def packed_bytes(matrices: int, rank: int) -> int:
