@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from backends import native_workers
 from backends.atoms import Atoms
-from backends.blocks import KEEP_SHARE, threads
+from backends.blocks import KEEP_SHARE, ranges, threads
 from tpc.lower.native_loop import NativeLoop, Sum
 
 Array = NDArray[Any]
@@ -97,8 +97,7 @@ class Loop:
         products = _table([_address(kept.get(i)) for i in range(len(self._loop.products))])
         start = _address(sums)
         calls, outs = [], []  # which have to live as long as the jobs
-        for k in range(len(sums)):
-            begin, end = (len(atoms) * i // len(sums) for i in (k, k + 1))
+        for k, (begin, end) in enumerate(ranges(len(atoms), len(sums))):
             outs.append(_table([start + (k * plan.size + a) * sums.itemsize for a, _, _ in plan.parts]))
             tables = (columns, plan.kinds, plan.widths, captured, plan.captured_widths, products, outs[-1])
             calls.append(Call(begin, end, atoms.rows, plan.block, plan.batch, *map(addressof, tables)))

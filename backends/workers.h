@@ -49,6 +49,14 @@ typedef struct {
 
 static worker workers[256];
 
+/* Every so many-th call from that number on: 0 is the caller's, the others are the workers'. */
+static void run_share(int64_t number)
+{
+    for (int64_t k = number; k < pool.count; k += pool.workers + 1)
+        if (pool.run(pool.calls + k * pool.stride))
+            atomic_store(&pool.failed, 1);
+}
+
 static void *work(void *which)
 {
     worker *const own = which;
@@ -59,8 +67,7 @@ static void *work(void *which)
             else
                 sleep_until_after(own->seen);
         own->seen++;
-        if (own->number < pool.count && pool.run(pool.calls + own->number * pool.stride))
-            atomic_store(&pool.failed, 1);
+        run_share(own->number);
         atomic_fetch_sub(&pool.left, 1);
     }
     return NULL;
@@ -98,39 +105,36 @@ static void start_workers(int64_t wanted)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-/* run(call) for `count` calls that begin `stride` bytes apart, every one on a thread; whether one of them failed.
-   While another thread is here, or where there are not enough workers, the caller runs them itself. */
+/* run(call) for `count` calls that begin `stride` bytes apart, shared between the threads; whether one of them failed.
+   While another thread is here, the caller runs all of them itself. */
 API int tpc_run(tpc_job run, const char *calls, int64_t stride, int64_t count)
 {
     int failed = 0;
-    int64_t done = 0;
-    if (count > 1 && !pthread_mutex_trylock(&pool.turn_of)) {
-        start_workers(count - 1);
-        if (pool.workers >= count - 1) {
-            pool.run = run;
-            pool.calls = calls;
-            pool.stride = stride;
-            pool.count = count;
-            atomic_store(&pool.failed, 0);
-            atomic_store(&pool.left, (int)pool.workers);
-            atomic_fetch_add(&pool.task, 1);
-            if (atomic_load(&pool.sleepers)) {
-                pthread_mutex_lock(&pool.sleep);
-                pthread_cond_broadcast(&pool.wake);
-                pthread_mutex_unlock(&pool.sleep);
-            }
-            failed = run(calls);
-            for (int looks = 0; atomic_load(&pool.left); looks++)
-                if (looks < AWAKE)
-                    pause_a_little();
-                else
-                    sched_yield();
-            failed |= atomic_load(&pool.failed);
-            done = count;
-        }
-        pthread_mutex_unlock(&pool.turn_of);
+    if (count == 1 || pthread_mutex_trylock(&pool.turn_of)) {
+        for (int64_t k = 0; k < count; k++)
+            failed |= run(calls + k * stride);
+        return failed;
     }
-    for (; done < count; done++)
-        failed |= run(calls + done * stride);
+    start_workers(count - 1);
+    pool.run = run;
+    pool.calls = calls;
+    pool.stride = stride;
+    pool.count = count;
+    atomic_store(&pool.failed, 0);
+    atomic_store(&pool.left, (int)pool.workers);
+    atomic_fetch_add(&pool.task, 1);
+    if (atomic_load(&pool.sleepers)) {
+        pthread_mutex_lock(&pool.sleep);
+        pthread_cond_broadcast(&pool.wake);
+        pthread_mutex_unlock(&pool.sleep);
+    }
+    run_share(0);
+    for (int looks = 0; atomic_load(&pool.left); looks++)
+        if (looks < AWAKE)
+            pause_a_little();
+        else
+            sched_yield();
+    failed = atomic_load(&pool.failed);
+    pthread_mutex_unlock(&pool.turn_of);
     return failed;
 }
