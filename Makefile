@@ -1,23 +1,26 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+CONSTRAINTS ?= constraints.txt  # the versions that continuous integration has seen; empty for the newest
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(addprefix --constraint ,$(CONSTRAINTS))
+SOURCES := tpc backends programs tests benchmarks docs cli.py
 
 .PHONY: demo test lint docs bench bench-gpu golden clean
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(INSTALL) --editable .
 	touch $@
 
 $(VENV)/.developed: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	$(INSTALL) --editable ".[dev]"
 	touch $@
 
 demo: $(VENV)/.installed  ## train the π-limit of programs/mlp.py on the embedded digits
 	$(BIN)/tpc train programs/mlp.py --data digits --out runs/demo --overwrite
 
 lint: $(VENV)/.developed
-	$(BIN)/ruff check .
+	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
 
 test: lint  ## lint, type-check and run every test

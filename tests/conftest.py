@@ -1,8 +1,7 @@
-"""Shared test set-up: the helper modules of this folder, a quick reproducible hypothesis profile, --update-golden."""
+"""Shared test set-up: a quick reproducible hypothesis profile, --update-golden."""
 
 from __future__ import annotations
 
-import sys
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -10,11 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent
-
-if str(HERE) not in sys.path:
-    sys.path.insert(0, str(HERE))
+ROOT = Path(__file__).parents[1]
 
 settings.register_profile(
     "quick",

@@ -6,9 +6,9 @@ import sys
 from importlib import import_module
 
 import pytest
-from cuda_cpu.host_device import host_backend
 
 from backends import native_backend
+from tests.support.cuda_cpu.host_device import host_backend
 from tpc.runtime import backend as registry
 
 

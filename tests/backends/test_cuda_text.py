@@ -3,13 +3,13 @@
 import re
 
 import pytest
-from cuda_cpu.host_device import kernels_of
 from cupy_backends.cuda.libs import nvrtc
-from loops import CLASSES, NONLINEARITIES, Problem, network
 from test_c_elementwise import HOMOGENEOUS, PAIRS
 
 import tpc
 from backends.cupy_device import OPTIONS
+from tests.support.cuda_cpu.host_device import kernels_of
+from tests.support.loops import CLASSES, NONLINEARITIES, Problem, network
 from tpc.gaussian import kernel
 from tpc.gaussian.symbols import RHO, C, P, Q
 from tpc.lower.c_elementwise import FUNCTIONS, KNOWN, device_function

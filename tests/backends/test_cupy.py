@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import cupy
 import pytest
 from click.testing import CliRunner
-from loops import NONLINEARITIES, Problem, network
 
 import cli
 import tpc
 from backends import cupy_device
+from tests.support.loops import NONLINEARITIES, Problem, network
 from tpc.errors import UserError
 from tpc.lower.cuda_module import cuda_module
 from tpc.lower.lowered import lower

@@ -5,9 +5,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from cuda_cpu.device_arrays import DeviceArray
-from cuda_cpu.host_device import HostDevice
-from loops import CLASSES, DIM, Problem, network
 
 import tpc
 from backends import device as devices
@@ -17,6 +14,9 @@ from backends.cupy_device import TYPES, CupyDevice
 from backends.device import DeviceArrays
 from backends.device_powers import DevicePowers
 from backends.half import from_stored, to_stored
+from tests.support.cuda_cpu.device_arrays import DeviceArray
+from tests.support.cuda_cpu.host_device import HostDevice
+from tests.support.loops import CLASSES, DIM, Problem, network
 
 WIDTHS = {"A": (2,), "B": (5,), "t0": ()}
 FLOAT = np.dtype(np.float32)

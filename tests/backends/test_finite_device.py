@@ -7,13 +7,13 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from adapted import mlp, network, queried, support
-from cuda_cpu.device_arrays import DeviceArray
-from cuda_cpu.host_device import HostDevice
-from problems import CLASSES, DIM
 
 import tpc
 from backends.device_backend import DeviceBackend
+from tests.support.adapted import mlp, network, queried, support
+from tests.support.cuda_cpu.device_arrays import DeviceArray
+from tests.support.cuda_cpu.host_device import HostDevice
+from tests.support.problems import CLASSES, DIM
 from tpc.errors import UserError
 from tpc.program.functions import NAMED
 from tpc.runtime import arrays, network_memory

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from generators import networks, traced
 from hypothesis import given, settings
-from problems import CLASSES, batch, computed, make
 
 import tpc
+from tests.support.generators import networks, traced
+from tests.support.problems import CLASSES, batch, computed, make
 from tpc.limits.graph import Accumulate
 from tpc.lower.lowered import lower
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cuda_cpu.device_arrays import DeviceArray
 
 import tpc
 from backends.device_kernels import DeviceKernelCode
+from tests.support.cuda_cpu.device_arrays import DeviceArray
 from tpc.program.functions import NAMED
 from tpc.tasks import regress
 from tpc.tasks.regress import RegressJob

@@ -4,12 +4,12 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
-from generators import networks, traced
 from hypothesis import HealthCheck, given, settings
-from loops import CLASSES, DIM, NONLINEARITIES, RANK_BY_RANK, Problem, Rounded, error, network
 
 import tpc
 from backends import numpy_backend
+from tests.support.generators import networks, traced
+from tests.support.loops import CLASSES, DIM, NONLINEARITIES, RANK_BY_RANK, Problem, Rounded, error, network
 from tpc.lower.cuda_module import cuda_module
 from tpc.lower.native_module import native_module
 from tpc.runtime.folding import FoldOptions

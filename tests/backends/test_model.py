@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from problems import CLASSES, DIM, RANK, batch, generic_state, make
 
 import tpc
+from tests.support.problems import CLASSES, DIM, RANK, batch, generic_state, make
 from tpc.errors import DataError, UsageError
 
 STEP = {"lr": 0.3, "lr_mult": {"embed": 0.5, "readout.bias": 2.0}, "weight_decay": 0.1}

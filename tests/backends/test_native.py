@@ -7,13 +7,13 @@ import time
 
 import numpy as np
 import pytest
-from loops import CLASSES, EXACT, Problem, Rounded, error, network
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import tpc
 from backends import blocks, native_build, native_loops, powers
 from backends.blocks import threads
 from backends.native_powers import halves
+from tests.support.loops import CLASSES, EXACT, Problem, Rounded, error, network
 from tpc.errors import UsageError
 from tpc.lower.lowered import lower
 from tpc.lower.native_module import c_source, native_module

@@ -2,15 +2,15 @@
 
 import sys
 
-import adapted
 import numpy as np
 import pytest
-from generators import HOMOGENEOUS, networks, traced
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from problems import DIM, assert_close, batch, computed, expected, make, taking
 
 import tpc
+from tests.support import adapted
+from tests.support.generators import HOMOGENEOUS, networks, traced
+from tests.support.problems import DIM, assert_close, batch, computed, expected, make, taking
 from tpc.lower.lowered import lower
 from tpc.lower.numpy_module import numpy_module
 from tpc.lower.schedule import Loop

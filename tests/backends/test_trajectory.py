@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from reference.paper_mlp import PaperMLP, initial_state
 
 import tpc
+from tests.reference.paper_mlp import PaperMLP, initial_state
 
 DIM, RANK, CLASSES, COUNT, STEPS = 12, 7, 3, 5, 12
 SCALES = {"input_scale": 1.1, "output_scale": 0.5, "bias_scale": 0.7}

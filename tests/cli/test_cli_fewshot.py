@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tomli_w
-from omniglot_samples import write_legible, write_omniglot
-from runs import ROOT, Page, assert_same_run, invoke, records, state, steps, tpc_process
 
 import tpc
+from tests.support.omniglot_samples import write_legible, write_omniglot
+from tests.support.runs import ROOT, Page, assert_same_run, invoke, records, state, steps, tpc_process
 from tpc.runtime.rundir import RunDir
 from tpc.runtime.trainer import Schedule
 

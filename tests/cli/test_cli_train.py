@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tomli_w
-from runs import ROOT, Page, assert_same_run, invoke, records, state, steps, tpc_process
 
 import tpc
+from tests.support.runs import ROOT, Page, assert_same_run, invoke, records, state, steps, tpc_process
 from tpc.runtime.rundir import RunDir
 
 MLP = ROOT / "programs" / "mlp.py"

@@ -5,9 +5,9 @@ import io
 import tarfile
 from functools import partial
 
-import cifar_samples
 import pytest
 
+from tests.support import cifar_samples
 from tpc import data
 from tpc.data.containers import MAX_FILE, MAX_MEMBERS, MAX_TOTAL
 from tpc.errors import DataError

@@ -6,10 +6,10 @@ import tracemalloc
 from functools import partial
 from pathlib import Path
 
-import cifar_samples
 import numpy as np
 import pytest
 
+from tests.support import cifar_samples
 from tpc import data
 from tpc.data.containers import MAX_FILE
 from tpc.errors import DataError, UsageError

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import cifar_samples
 import pytest
 
+from tests.support import cifar_samples
 from tpc import data
 from tpc.data import cifar10, download
 from tpc.errors import DataError, UsageError

@@ -1,10 +1,10 @@
 """Omniglot from archives in the official form: images, rotations, splits, the cache, verify and ls."""
 
 import numpy as np
-import omniglot_samples
 import pytest
-from omniglot_samples import BACKGROUND, EVALUATION
 
+from tests.support import omniglot_samples
+from tests.support.omniglot_samples import BACKGROUND, EVALUATION
 from tpc import data
 from tpc.data import omniglot, omniglot_cache
 from tpc.errors import DataError, UsageError

@@ -4,10 +4,10 @@ import struct
 import zipfile
 
 import numpy as np
-import omniglot_samples
 import pytest
-from omniglot_samples import png
 
+from tests.support import omniglot_samples
+from tests.support.omniglot_samples import png
 from tpc import data
 from tpc.data import omniglot_format
 from tpc.data.omniglot_format import LIMITS, decode

@@ -8,12 +8,12 @@ import re
 import struct
 from pathlib import Path
 
-import cifar_samples
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support import cifar_samples
 from tpc.data.unpickle import MAX_OPCODES, UnpickleError, loads
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (4, 3072), dtype=np.uint8)

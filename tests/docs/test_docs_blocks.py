@@ -5,9 +5,20 @@ import shutil
 
 import click
 import pytest
-from docs_blocks import DOCUMENTS, IMAGES, LANGUAGES, ROOT, Block, Sandbox, agrees, blocks, commands, rewritten
 
 import cli
+from tests.support.docs_blocks import (
+    DOCUMENTS,
+    IMAGES,
+    LANGUAGES,
+    ROOT,
+    Block,
+    Sandbox,
+    agrees,
+    blocks,
+    commands,
+    rewritten,
+)
 
 IDS = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 

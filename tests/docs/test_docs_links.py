@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from docs_blocks import DOCUMENTS, ROOT
+
+from tests.support.docs_blocks import DOCUMENTS, ROOT
 
 PAGES = [*DOCUMENTS, ROOT / "CHANGELOG.md"]
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")

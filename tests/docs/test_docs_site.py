@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from docs_blocks import ROOT
 
 import tpc
 import tpc.data
 import tpc.gaussian
+from tests.support.docs_blocks import ROOT
 from tpc.program.functions import NAMED
 
 FETCHED = re.compile(r"<(?:script|img|link|iframe)\b[^>]*\s(?:src|href)=[\"']?(?:\w+:)?//[^>]*>")  # by a browser

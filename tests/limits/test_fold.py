@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from problems import DIM, RANK, assert_gradients, batch, generic_state, make
 
 import tpc
 from backends import numpy_backend
+from tests.support.problems import DIM, RANK, assert_gradients, batch, generic_state, make
 from tpc.errors import UsageError, UserError
 from tpc.gaussian.kernel import kernel
 from tpc.limits.fold import fold_store

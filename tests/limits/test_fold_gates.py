@@ -6,11 +6,11 @@ from math import factorial, prod
 import numpy as np
 import pytest
 from numpy.polynomial import hermite_e
-from problems import DIM, RANK, assert_gradients, batch, generic_state, make
 from scipy import special
 
 import tpc
 from backends import numpy_backend
+from tests.support.problems import DIM, RANK, assert_gradients, batch, generic_state, make
 from tpc.errors import ProgramError
 from tpc.limits.fold import fold, fold_store
 from tpc.runtime.folding import FoldOptions, least_degree, relative_remainder

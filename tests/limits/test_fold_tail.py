@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from numpy.polynomial import hermite_e
-from problems import DIM, RANK, assert_gradients, batch, generic_state, make
 
 import tpc
+from tests.support.problems import DIM, RANK, assert_gradients, batch, generic_state, make
 from tpc.errors import UsageError
 from tpc.limits.fold import fold_store
 from tpc.limits.hermite import covariance, wick

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from reference import plain_kernels
-from reference.plain_kernels import embedded
 
 import tpc
+from tests.reference import plain_kernels
+from tests.reference.plain_kernels import embedded
 from tpc.program.expression import parse_nonlinearity
 
 W, B = 1.3, 0.4

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
-from adapted import (
+
+import tpc
+from tests.support.adapted import (
     expected_logits,
     finite,
     make_adapted,
@@ -13,9 +15,7 @@ from adapted import (
     restarted,
     support,
 )
-from problems import DIM, RANK, make
-
-import tpc
+from tests.support.problems import DIM, RANK, make
 from tpc.errors import ProgramError, UsageError
 from tpc.passes.adapt import is_adapted, release
 from tpc.passes.backward import STOPS

@@ -8,11 +8,11 @@ with the appended rows (-η δᵢ, xᵢ).
 
 import numpy as np
 import pytest
-from adapted import learned, make_adapted, mlp, network, queried, restarted, support
-from interpreter import kernel_value
-from problems import DIM, RANK, make
 
 import tpc
+from tests.support.adapted import learned, make_adapted, mlp, network, queried, restarted, support
+from tests.support.interpreter import kernel_value
+from tests.support.problems import DIM, RANK, make
 from tpc.limits.graph import Accumulate, Append
 from tpc.program.functions import X, argument
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from reference.paper_mlp import CLIP_EPS, kernel, kernel_gradient
+from tests.reference.paper_mlp import CLIP_EPS, kernel, kernel_gradient
 
 Array = NDArray[np.float64]
 

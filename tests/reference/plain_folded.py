@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from reference.plain_step import Array, KernelLayer, PlainMLP
+from tests.reference.plain_step import Array, KernelLayer, PlainMLP
 
 
 class FoldedLayer(KernelLayer):

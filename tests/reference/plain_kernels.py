@@ -9,8 +9,8 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-from gaussian.oracle import polar, single
 
+from tests.gaussian.oracle import polar, single
 from tpc.program.functions import X
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import tpc
-from reference.maml import PaperMAML, Task
-from reference.paper_mlp import initial_state
+from tests.reference.maml import PaperMAML, Task
+from tests.reference.paper_mlp import initial_state
 
 DIM, RANK, CLASSES, STEPS = 12, 7, 3, 6
 SCALES = {"bias_scale": 1.414214, "step_size": 0.353553}

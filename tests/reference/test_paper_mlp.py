@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reference.paper_mlp import Array, PaperMLP, angles, batch_loss, clip_factors, initial_state, kernel
+from tests.reference.paper_mlp import Array, PaperMLP, angles, batch_loss, clip_factors, initial_state, kernel
 
 SCALES = {"input_scale": 1.3, "output_scale": 0.5, "bias_scale": 0.7}
 D, R, K = 6, 5, 3

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reference.paper_mlp import Gradients, PaperMLP, batch_loss, initial_state, kernel
-from reference.plain_folded import PlainFoldedMLP
-from reference.plain_step import PlainMLP
+from tests.reference.paper_mlp import Gradients, PaperMLP, batch_loss, initial_state, kernel
+from tests.reference.plain_folded import PlainFoldedMLP
+from tests.reference.plain_step import PlainMLP
 
 D, R, K, BATCH, STEPS, WINDOW = 12, 7, 3, 5, 12, 6
 SCALES = {"input_scale": 1.1, "output_scale": 0.5, "bias_scale": 0.5}

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from problems import batch
 
 import tpc
+from tests.support.problems import batch
 
 from .plain_network import BIAS, BIAS_STD, OUT, WEIGHT_STD, PlainNetwork
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reference.paper_mlp import PaperMLP, initial_state
-from reference.plain_step import PlainMLP
+from tests.reference.paper_mlp import PaperMLP, initial_state
+from tests.reference.plain_step import PlainMLP
 
 D, R, K, BATCH, STEPS = 12, 7, 3, 5, 12
 SCALES = {"input_scale": 1.1, "output_scale": 0.5, "bias_scale": 0.5}

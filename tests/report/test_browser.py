@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from browser import Browser, chromium
 
 import tpc
+from tests.support.browser import Browser, chromium
 from tpc.report.compile_report import compile_report
 
 PROGRAM = Path(__file__).parents[2] / "programs" / "mlp.py"

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from problems import make
 
 import tpc
+from tests.support.problems import make
 from tpc.data.classes import ClassTable
 from tpc.data.episodes import episodes
 from tpc.errors import UsageError

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from generators import networks, traced
 from hypothesis import given, settings
 
 import tpc
+from tests.support.generators import networks, traced
 from tpc.errors import UsageError
 
 BACKENDS = ("numpy", "native")

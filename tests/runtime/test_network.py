@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from adapted import expected_logits, mlp, network, queried, support
-from problems import CLASSES, DIM, batch
 
 import tpc
+from tests.support.adapted import expected_logits, mlp, network, queried, support
+from tests.support.problems import CLASSES, DIM, batch
 from tpc.data import load
 from tpc.errors import DataError, UsageError
 from tpc.runtime.arrays import Library, library

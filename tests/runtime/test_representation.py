@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from adapted import network, queried, support
-from problems import CLASSES, DIM, RANK, make
 from sklearn.decomposition import PCA
 
 import tpc
+from tests.support.adapted import network, queried, support
+from tests.support.problems import CLASSES, DIM, RANK, make
 from tpc.errors import UsageError
 from tpc.passes.representation import unadapted
 from tpc.runtime import representation

@@ -213,8 +213,8 @@ def test_divergence_stops_with_advice_and_keeps_the_checkpoint(tmp_path):
 KILLED = """
 import sys, time
 from pathlib import Path
-sys.path[:0] = [{root!r}, {here!r}]
-from test_trainer import SETTINGS, Softmax, train
+sys.path.insert(0, {root!r})
+from tests.runtime.test_trainer import SETTINGS, Softmax, train
 from tpc.runtime.source import Samples
 from tpc.runtime.trainer import TrainSettings
 model = Softmax()
@@ -229,7 +229,7 @@ train(Path(sys.argv[1]), model, TrainSettings(**{{**SETTINGS.__dict__, "checkpoi
 def test_kill_9_loses_at_most_the_steps_since_the_last_checkpoint(tmp_path):
     settings = TrainSettings(**{**SETTINGS.__dict__, "checkpoint_steps": 2})
     train(tmp_path / "whole", Softmax(), settings)
-    script = KILLED.format(root=str(ROOT), here=str(Path(__file__).parent))
+    script = KILLED.format(root=str(ROOT))
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "run")], stdout=subprocess.PIPE)
     taken = 0
     while taken < 12:

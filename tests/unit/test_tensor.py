@@ -5,8 +5,8 @@ import pytest
 import sympy as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from interpreter import Interpreter
 
+from tests.support.interpreter import Interpreter
 from tpc.program import tensor
 from tpc.program.axes import Axis, union, without
 from tpc.program.functions import argument

@@ -6,11 +6,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import sympy as sp
-from generators import networks, traced
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tpc
+from tests.support.generators import networks, traced
 from tpc.compiler import PASSES
 from tpc.errors import DataError, ProgramError
 from tpc.passes.loss import attach_loss

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 import sympy as sp
-from generators import networks, traced
 from hypothesis import given
 
 import tpc
+from tests.support.generators import networks, traced
 from tpc.compiler import PASSES, compile_program
 from tpc.errors import InternalError
 from tpc.limits.graph import Accumulate, Append, Gram, LimitGraph, State

@@ -12,7 +12,7 @@ import cli
 import tpc
 from tpc.runtime.rundir import RunDir
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def invoke(*arguments):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 
-import interpreter
 import numpy as np
 import pytest
 
 import tpc
+from tests.support import interpreter
 from tpc.limits.graph import Accumulate
 from tpc.lower.lowered import Lowered
 from tpc.runtime.model import Model

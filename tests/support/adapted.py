@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from generators import traced
-from problems import CLASSES, DIM, RANK, make
 
 import tpc
+from tests.support.generators import traced
+from tests.support.problems import CLASSES, DIM, RANK, make
 from tpc.program.program import Program
 from tpc.runtime.finite import FiniteNetwork
 from tpc.runtime.model import Model

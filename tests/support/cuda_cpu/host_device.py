@@ -16,7 +16,7 @@ from backends import native_build
 from backends.device import Device, Memory
 from backends.device_backend import DeviceBackend
 from backends.half import from_stored
-from cuda_cpu.device_arrays import ArrayLibrary, DeviceArray
+from tests.support.cuda_cpu.device_arrays import ArrayLibrary, DeviceArray
 from tpc.lower.cuda_loop import KERNELS
 
 SHIM = Path(__file__).with_name("shim.h")
