@@ -6,7 +6,6 @@ nodes are built once all of them are known.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from numbers import Real
 from typing import Any, NoReturn, overload
@@ -21,7 +20,6 @@ from tpc.program.functions import NAMED, argument
 from tpc.program.node import Node
 from tpc.program.program import Program
 
-DEEPEST = 20_000  # calls: rewrites recurse over operands, some forty calls a layer
 _ARITHMETIC = "networks have + - * / and ** with a number, and the operations of tpc"
 
 
@@ -35,15 +33,17 @@ class Traced:
         self.label = label
         self.where = user_line()
         self._make = make
-        self._node: Node | None = None
+        self._nodes: dict[str, Node] = {}
 
     def build(self) -> Node:
         """The node, made on first use, once spaces are known."""
-        if self._node is None:
-            self._node = self._make()
-            if self.where is not None:
-                self._tell_lines(self._node, self.where)
-        return self._node
+        return Trace.current().recall(self._nodes, "node", self._built)
+
+    def _built(self, _: str) -> Node:
+        made = self._make()
+        if self.where is not None:
+            self._tell_lines(made, self.where)
+        return made
 
     @staticmethod
     def _tell_lines(made: Node, where: SourceLine) -> None:
@@ -318,7 +318,6 @@ def trace(function: Callable[..., Any], name: str | None = None, **settings: Any
     """
     from tpc.program.nn import FEATURE, SAMPLE
 
-    sys.setrecursionlimit(max(sys.getrecursionlimit(), DEEPEST))
     with tracing() as t:
         x = scalar((SAMPLE, FEATURE), lambda: tensor.Input("x", (SAMPLE, FEATURE)))
         x.where = None  # made here, not on a line of the user's
