@@ -21,8 +21,11 @@ class _Interning(type):
         made = super().__call__(*args, **kwargs)
         # The class of each field is in the key because 1 == 1.0 == True in Python.
         values = tuple([getattr(made, name) for name in _fields(cls)])
-        key = (cls, values, tuple(type(v) for v in values))
-        return _interned.setdefault(key, made)
+        key = (cls, values, tuple([type(v) for v in values]))
+        found = _interned.setdefault(key, made)
+        if found is made:
+            made.derive()
+        return found
 
 
 @cache
@@ -39,6 +42,9 @@ class Node(metaclass=_Interning):
     def __repr__(self) -> str:
         name = getattr(self, "name", "")
         return f"<{type(self).__name__}{' ' + name if name else ''}>"
+
+    def derive(self) -> None:
+        """Find what follows from the operands, while it is at hand: later it would take a deep recursion."""
 
     @property
     def operands(self) -> tuple[Node, ...]:

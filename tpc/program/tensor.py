@@ -27,6 +27,9 @@ class Tensor(Node):
     def axes(self) -> Axes:
         return kept(self, "_axes", self._find_axes)
 
+    def derive(self) -> None:
+        _ = self.axes
+
     def _find_axes(self) -> Axes:
         raise InternalError(f"{type(self).__name__} has no axes")
 
