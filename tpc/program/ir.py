@@ -7,6 +7,7 @@ input-like matrix is a vector weight with a finite axis, so U ξ is a linear com
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 import sympy as sp
 from sympy import Expr
@@ -18,6 +19,7 @@ from tpc.program.node import Node, kept, node
 from tpc.program.tensor import ONE, Constant, Tensor, is_number
 
 
+@cache
 def theta(i: int) -> sp.Symbol:
     """The i-th finite parameter of a nonlinearity, t0, t1, …"""
     return sp.Symbol(f"t{i}", real=True)

@@ -232,7 +232,7 @@ def elementwise(fn: Expr, args: Sequence[Tensor]) -> Tensor:
     used = [i for i in range(len(args)) if fn.has(argument(i))]
     values = {argument(i): args[i].value for i in used if isinstance(args[i], Constant)}  # type: ignore[attr-defined]
     used = [i for i in used if argument(i) not in values]
-    fn = fn.subs(values).xreplace({argument(i): argument(k) for k, i in enumerate(used)})
+    fn = (fn.subs(values) if values else fn).xreplace({argument(i): argument(k) for k, i in enumerate(used)})
     if not used:
         return Constant(fn)
     if fn == argument(0):
