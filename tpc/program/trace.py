@@ -229,7 +229,7 @@ class TracedVector(Traced):
 
 
 def _flat_sum(vectors: tuple[ir.Vector, ...]) -> ir.Vector:
-    """A sum of scaled vectors is one LinComb."""
+    """A sum of scaled vectors is one LinComb, up to `FLAT` terms."""
     terms: list[tuple[tensor.Tensor, ir.Vector, Axes]] = []
     for x in vectors:
         terms.extend(x.terms if isinstance(x, ir.LinComb) and _is_cheap(x) else ((tensor.ONE, x, ()),))
@@ -243,8 +243,8 @@ def _scaled(c: tensor.Tensor, x: ir.Vector) -> ir.Vector:
 
 
 def _is_cheap(x: ir.LinComb) -> bool:
-    """Whether repeating x inside another sum repeats additions only, no contraction."""
-    return not any(over for _, _, over in x.terms)
+    """Whether repeating x inside another sum repeats additions only, no contraction, and few of them."""
+    return len(x.terms) <= tensor.FLAT and not any(over for _, _, over in x.terms)
 
 
 def fail_scalar_plus_vector(vector: TracedVector) -> NoReturn:
