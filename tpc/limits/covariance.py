@@ -8,7 +8,8 @@ independent; so are W and Wᵀ where Wᵀ occurs in gradients only (gradient ind
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import singledispatchmethod
+from functools import reduce, singledispatchmethod
+from operator import or_
 
 import sympy as sp
 
@@ -42,6 +43,8 @@ class Moments:
         self._tensors: dict[Tensor, Tensor] = {}
         self._covariances: dict[tuple[Vector, Vector], Tensor] = {}
         self._seconds: dict[tuple[Vector, Vector], Tensor] = {}
+        self._supports: dict[Vector, int] = {}
+        self._bits: dict[Node, int] = {}
         self._is_random = Randomness()
         self._recall = Recursion()
 
@@ -191,12 +194,30 @@ class Moments:
             if _is_second_sample(h):
                 return second_sample(self.covariance(first_sample(g), first_sample(h)))
             g, h = h, g
+        if not self._weights(g) & self._weights(h):
+            return ZERO
         return self._recall(self._covariances, (g, h), self._covariance)
+
+    def _weights(self, g: Vector) -> int:
+        """The weights that a G-vector is a linear function of, as bits; vectors that share none are independent."""
+        return self._recall(self._supports, g, self._weights_of)
+
+    def _weights_of(self, g: Vector) -> int:
+        match g:
+            case ir.VectorWeight() | ir.MatMul():
+                w = g if isinstance(g, ir.VectorWeight) else g.matrix
+                return 1 << self._bits.setdefault(w, len(self._bits))
+            case ir.RenameVector() | ir.StopGradientVector():
+                return self._weights(g.arg)
+            case ir.LinComb():
+                return reduce(or_, (self._weights(x) for _, x, _ in g.terms))
+        return -1
 
     def _covariance(self, pair: tuple[Vector, Vector]) -> Tensor:
         g, h = pair
         left, right = _single(g), _single(h)
-        multiple = right is None and len(_sum(h)) == 1  # c·y: taken off first, so that sums are not multiplied out
+        # c·y, and sums that g is part of, are taken apart first, so that sums are not multiplied out
+        multiple = right is None and (len(_sum(h)) == 1 or _has_term(h, g))
         if left is None and not (multiple and len(_sum(g)) > 1):
             return tensor.add(self._scaled(part, g, h, first=True) for part in _sum(g))
         if right is None:
@@ -257,6 +278,11 @@ def _sum(g: Vector) -> list[Part]:
         c, y, over = _apart(part, new.values(), x.axes)
         found.append((renamed(c, new), ir.rename_vector(y, new), over))
     return found
+
+
+def _has_term(h: Vector, g: Vector) -> bool:
+    base, _ = _unrenamed(g)
+    return any(_unrenamed(y)[0] is base for _, y, _ in _sum(h))
 
 
 def _single(g: Vector) -> Part | None:
