@@ -16,6 +16,7 @@ import networkx as nx
 
 _WORD = re.compile(r"[^\W\d][\w.']*")
 LEAST_TIMES, LEAST_SAVED = 3, 4
+LARGEST_LAYER = 500  # nodes
 TIMES = "repeats"  # node attribute: how many layers a node stands for
 STANDS_FOR = "stands_for"  # node attribute: the nodes it stands for, itself first
 
@@ -72,7 +73,8 @@ def repeats(graph: nx.DiGraph) -> list[Repeat]:
     place = {node: i for i, node in enumerate(order)}
     before = [sorted(place[p] for p in graph.predecessors(node)) for node in order]
     codes = [forms[node] for node in order]
-    found = [r for size in range(1, len(order) // LEAST_TIMES + 1) for r in _tandems(codes, before, size)]
+    largest = min(len(order) // LEAST_TIMES, LARGEST_LAYER)
+    found = [r for size in range(1, largest + 1) for r in _tandems(codes, before, size)]
     found.sort(key=lambda r: (-r.saved, r.size, r.first))
     chosen: list[Repeat] = []
     taken = [False] * len(order)
@@ -109,11 +111,14 @@ def _tandems(codes: Sequence[str], before: Sequence[Sequence[int]], size: int) -
     for i in range(len(codes) - size - 1, -1, -1):
         same[i] = same[i + 1] + 1 if codes[i] == codes[i + size] else 0
     found = []
+    counts = [1] * len(codes)
     for start in range(len(codes)):
         most = same[start] // size + 1
-        times = 1
+        # a layer later has at least what is left of the repeat from here on
+        times = max(1, counts[start - size] - 1) if start >= size else 1
         while times < most and _is_next(before, start, size, times):
             times += 1
+        counts[start] = times
         if times >= LEAST_TIMES:
             found.append(Repeat(start, size, times))
     return found
