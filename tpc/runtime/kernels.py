@@ -36,11 +36,8 @@ class KernelCode(Protocol):
     def diagonal(self, x: Array) -> dict[str, Array]:
         """The kernels at equal samples."""
 
-    def point_type(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
-        """The type in which `pairs` takes what belongs to one sample."""
-
     def pairs(self, first: Sequence[Array], second: Sequence[Array], out: Mapping[str, Array]) -> None:
-        """Write the kernels of every row with every column into the arrays of `out`."""
+        """Compute in double precision the kernels of every row with every column; write them to the arrays of `out`."""
 
     def run(self, jobs: Sequence[Callable[[], None]]) -> None:
         """Do the jobs in threads."""
@@ -143,7 +140,7 @@ class KernelFunction:
 
 
 class _Samples:
-    """Data with what `points` and `diagonal` say of it, in the types that `pairs` and results have."""
+    """Data as it was given, with what `points` says of it, and the diagonals of its kernels in the results' type."""
 
     def __init__(self, lowered: LoweredKernels, code: KernelCode, x: Array, dtype: np.dtype[Any]) -> None:
         self.count, self.width = x.shape
@@ -153,12 +150,12 @@ class _Samples:
             points.append(code.points(chunk))
             diagonal.append(code.diagonal(chunk))
         self._sampled = {"x", *(name for name, t in lowered.points.outputs if SAMPLE in t.axes)}
-        kind = code.point_type(dtype)
-        self._known: dict[str, Array] = {"x": np.ascontiguousarray(x, dtype)}
+        self._known: dict[str, Array] = {"x": x}
         for name, value in points[0].items():
             parts = [p[name] for p in points]
-            self._known[name] = np.concatenate(parts).astype(kind) if name in self._sampled else np.asarray(value, kind)
-        self.diagonal = {name: np.concatenate([d[name] for d in diagonal]).astype(dtype) for name in diagonal[0]}
+            self._known[name] = np.concatenate(parts) if name in self._sampled else np.asarray(value, np.float64)
+        with np.errstate(over="ignore"):
+            self.diagonal = {name: np.concatenate([d[name] for d in diagonal]).astype(dtype) for name in diagonal[0]}
 
     def of(self, names: Iterable[str], rows: slice) -> list[Array]:
         """The named arrays of some rows; what has no sample axis is the same for all."""
