@@ -74,6 +74,25 @@ def gap(p: Array, q: Array, c: Array, out: Array | None = None) -> Array:
     return result
 
 
+def inverse(x: Array, out: Array | None = None) -> Array:
+    """1/x where x > 0, else 0"""
+    x = np.asarray(x)
+    return np.divide(1, x, out=np.zeros_like(x), where=x > 0)
+
+
+def root_sum(x: Array, y: Array, out: Array | None = None) -> Array:
+    """√(x + y²) for x, y ≥ 0 without overflow on the way"""
+    x, y = np.asarray(x), np.asarray(y)
+    if np.result_type(x, y) == np.float32:  # whose squares do not overflow in doubles
+        wide: Array = np.square(y, dtype=np.float64) + x
+        return np.sqrt(wide, out=wide).astype(np.float32)
+    unit = np.maximum(y, 1)
+    ratio = y / unit
+    ratio *= ratio
+    root: Array = np.sqrt(x / unit / unit + ratio)
+    return np.multiply(root, unit, out=root)
+
+
 def exact_product(a: Array, b: Array) -> tuple[Array, Array]:
     """a·b as a sum of two doubles (Dekker 1971)."""
     product = a * b
@@ -158,6 +177,7 @@ __all__ = [
     "erfcx",
     "exact_product",
     "gap",
+    "inverse",
     "logsumexp",
     "matmul",
     "matvecs",
@@ -167,6 +187,7 @@ __all__ = [
     "power",
     "product",
     "relu",
+    "root_sum",
     "rsqrt",
     "slope",
     "softplus",

@@ -16,7 +16,7 @@ _CALL = {
     "expm1": "expm1f", "arcsin": "asinf", "arctan2": "atan2f", "power": "powf",
     "rsqrt": "tpc_rsqrt", "sign": "tpc_sign", "step": "tpc_step", "relu": "tpc_relu", "arccos": "tpc_arccos",
     "clip1": "tpc_clip1", "maximum": "tpc_maximum", "minimum": "tpc_minimum", "softplus": "tpc_softplus",
-    "gap": "tpc_gap",
+    "gap": "tpc_gap", "inverse": "tpc_inverse", "root_sum": "tpc_root_sum",
 }  # fmt: skip
 
 KNOWN = frozenset(_INFIX) | frozenset(_CALL) | {"negative", "square", "reciprocal"}

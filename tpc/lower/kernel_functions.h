@@ -26,6 +26,15 @@ TPC_DEV double tpc_clip1_double(double x) { return x < -1.0 ? -1.0 : (x > 1.0 ? 
 
 TPC_DEV double tpc_rsqrt_double(double x) { return x > 0.0 ? 1.0 / sqrt(x) : 0.0; }
 
+TPC_DEV double tpc_inverse_double(double x) { return x > 0.0 ? 1.0 / x : 0.0; }
+
+/* √(x + y²) for x, y ≥ 0 */
+TPC_DEV double tpc_root_sum_double(double x, double y)
+{
+    double unit = y > 1.0 ? y : 1.0, ratio = y / unit;
+    return unit * sqrt(x / unit / unit + ratio * ratio);
+}
+
 TPC_DEV double tpc_step_double(double x) { return x > 0.0 ? 1.0 : 0.0; }
 
 TPC_DEV double tpc_sign_double(double x) { return x > 0.0 ? 1.0 : (x < 0.0 ? -1.0 : x); }
