@@ -27,13 +27,13 @@ class KernelCode:
 
     def points(self, x: Array) -> dict[str, Array]:
         """What pairs need to know of every sample."""
-        with np.errstate(over="ignore", under="ignore"):
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             found: dict[str, Array] = self._module.points(x)
         return found
 
     def diagonal(self, x: Array) -> dict[str, Array]:
         """The kernels at equal samples."""
-        with np.errstate(over="ignore", under="ignore"):
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             found: dict[str, Array] = self._module.diagonal(x)
         return found
 
@@ -42,7 +42,7 @@ class KernelCode:
 
         In single precision the angle of nearly equal samples would be rounding errors of its cosine.
         """
-        with np.errstate(over="ignore", under="ignore"):
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             for name, value in self._module.pairs(*_doubles(first), *_doubles(second)).items():
                 out[name][...] = value
 

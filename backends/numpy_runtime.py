@@ -67,10 +67,11 @@ def gap(p: Array, q: Array, c: Array, out: Array | None = None) -> Array:
         wide -= np.square(c, dtype=np.float64)
         narrow: Array = np.sqrt(np.maximum(wide, 0, out=wide), out=wide).astype(np.float32)
         return narrow
-    _, exponent = np.frexp(np.maximum(np.maximum(p, q), np.finfo(np.float64).tiny))
-    p, q, c = (np.ldexp(x, -exponent) for x in (p, q, c))  # splitting must not overflow
+    one, other = (np.frexp(x)[1] // 2 for x in (p, q))  # powers of four taken out: nothing leaves its range
+    p, q, c = np.ldexp(p, -2 * one), np.ldexp(q, -2 * other), np.ldexp(np.ldexp(c, -one), -other)
     (high, low), (square, rest) = exact_product(p, q), exact_product(c, c)
-    result: Array = np.ldexp(np.sqrt(np.maximum((high - square) + (low - rest), 0)), exponent, out=out)
+    root = np.sqrt(np.maximum((high - square) + (low - rest), 0))
+    result: Array = np.ldexp(root, one + other, out=out)
     return result
 
 

@@ -20,6 +20,7 @@ from tpc.program.context import SpaceVariable, Trace, fail, tracing, user_line
 from tpc.program.functions import NAMED, argument
 from tpc.program.node import Node
 from tpc.program.program import Program
+from tpc.program.zeros import warn_of_zero_divisions
 
 DEEPEST = 20_000  # calls: rewrites recurse over operands, some forty calls a layer
 _ARITHMETIC = "networks have + - * / and ** with a number, and the operations of tpc"
@@ -314,7 +315,8 @@ def apply_nonlin(fn: sp.Expr, xs: tuple[TracedVector, ...]) -> TracedVector:
 def trace(function: Callable[..., Any], name: str | None = None, **settings: Any) -> Program:
     """Run `function(x, **settings)` on a traced input with axes (sample, feature) and return its Program.
 
-    Raises ProgramError, with the user's line, for anything a Tensor Program cannot express.
+    Raises ProgramError, with the user's line, for anything a Tensor Program cannot express; warns (ProgramWarning) of
+    divisions by what is 0 for a sample of zeros.
     """
     from tpc.program.nn import FEATURE, SAMPLE
 
@@ -353,4 +355,6 @@ def trace(function: Callable[..., Any], name: str | None = None, **settings: Any
                 result.where or here,
                 "check the numbers and settings that multiply them",
             )
-        return Program(name or function.__name__, (("logits", logits),), dict(t.sources))
+        program = Program(name or function.__name__, (("logits", logits),), dict(t.sources))
+    warn_of_zero_divisions(program)
+    return program

@@ -22,6 +22,7 @@ Progress = Callable[[int, int], None]  # entries done, entries in all
 
 DTYPES = ("float32", "float64")
 CHUNK = 4096  # samples of one call of `points`, which works in float64
+SCALE = "divide the data by a number, or multiply the first layer by a small one"
 
 
 class KernelCode(Protocol):
@@ -80,6 +81,8 @@ class KernelFunction:
             block = {name: k[rows.start : rows.stop, columns.start : columns.stop] for name, k in results.items()}
             a, b = (slice(r.start, r.stop) for r in (rows, columns))
             self._code.pairs(first.of(self.lowered.first, a), second.of(self.lowered.second, b), block)
+            for name, k in block.items():
+                _check_numbers(name, k, rows, columns, "x1" if x2 is None else "x2")
             if x2 is None and rows != columns:
                 for name, k in results.items():
                     k[b, a] = block[name].T
@@ -121,6 +124,11 @@ class KernelFunction:
             raise UsageError(f"expected {name} of shape (samples, features), got {rows.dtype} of shape {rows.shape}")
         if not np.isfinite(rows).all():
             raise UsageError(f"expected finite numbers in {name}, got nan or infinity")
+        with np.errstate(over="ignore"):
+            squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64, casting="unsafe")
+        if not np.isfinite(squares).all():
+            row = int(np.argmin(np.isfinite(squares)))
+            raise UsageError(f"expected rows whose squared length is a number, got {name}[{row}] of over 1e154: {SCALE}")
         return _Samples(self.lowered, self._code, rows, np.dtype(dtype))
 
     def _rooms(self, out: Mapping[str, Array] | None, shape: tuple[int, int], dtype: np.dtype[Any]) -> dict[str, Array]:
@@ -184,6 +192,18 @@ def _blocks(rows: int, columns: int, half: bool, tall: int, wide: int) -> Iterat
             yield band, range(i, band.stop)
         for j in range(band.stop if half else 0, columns, wide):
             yield band, range(j, min(j + wide, columns))
+
+
+def _check_numbers(name: str, k: Array, rows: range, columns: range, other: str) -> None:
+    """Raise UsageError for a block with NaN: what it is computed from left the range of double precision."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if not np.isnan(k.sum()):
+            return
+    wrong = np.argwhere(np.isnan(k))
+    if len(wrong):
+        i, j = (r[int(n)] for r, n in zip((rows, columns), wrong[0]))
+        what = f"the {name} kernel of x1[{i}] and {other}[{j}]"
+        raise UsageError(f"{what} is the difference or quotient of numbers beyond double precision: {SCALE}")
 
 
 def _mirror(k: Array, tall: int) -> None:
