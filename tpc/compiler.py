@@ -173,8 +173,9 @@ class Limit:
         x1 (N1, features), x2 (N2, features); without x2 it is x1 and half of the entries are computed. `only` names
         the kernels wanted. `out` has arrays to write to, by kernel; what it lacks is allocated. The rest of the memory
         does not grow with N1·N2. `progress` is called with the numbers of entries done and in all, from any thread.
-        With dtype float32 products and results are float32, and what depends on one sample is computed in float64.
-        Raises UsageError for other limits, names, shapes and types.
+        With dtype float32 the results are float32; they are computed in float64, so that nearly equal samples have
+        the entries they should. Raises UsageError for other limits, names, shapes and types, and where an entry is NaN
+        because what it is computed from is beyond float64.
         """
         return self.kernel_function(backend, only)(x1, x2, dtype=dtype, out=out, progress=progress)
 

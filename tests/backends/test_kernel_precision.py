@@ -58,7 +58,8 @@ def test_single_precision_is_double_precision_rounded(phi, backend, cuda_cpu):
     part = limit.kernel(x[:40], x[20:], backend=backend, dtype="float32")
     for kind, k in exact.items():
         assert (np.abs(found[kind] - k) <= 1.01 * ROUNDING * np.abs(k) + 1e-12 * sizes(k)).all()
-        assert (np.abs(part[kind] - k[:40, 20:]) <= 1.01 * ROUNDING * np.abs(k)[:40, 20:] + 1e-12 * sizes(k)[:40, 20:]).all()
+        allowed = 1.01 * ROUNDING * np.abs(k) + 1e-12 * sizes(k)
+        assert (np.abs(part[kind] - k[:40, 20:]) <= allowed[:40, 20:]).all()
 
 
 @pytest.mark.parametrize("backend", ["numpy", "native"])
@@ -110,7 +111,8 @@ def test_what_is_beyond_the_range_is_told_or_infinite():
     for backend in ("numpy", "native"):
         with pytest.raises(UsageError, match=r"the ntk kernel of x1\[0\] and x1\[1\].*beyond double precision"):
             deep("exp(x)", 1, 0).kernel(1e3 * x, backend=backend)
-        assert np.isposinf(deep("exp(x)", 1, 0).kernel(1e3 * x, backend=backend, only="nngp")["nngp"]).all(where=x.any(1))
+        k = deep("exp(x)", 1, 0).kernel(1e3 * x, backend=backend, only="nngp")["nngp"]
+        assert np.isposinf(k[::2]).all()
         k = deep("relu(x)").kernel(1e30 * x, dtype="float32", backend=backend)["ntk"]
         assert np.isposinf(k[0, 0])
         assert np.isfinite(k[1, 1])
@@ -121,8 +123,9 @@ def test_what_is_beyond_the_range_is_told_or_infinite():
 
 @pytest.fixture(scope="module")
 def gap_in_c():
-    call = '__attribute__((visibility("default"))) double gap(double p, double q, double c)\n{ return tpc_gap_double(p, q, c); }'
-    function = native_build.load(FUNCTIONS.read_text() + PRECISE.read_text() + call)["gap"]
+    head = '__attribute__((visibility("default"))) double gap(double p, double q, double c)'
+    text = f"{FUNCTIONS.read_text()}{PRECISE.read_text()}{head}\n{{ return tpc_gap_double(p, q, c); }}\n"
+    function = native_build.load(text)["gap"]
     function.argtypes, function.restype = [ctypes.c_double] * 3, ctypes.c_double
     return lambda p, q, c: np.array([function(*point) for point in zip(p, q, c)])
 

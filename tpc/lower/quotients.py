@@ -1,8 +1,8 @@
 """Quotients of closed forms, so that nothing overflows on the way to a value that does not.
 
-With variances p and q, terms such as p·(pq − c²)/((p + 1)·√(1 + p + q + (pq − c²))) stay near √p while their numerators
-grow as p³ and what is under the root as p², beyond the range of single precision from p = 10¹³ on. Factors are therefore
-multiplied and divided in turns, and roots taken without squaring what is large.
+With variances p and q, terms such as p·(pq − c²)/((p + 1)·√(1 + p + q + (pq − c²))) grow as p while their numerators
+grow as p³ and what is under the root as p², beyond the range of single precision from p = 10¹³ on. Factors are
+therefore multiplied and divided in turns, and roots taken without squaring what is large.
 """
 
 from __future__ import annotations

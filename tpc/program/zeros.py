@@ -68,7 +68,7 @@ def _is_zero(n: Node, zero: Mapping[Node, bool]) -> bool:
         case tensor.Input():
             return n.name == "x"
         case tensor.Constant():
-            return n.value == 0
+    return bool(not zeros.keys().isdisjoint(base.free_symbols) and base.xreplace(dict(zeros)) == 0)
         case tensor.Weight() | ir.VectorWeight():
             return bool(n.std == 0)
         case tensor.Add():
@@ -81,7 +81,7 @@ def _is_zero(n: Node, zero: Mapping[Node, bool]) -> bool:
             return known(n.x)
         case tensor.Map() | ir.Nonlin() | ir.Moment():
             zeros = _zeros(n, zero)
-            return bool(zeros) and n.fn.xreplace(dict(zeros)) == 0
+            return bool(zeros) and bool(n.fn.xreplace(dict(zeros)) == 0)
         case tensor.Rename() | tensor.Broadcast() | tensor.StopGradient() | ir.RenameVector() | ir.StopGradientVector():
             return known(n.arg)
     return False

@@ -128,7 +128,7 @@ class KernelFunction:
             squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64, casting="unsafe")
         if not np.isfinite(squares).all():
             row = int(np.argmin(np.isfinite(squares)))
-            raise UsageError(f"expected rows whose squared length is a number, got {name}[{row}] of over 1e154: {SCALE}")
+            raise UsageError(f"expected rows whose squared length is a number, got {name}[{row}] beyond 1e154: {SCALE}")
         return _Samples(self.lowered, self._code, rows, np.dtype(dtype))
 
     def _rooms(self, out: Mapping[str, Array] | None, shape: tuple[int, int], dtype: np.dtype[Any]) -> dict[str, Array]:
