@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tpc.errors import UsageError
+from tpc.gaussian.names import Kernels
 from tpc.limits.existence import check_kernels, refuse_singular, singular_kernels
 from tpc.limits.fold import fold
 from tpc.limits.graph import LimitGraph
@@ -120,11 +121,9 @@ class Limit:
         return () if self.is_kernel else singular_kernels(self.graph())
 
     @property
-    def kernels(self) -> dict[str, Any]:
-        """The derived kernels by name, such as "V[relu(x), relu(x)]"."""
-        from tpc.gaussian import kernel
-
-        return {f"V[{phi}, {psi}]": kernel(phi, psi) for phi, psi in self.graph().kernels}
+    def kernels(self) -> Kernels:
+        """The derived kernels by name, such as "V[relu, relu]"; "V[relu(x), relu(x)]" is found, too."""
+        return Kernels(self.graph().kernels)
 
     def emit(self, stage: str, degree: int | None = None, points: int = 0) -> str:
         """A stage of the compilation as text; see `tpc.emit.STAGES`. With a degree the limit is folded to it, and what

@@ -20,6 +20,7 @@ from tpc.gaussian.regular import check_regular, parity, split_delta, straighten
 from tpc.gaussian.symbols import RHO, C, P, Q, U, V
 from tpc.gaussian.tidy import collect_terms
 from tpc.program.functions import X
+from tpc.program.naming import text
 
 if TYPE_CHECKING:
     from tpc.gaussian.numeric import NumericKernel
@@ -124,7 +125,7 @@ def _check_numeric(phi: Expr, psi: Expr) -> None:
     check_regular(psi)
     if all(split_delta(f)[1] != 0 for f in (phi, psi)):
         raise GaussianError(
-            f"E φ(u)ψ(v) diverges at ρ = ±1 for φ = {phi}, ψ = {psi}: expected a Dirac delta in at most one"
+            f"E φ(u)ψ(v) diverges at ρ = ±1 for φ = {text(phi)}, ψ = {text(psi)}: expected a Dirac delta in at most one"
         )
 
 

@@ -7,10 +7,12 @@ from sympy import DiracDelta, Expr, Pow
 from tpc.errors import GaussianError, ProgramError, SourceLine
 from tpc.gaussian import expectation
 from tpc.gaussian.kernel import kernel
+from tpc.gaussian.names import KernelNames
 from tpc.gaussian.primitives import gap
 from tpc.limits.graph import Expectation, Kernel, LimitGraph, upper_triangle
 from tpc.program.functions import X, argument
 from tpc.program.ir import Moment, Nonlin
+from tpc.program.naming import text
 from tpc.program.program import Program
 
 
@@ -23,7 +25,7 @@ def check_kernels(graph: LimitGraph, network: Program) -> None:
             elif isinstance(n, Expectation):
                 size = upper_triangle(len(n.grams))[-1][1] + 1
                 if expectation(n.fn, [argument(i) for i in range(size)]).value is None:
-                    raise GaussianError(f"no closed form for E {n.fn} over {size} jointly Gaussian variables")
+                    raise GaussianError(f"no closed form for E {text(n.fn)} over {size} jointly Gaussian variables")
         except GaussianError as e:
             found = (getattr(n, name, None) for name in ("phi", "psi", "fn"))
             functions = tuple(f for f in found if f is not None)
@@ -39,20 +41,22 @@ def singular_kernels(graph: LimitGraph) -> tuple[str, ...]:
     Two deltas at one place, as in V[δ,δ] = 1/(2π√(pq - c²)), come from jumps (step, sign), where the limit itself is
     singular, and from gates with kinks, where only their sum is finite. Generated code takes them as 0 at |ρ| = 1.
     """
+    names = KernelNames(graph.kernels)
     return tuple(
-        f"V[{phi}, {psi}] is infinite where a latent equals a stored one up to sign: training is only reliable "
+        f"{names.kernel(phi, psi)} is infinite where a latent equals a stored one up to sign: training is only reliable "
         "while samples do not repeat; a smooth nonlinearity (erf for sign, gelu for relu in a gate) avoids it"
-        for phi, psi in graph.kernels
+        for phi, psi in names.pairs
         if _is_singular(phi, psi)
     )
 
 
 def refuse_singular(graph: LimitGraph, network: Program) -> None:
     """Raise ProgramError for a kernel that is infinite at equal samples, as the tangent kernel of a jump is."""
-    for phi, psi in graph.kernels:
+    names = KernelNames(graph.kernels)
+    for phi, psi in names.pairs:
         if _is_singular(phi, psi):
             raise ProgramError(
-                f"the {graph.limit}-limit does not exist: V[{phi}, {psi}] is infinite at equal samples, for the "
+                f"the {graph.limit}-limit does not exist: {names.kernel(phi, psi)} is infinite at equal samples, for the "
                 "derivative of a jump has no variance",
                 _jump(network) or _line((phi, psi), network),
                 "use a nonlinearity without jumps (erf for sign), or take the NNGP limit, which has none of them",

@@ -10,6 +10,7 @@ from tpc.gaussian.latex import escaped, expression, upright
 from tpc.limits.latex import Symbols, renamed, summed
 from tpc.program import ir, tensor
 from tpc.program.functions import argument
+from tpc.program.naming import named
 from tpc.program.node import Node
 from tpc.program.tensor import Tensor
 
@@ -58,6 +59,7 @@ class Instructions(Symbols):
         return self.symbol(x) if coefficient is tensor.ONE else self.product((coefficient, x))
 
     def _applied(self, fn: Expr, xs: Sequence[ir.Vector], thetas: Sequence[Tensor], index: str = "") -> str:
+        fn = named(fn)
         names = {argument(i): f"{{{self.symbol(x)}}}{index}" for i, x in enumerate(xs)}
         return expression(fn, names | {ir.theta(i): self.symbol(t) for i, t in enumerate(thetas)})
 

@@ -25,6 +25,7 @@ from tpc.program.axes import Axis, without
 from tpc.program.context import fail, user_line
 from tpc.program.functions import argument
 from tpc.program.ir import Matrix, Vector
+from tpc.program.naming import text
 from tpc.program.nn import FEATURE, SAMPLE, SUPPORT
 from tpc.program.node import Node, rebuild, topological
 from tpc.program.program import AnyWeight, Program
@@ -233,7 +234,7 @@ class _Adaptation:
                 deep = [name for name in self.rates if name in _names_of(n)]
                 if deep:
                     self.refuse(
-                        f"second-order adaptation of {deep[0]!r} differentiates {n.fn} twice on both sides of a kernel:"
+                        f"second-order adaptation of {deep[0]!r} differentiates {text(n.fn)} twice on both sides of a kernel:"
                         " V[φ'',φ''] of a function with kinks is infinite where a latent equals a stored one (for relu "
                         "it is 1/(2π√(pq − c²)))",
                         "use order=1, adapt what comes after the kink only, or take a smooth nonlinearity such as "

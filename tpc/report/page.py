@@ -35,7 +35,7 @@ pre.numbered span:target{background:color-mix(in srgb,var(--accent) 25%,transpar
 math{font-size:1.08em}.equation{display:flex;align-items:center;gap:1em;overflow-x:auto;padding:4px 0}
 .equation>:first-child{flex:1;min-width:0}.equation .number{color:var(--faint)}
 .equation math[display=block]{width:max-content;margin:.35em 0}.kernel{border-top:1px solid var(--line);margin-top:1em}
-td math{math-style:normal}.law{color:var(--faint);font-size:.92em}
+.law{color:var(--faint);font-size:.92em}
 [role=alert]{border-left:4px solid #c44f4f;padding:4px 12px;background:var(--soft)}
 """.strip()
 
@@ -81,6 +81,11 @@ def figure(svg: str, css: str = "") -> str:
     """An inline SVG drawing."""
     start = svg.find("<svg")  # an XML declaration has no place inside HTML
     return f'<div class="wide"><figure class="{css}">{svg[start:]}</figure></div>'
+
+
+def numbered_equation(anchor: str, number: int, content: str) -> str:
+    """A formula (HTML) with its number in a column of its own."""
+    return f'<div class="equation" id="{anchor}"><div>{content}</div><span class="number">({number})</span></div>'
 
 
 def folded(title: str, content: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from tpc.gaussian import Kernel
-from tpc.gaussian.notation import unicode_line
+from tpc.gaussian.names import KernelNames
 from tpc.report.graph import limit_name
 from tpc.tasks.convergence import CheckResult
 
@@ -26,6 +27,7 @@ Record = Mapping[str, Any]
 BLUE, ORANGE, GREEN, PURPLE = "#2f78c4", "#d9822b", "#3a9a5b", "#9a5fd0"
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, "#c44f4f", "#6f7d8c")
 MARKERS = "osD^vP"
+TITLE = 60  # characters in a line of a title
 INK, GRID = "#010203", "#040506"  # stand-ins that `to_svg` replaces, so that text follows the page's colours
 STYLE: dict[str, Any] = {
     "font.size": 10,
@@ -188,8 +190,9 @@ def confusion(counts: NDArray[np.int64], names: Sequence[str]) -> Figure:
     return figure
 
 
-def kernel_curve(kernel: Kernel, p: float, q: float, terms: int) -> Figure:
-    """V[φ,ψ](p, q, ρ√(pq)) over the correlation ρ, with its Mehler series to ρ^terms."""
+def kernel_curve(kernel: Kernel, p: float, q: float, terms: int, name: str = "") -> Figure:
+    """V[φ,ψ](p, q, ρ√(pq)) over the correlation ρ, with its Mehler series to ρ^terms; `name` is that of the kernel."""
+    name = name or KernelNames([(kernel.phi, kernel.psi)]).kernel(kernel.phi, kernel.psi)
     rho = np.sin(np.linspace(-np.pi / 2, np.pi / 2, 401))  # denser where kinked kernels bend
     variances = np.full_like(rho, p), np.full_like(rho, q)
     with np.errstate(divide="ignore"):  # a kernel of deltas is infinite at the ends
@@ -204,7 +207,7 @@ def kernel_curve(kernel: Kernel, p: float, q: float, terms: int) -> Figure:
         axes.set(
             xlabel="correlation ρ",
             ylabel="V(p, q, ρ√(pq))",
-            title=f"φ = {unicode_line(kernel.phi)}, ψ = {unicode_line(kernel.psi)}, p = {p:g}, q = {q:g}",
+            title=f"{textwrap.fill(name, TITLE)}\np = {p:g}, q = {q:g}",
         )
         low, high = np.min(value[shown]), np.max(value[shown])
         axes.set_ylim(low - 0.08 * (high - low) - 1e-12, high + 0.08 * (high - low) + 1e-12)

@@ -7,32 +7,22 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-import numpy as np
-import sympy as sp
-
-from tpc.errors import GaussianError
-from tpc.gaussian.explain import equation as explained
-from tpc.gaussian.kernel import Kernel, kernel
-from tpc.gaussian.mathml import expression, fenced, listed, math, row, sign
-from tpc.gaussian.moments import Step
-from tpc.gaussian.notation import unicode_line
-from tpc.gaussian.primitives import textbook
-from tpc.gaussian.symbols import C, P, Q
-from tpc.limits.mathml import Equations, kernel_name
+from tpc.gaussian.kernel import kernel
+from tpc.gaussian.mathml import broken
+from tpc.gaussian.names import KernelNames
+from tpc.limits.mathml import Equations
 from tpc.limits.numbering import numbering
 from tpc.limits.text import limit_names, update_line
-from tpc.program.functions import X
 from tpc.program.program import Program
 from tpc.program.text import Names, listing
-from tpc.report import plots
 from tpc.report.graph import parts
-from tpc.report.page import code, figure, folded, section, table
+from tpc.report.kernel_section import kernel_block
+from tpc.report.page import code, folded, numbered_equation, section, table
 from tpc.report.viewer import details, viewer
 
 if TYPE_CHECKING:
     from tpc.compiler import Limit
 
-SERIES = 6  # the highest power of ρ in the curves' series
 TITLES = {
     "warnings": ("Warnings", ""),
     "program": (
@@ -142,69 +132,9 @@ def _limit(limit: Limit, degree: int | None, points: int) -> str:
 
 def _kernels(limit: Limit, degree: int | None, points: int) -> Iterator[str]:
     graph = limit.graph(degree=degree, points=points)
+    names = KernelNames(graph.kernels)
     for (phi, psi), number in numbering(graph).kernels.items():
-        yield kernel_block(kernel(phi, psi), number)
-
-
-def kernel_block(v: Kernel, number: int) -> str:
-    """Formula, conditions, derivation and curve of one kernel."""
-    name = f"V[{unicode_line(v.phi)}, {unicode_line(v.psi)}]"
-    left = row(kernel_name(v.phi, v.psi), sign("\u2061"), fenced(listed([expression(s) for s in (P, Q, C)])))
-    if v.plain is None:
-        value = "<mtext>no closed form: computed from a table, to 1e-10 of √(V[φ,φ] V[ψ,ψ])</mtext>"
-    else:
-        value = expression(v.plain)
-    formula = math(row(left, sign("="), value), block=True, label=f"{name} = {_plain(v)}")
-    told = [f'<div class="equation" id="eq-{number}"><div>{formula}</div><span class="number">({number})</span></div>']
-    if v.degrees is not None and v.kappa is not None:
-        told.append(f'<div class="equation"><div>{_homogeneous(v)}</div></div>')
-    told.append("<p>Valid for " + escape("; ".join(v.conditions) or "all p, q ≥ 0 with c² ≤ pq") + ".</p>")
-    trace = ""
-    if v.rules:
-        steps = "".join(
-            f"<tr><th>{k}</th><td>{escape(s.rule)}</td><td>{_step(s)}</td></tr>" for k, s in enumerate(v.rules, 1)
-        )
-        count = "1 step" if len(v.rules) == 1 else f"{len(v.rules)} steps"
-        trace = folded(f"Derivation, {count}", f'<div class="wide"><table>{steps}</table></div>')
-    body = f'<div class="columns"><div>{"".join(told)}</div>{_curve(v)}</div>{trace}'
-    return f'<article class="kernel"><h3>{escape(name)}</h3>{body}</article>'
-
-
-def _plain(v: Kernel) -> str:
-    return "no closed form" if v.plain is None else unicode_line(v.plain)
-
-
-def _homogeneous(v: Kernel) -> str:
-    assert v.degrees is not None
-    assert v.kappa is not None
-    scale = P ** sp.Rational(v.degrees[0], 2) * Q ** sp.Rational(v.degrees[1], 2)
-    shown = [expression(scale), sign("\u2062")] if scale != 1 else []
-    kappa = row("<mi>κ</mi>", fenced("<mi>ρ</mi>"))
-    rho = row("<mi>ρ</mi>", sign("="), expression(C / sp.sqrt(P * Q)))
-    lines = (
-        row("<mi>V</mi>", sign("="), *shown, kappa, sign(","), "<mspace width='1em'/>", rho),
-        row(kappa, sign("="), expression(textbook(v.kappa))),
-    )
-    return "".join(math(line, block=True) for line in lines)
-
-
-def _step(s: Step) -> str:
-    """left = right, and the law of new expectations."""
-    shown = [math(row(expression(s.left), sign("="), expression(textbook(s.right))), label=explained(s))]
-    for what, value in s.law:
-        shown.append(math(row(f"<mtext>{escape(what)}</mtext>", sign("="), expression(sp.factor(textbook(value))))))
-    return f"<div>{shown[0]}</div>" + (f"<div class=law>where {', '.join(shown[1:])}</div>" if s.law else "")
-
-
-def _curve(v: Kernel) -> str:
-    if not v.phi.has(X) or not v.psi.has(X):
-        return ""  # no correlation to draw it over
-    try:
-        with np.errstate(all="ignore"):
-            drawn = plots.kernel_curve(v, 1.0, 1.0, SERIES)
-    except GaussianError as error:
-        return f"<p>{escape(str(error))}</p>"
-    return figure(plots.to_svg(drawn, f"{v.phi},{v.psi}"))
+        yield kernel_block(kernel(phi, psi), number, names)
 
 
 # --- parameters ------------------------------------------------------------------------------------------------------
@@ -219,14 +149,10 @@ def _updates(limit: Limit, degree: int | None, points: int) -> Iterator[str]:
     write, numbers = Equations(names), numbering(graph).updates
     for weight, updates in graph.updates:
         for u in updates:
-            lines = write.update(u)
-            first = math(lines[0], block=True, label=update_line(u, names))
-            rest = "".join(math(line, block=True) for line in lines[1:])
-            number = numbers[u]
-            yield (
-                f'<h3>{escape(weight)}</h3><div class="equation" id="eq-{number}"><div>{first}{rest}</div>'
-                f'<span class="number">({number})</span></div>'
-            )
+            first, *rest = write.update(u)
+            shown = "".join(f"<div>{broken([line])}</div>" for line in rest)
+            told = f"<div>{broken([first], update_line(u, names))}</div>{shown}"
+            yield f"<h3>{escape(weight)}</h3>{numbered_equation(f'eq-{numbers[u]}', numbers[u], told)}"
 
 
 def _costs(limit: Limit) -> str:
