@@ -11,7 +11,7 @@ from sympy import Expr
 from sympy.printing.printer import Printer
 
 from tpc.gaussian.notation import FUNCTIONS, GREEK, is_function_name
-from tpc.program.naming import unprimed
+from tpc.program.naming import primed, unprimed
 
 NAMESPACE = "http://www.w3.org/1998/Math/MathML"
 _ORDER = {"<=": "≤", ">=": "≥", "<": "<", ">": ">", "==": "=", "!=": "≠"}
@@ -43,18 +43,17 @@ def name(text: str) -> str:
 
 
 def function_name(text: str) -> str:
-    """The name of a function, with its primes above it."""
+    """The name of a function with its primes, which stand too high in some fonts if they are superscripts."""
     base, order = unprimed(text)
     letter, digits = base[:1], base[1:]
-    shown = f"<msub><mi>{letter}</mi><mn>{digits}</mn></msub>" if digits.isdecimal() else f"<mi>{escape(base)}</mi>"
-    if not order:
-        return shown
-    return f"<msup>{shown}<mo>{chr(0x2032) * order if order < 4 else f'({order})'}</mo></msup>"
+    if digits.isdecimal():
+        return f"<msub><mi>{letter}{primed('', order)}</mi><mn>{digits}</mn></msub>"
+    return f"<mi>{escape(text)}</mi>"
 
 
 def fenced(inner: str, left: str = "(", right: str = ")") -> str:
     """Something in brackets, which grow where it is high: those that may grow stand further apart in some fonts."""
-    grows = "" if any(tag in inner for tag in _HIGH) else ' stretchy="false"'
+    grows = ' symmetric="false"' if any(tag in inner for tag in _HIGH) else ' stretchy="false"'
     left, right = (f"<mo{grows}>{escape(bracket)}</mo>" for bracket in (left, right))
     return row(left, inner, right)
 
@@ -76,7 +75,10 @@ def math(content: str, block: bool = False, label: str = "") -> str:
 
 def broken(pieces: Sequence[str], label: str = "") -> str:
     """A formula whose line may end after each piece, as browsers break none on their own."""
-    shown = " ".join(math(piece, label=label if k == 0 else "") for k, piece in enumerate(pieces))
+    shown = " ".join(
+        math(f'<mstyle displaystyle="true">{piece}</mstyle>', label=label if k == 0 else "")
+        for k, piece in enumerate(pieces)
+    )
     return f'<span class="formula">{shown}</span>'
 
 

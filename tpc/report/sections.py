@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
@@ -85,10 +85,12 @@ def compilation(limit: Limit, source: str, degree: int | None = None, points: in
 
 def numbered(text: str, anchor: str) -> str:
     """A listing with line numbers that links can lead to."""
-    lines = (
-        f'<span id="{anchor}-{k}"><i>{k:4}</i>  {escape(line)}</span>' for k, line in enumerate(text.splitlines(), 1)
-    )
-    return f'<pre class="numbered">{chr(10).join(lines)}</pre>'
+    return _lines((f' id="{anchor}-{k}"', f"<i>{k}</i>", line) for k, line in enumerate(text.splitlines(), 1))
+
+
+def _lines(shown: Iterable[tuple[str, str, str]]) -> str:
+    """Lines with attributes and a number each; long ones go on below themselves."""
+    return '<pre class="numbered">' + "".join(f"<span{a}>{n}{escape(line)}</span>" for a, n, line in shown) + "</pre>"
 
 
 def linked_listing(program: Program) -> str:
@@ -98,9 +100,9 @@ def linked_listing(program: Program) -> str:
     shown = []
     for line in listing(program).splitlines():
         place = where.get(line.partition(" : ")[0]) if " : " in line else None
-        number = f'<a href="#source-{place.line}">{place.line:4}</a>' if place is not None else " " * 4
-        shown.append(f"{number}  {escape(line)}")
-    return f'<pre class="numbered">{chr(10).join(shown)}</pre>'
+        number = f'<a href="#source-{place.line}">{place.line}</a>' if place is not None else "<i></i>"
+        shown.append(("", number, line))
+    return _lines(shown)
 
 
 def program_section(program: Program, source: str) -> Section:
@@ -122,9 +124,8 @@ def _limit(limit: Limit, degree: int | None, points: int) -> str:
     for line in limit.emit("limit", degree, points).splitlines():
         number = numbers.get(line.partition(" : ")[0]) if " : " in line else None
         told = "" if number is None else f"({number})"
-        line = f"<i>{told:>6}</i>  {escape(line)}"
-        shown.append(line if number is None else f'<span id="eq-{number}">{line}</span>')
-    return f'<pre class="numbered">{chr(10).join(shown)}</pre>'
+        shown.append(("" if number is None else f' id="eq-{number}"', f"<i>{told}</i>", line))
+    return _lines(shown)
 
 
 # --- kernels ---------------------------------------------------------------------------------------------------------
