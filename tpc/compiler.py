@@ -55,12 +55,24 @@ def compile_program(program: Program, limit: str = "pi") -> Limit:
     return Limit(verify(program, "tracing"), limit)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Limit:
     """A program with one of its limits; every stage is derived when first asked for."""
 
     program: Program
     kind: str
+
+    def __repr__(self) -> str:
+        kind = "π" if self.kind == "pi" else self.kind
+        told = f"{kind}-limit of {self.program.name}, over the spaces {', '.join(self.program.spaces)}"
+        for _, graph in self._derived.values():  # what is not derived yet may not exist
+            return f"<{told}; {len(graph.nodes)} tensors, kernels {', '.join(Kernels(graph.kernels))}>"
+        return f"<{told}>"
+
+    def _repr_html_(self) -> str:
+        from tpc.report.notebook import limit_html
+
+        return limit_html(self)
 
     @cached_property
     def _derived(self) -> dict[str, tuple[Program, LimitGraph]]:

@@ -102,10 +102,9 @@ def function_name(text: str) -> str:
     """The name of a function, with its primes: \\operatorname{silu}''."""
     base, order = unprimed(text)
     letter, digits = base[:1], base[1:]
-    if letter in LETTERS:
-        shown = LETTERS[letter] + (f"_{{{digits}}}" if digits else "")
-    else:
-        shown = rf"\operatorname{{{base}}}"
+    shown = LETTERS.get(letter, rf"\operatorname{{{base}}}")
+    if letter in LETTERS and digits:
+        shown += f"_{{{digits}}}"
     return shown + ("'" * order if order < 4 else f"^{{({order})}}")
 
 

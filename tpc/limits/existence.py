@@ -43,8 +43,8 @@ def singular_kernels(graph: LimitGraph) -> tuple[str, ...]:
     """
     names = KernelNames(graph.kernels)
     return tuple(
-        f"{names.kernel(phi, psi)} is infinite where a latent equals a stored one up to sign: training is only reliable "
-        "while samples do not repeat; a smooth nonlinearity (erf for sign, gelu for relu in a gate) avoids it"
+        f"{names.kernel(phi, psi)} is infinite where a latent equals a stored one up to sign: training is only "
+        "reliable while samples do not repeat; a smooth nonlinearity (erf for sign, gelu for relu in a gate) avoids it"
         for phi, psi in names.pairs
         if _is_singular(phi, psi)
     )
@@ -56,8 +56,8 @@ def refuse_singular(graph: LimitGraph, network: Program) -> None:
     for phi, psi in names.pairs:
         if _is_singular(phi, psi):
             raise ProgramError(
-                f"the {graph.limit}-limit does not exist: {names.kernel(phi, psi)} is infinite at equal samples, for the "
-                "derivative of a jump has no variance",
+                f"the {graph.limit}-limit does not exist: {names.kernel(phi, psi)} is infinite at equal samples, for "
+                "the derivative of a jump has no variance",
                 _jump(network) or _line((phi, psi), network),
                 "use a nonlinearity without jumps (erf for sign), or take the NNGP limit, which has none of them",
             )

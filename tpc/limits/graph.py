@@ -101,7 +101,7 @@ def gram(a: Tensor, b: Tensor) -> Tensor:
 
 
 def kernel(phi: Expr, psi: Expr, p: Tensor, q: Tensor, c: Tensor) -> Tensor:
-    """V[φ,ψ] of functions that have names where they are multiples of such; numbers pulled out, trivial cases resolved."""
+    """V[φ,ψ] with numbers pulled out, so that functions have names where they can; trivial cases resolved."""
     m, phi = split_number(phi)
     n, psi = split_number(psi)
     if m * n == 0 or phi == 0 or psi == 0:

@@ -76,9 +76,9 @@ class Instructions(Symbols):
 def described(n: Node) -> str:
     """What a line is: its kind, space and finite axes, as text."""
     if isinstance(n, ir.Matrix):
-        return rf"matrix, {escaped(str(n.inn))} {escaped('→')} {escaped(str(n.out))}"
+        return rf"matrix, space {escaped(str(n.inn))} {escaped('→')} space {escaped(str(n.out))}"
     assert isinstance(n, ir.Vector | Tensor)
     axes = escaped(", ".join(map(str, n.axes)))
     if isinstance(n, ir.Vector):
-        return f"{n.kind}-vector, {escaped(str(n.space))} [{axes}]"
+        return f"{n.kind}-vector, space {escaped(str(n.space))} [{axes}]"
     return f"[{axes}]" if axes else "scalar"

@@ -40,6 +40,16 @@ class Equations:
         """name = operation"""
         return row(self.symbol(x), sign("="), self.right(x))
 
+    def pieces(self, x: Tensor) -> list[str]:
+        """The equation in pieces after which a line may end: the terms of a sum, or all of it."""
+        if not isinstance(x, tensor.Add):
+            return [self.equation(x)]
+        first, *rest = x.terms
+        return [
+            row(self.symbol(x), sign("="), self.symbol(first)),
+            *(row(sign("+"), self.symbol(t)) for t in rest),
+        ]
+
     def right(self, x: Tensor) -> str:
         """The right-hand side of a tensor's line."""
         match x:

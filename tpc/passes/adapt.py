@@ -234,9 +234,9 @@ class _Adaptation:
                 deep = [name for name in self.rates if name in _names_of(n)]
                 if deep:
                     self.refuse(
-                        f"second-order adaptation of {deep[0]!r} differentiates {text(n.fn)} twice on both sides of a kernel:"
-                        " V[φ'',φ''] of a function with kinks is infinite where a latent equals a stored one (for relu "
-                        "it is 1/(2π√(pq − c²)))",
+                        f"second-order adaptation of {deep[0]!r} differentiates {text(n.fn)} twice on both sides of a "
+                        "kernel: V[φ'',φ''] of a function with kinks is infinite where a latent equals a stored one "
+                        "(for relu it is 1/(2π√(pq − c²)))",
                         "use order=1, adapt what comes after the kink only, or take a smooth nonlinearity such as "
                         "tpc.gelu or tpc.erf",
                     )

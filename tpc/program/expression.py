@@ -78,7 +78,8 @@ def parse_expression(text: str, symbols: Mapping[str, Symbol]) -> Expr:
 def parse_nonlinearity(text: str) -> Expr:
     """The function of X that a name ("relu", "silu′") or an expression in x ("x*tanh(x)") stands for.
 
-    A prime ′ or ' after the name of a function is a derivative. Decimals are read exactly (0.2 is 1/5). Raises `UsageError` when the text is no function of one variable.
+    A prime ′ or ' after the name of a function is a derivative. Decimals are read exactly (0.2 is 1/5). Raises
+    `UsageError` when the text is no function of one variable.
     """
     name = text.strip()
     base, order = unprimed(name)

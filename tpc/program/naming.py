@@ -67,25 +67,38 @@ def identify(phi: Expr) -> tuple[Expr, Named] | None:
     """(number, named) with φ = number·named function, or None."""
     if not phi.has(X) or isinstance(phi, sp.Function | Symbol) or phi.count_ops() > LARGEST:
         return None
-    found = _table().get(_key(phi)[1])
-    if found is None:
-        return None
-    scale, named = found
-    return sp.radsimp(_key(phi)[0] / scale), named
+    scale, key = _key(phi)
+    heads = _heads(phi)
+    for order in range(HIGHEST + 1):
+        for name in NAMED:
+            if heads <= _family(name) and (entry := _entry(name, order)) is not None and entry[1] == key:
+                return sp.radsimp(scale / entry[0]), Named(primed(name, order), _derivative(name, order))
+    return None
 
 
 @cache
-def _table() -> dict[Expr, tuple[Expr, Named]]:
-    table: dict[Expr, tuple[Expr, Named]] = {}
-    current = {name: make(X) for name, make in NAMED.items()}
-    for order in range(HIGHEST + 1):
-        for name, phi in current.items():
-            monic = phi.as_independent(X, as_Add=False)[1]
-            if monic.has(X) and not isinstance(monic, sp.Function | Symbol) and len(str(monic)) > SHORT:
-                scale, key = _key(phi)
-                table.setdefault(key, (scale, Named(primed(name, order), phi)))
-        current = {name: sp.diff(phi, X) for name, phi in current.items() if phi.count_ops() <= LARGEST}
-    return table
+def _derivative(name: str, order: int) -> Expr:
+    return NAMED[name](X) if order == 0 else sp.diff(_derivative(name, order - 1), X)
+
+
+@cache
+def _entry(name: str, order: int) -> tuple[Expr, Expr] | None:
+    """The key of a derivative, or None where its expression is as good a name."""
+    phi = _derivative(name, order)
+    monic = phi.as_independent(X, as_Add=False)[1]
+    short = isinstance(monic, sp.Function | Symbol) or not monic.has(X) or len(str(monic)) <= SHORT
+    return None if short or phi.count_ops() > LARGEST else _key(phi)
+
+
+def _heads(phi: Expr) -> frozenset[type]:
+    """The functions that an expression is made of."""
+    return frozenset(f.func for f in phi.atoms(sp.Function))
+
+
+@cache
+def _family(name: str) -> frozenset[type]:
+    """The functions that a nonlinearity and its derivatives are made of."""
+    return _heads(_derivative(name, 0)) | _heads(_derivative(name, 1)) | _heads(_derivative(name, 2))
 
 
 @lru_cache(maxsize=4096)
@@ -132,11 +145,11 @@ def _product(expr: sp.Mul) -> Expr:
 
 def unnamed(expr: Expr) -> Expr:
     """The expression with names replaced by what they stand for."""
-    known = {n.name: n.function for _, n in _table().values()}
-    return expr.replace(
-        lambda e: isinstance(e, AppliedUndef) and e.func.__name__ in known,
-        lambda e: known[e.func.__name__].xreplace({X: e.args[0]}),
-    )
+
+    def known(e: Expr) -> bool:
+        return isinstance(e, AppliedUndef) and unprimed(e.func.__name__)[0] in NAMED
+
+    return expr.replace(known, lambda e: _derivative(*unprimed(e.func.__name__)).xreplace({X: e.args[0]}))
 
 
 def text(expr: Expr) -> str:

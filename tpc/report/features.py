@@ -34,7 +34,7 @@ def features(kernels: Mapping[str, Array], labels: Array, names: Sequence[str]) 
             for k, name in enumerate(names):
                 own = points[labels == k]
                 colour = SERIES[k % len(SERIES)]
-                marker = MARKERS[(k + k // len(SERIES)) % len(MARKERS)]  # no two classes look the same
+                marker = MARKERS[(k + k // len(SERIES)) % len(MARKERS)]  # of 144 classes no two look the same
                 axes.scatter(own[:, 0], own[:, 1], s=18, color=colour, marker=marker, label=name, linewidths=0)
             told = f"{shares.sum():.0%} of variance, silhouette {silhouette(points, labels):.2f}".replace("-", "−")
             axes.set_title(f"{title}\n{told}", fontsize=9)

@@ -40,6 +40,8 @@ pre.numbered>span{display:block;min-height:1.45em;padding-left:10ch;text-indent:
 pre.numbered :is(i,a){display:inline-block;width:8ch;text-align:right;text-indent:0;margin-right:2ch;
 color:var(--faint);font-style:normal;user-select:none}pre.numbered a{color:var(--accent)}
 details pre.numbered{max-height:40em;overflow-y:auto}
+b.space{font-weight:400;font-style:italic;color:var(--accent)}
+b.axis{font-weight:400;text-decoration:underline dotted;text-underline-offset:3px}
 pre.numbered span:target{background:color-mix(in srgb,var(--accent) 25%,transparent)}
 math{font-size:1.08em}.formula math{margin:.18em 0;vertical-align:middle}
 .equation{display:flex;align-items:center;gap:1em;padding:4px 0}

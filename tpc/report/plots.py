@@ -25,8 +25,11 @@ from tpc.tasks.convergence import CheckResult
 Record = Mapping[str, Any]
 # Mid tones that keep their contrast on white and on dark pages; each series has its own dash or marker, too.
 BLUE, ORANGE, GREEN, PURPLE = "#2f78c4", "#d9822b", "#3a9a5b", "#9a5fd0"
-SERIES = (BLUE, ORANGE, GREEN, PURPLE, "#c44f4f", "#6f7d8c")
-MARKERS = "osD^vP"
+RED, GREY, TEAL, PINK = "#c44f4f", "#6f7d8c", "#1c9c9c", "#c75a9b"
+OLIVE, INDIGO, BROWN, BLACK = "#8a7a1e", "#5560c0", "#7a5230", "#808080"
+SERIES = (BLUE, ORANGE, GREEN, PURPLE, RED, GREY, TEAL, PINK, OLIVE, INDIGO, BROWN, BLACK)
+MARKERS = "osD^vPX*<>pd"
+LETTERS = 52  # of a legend of one panel in a row
 TITLE = 60  # characters in a line of a title
 INK, GRID = "#010203", "#040506"  # stand-ins that `to_svg` replaces, so that text follows the page's colours
 STYLE: dict[str, Any] = {
@@ -128,7 +131,7 @@ def _plot_norms(axes: Axes, steps: Sequence[Record]) -> None:
         axes.plot(at, smoothed, color=colour, marker=marker, markevery=every, markersize=4, linewidth=1.0, label=name)
     axes.set(title="gradient norms, smoothed", xlabel="step")
     axes.set_ylim(bottom=0)
-    axes.legend(loc="upper left", fontsize=7)
+    below(axes, fontsize=7)
 
 
 def _plot_remainders(axes: Axes, epochs: Sequence[Record]) -> None:
@@ -139,7 +142,7 @@ def _plot_remainders(axes: Axes, epochs: Sequence[Record]) -> None:
         axes.plot([r["step"] for r in epochs], values, marker=marker, markersize=5, color=colour, label=name)
     axes.set(title="folding error", xlabel="step")
     axes.set_ylim(bottom=0)
-    axes.legend(loc="lower right")
+    below(axes, fontsize=8)
 
 
 def _plot_atoms(axes: Axes, epochs: Sequence[Record]) -> None:
@@ -155,7 +158,14 @@ def _plot_atoms(axes: Axes, epochs: Sequence[Record]) -> None:
         )
     axes.set(title="atoms", xlabel="step")
     axes.set_ylim(bottom=0)
-    axes.legend(loc="upper left")
+    below(axes, fontsize=8)
+
+
+def below(axes: Axes, fontsize: int) -> None:
+    """A legend below the axes, where it covers no curve."""
+    labels = axes.get_legend_handles_labels()[1]
+    columns = max(1, min(len(labels), int(LETTERS / (6 + max(map(len, labels), default=1)))))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns, fontsize=fontsize, borderaxespad=0.2)
 
 
 def smooth(x: NDArray[Any], y: NDArray[Any], points: int = 100) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -211,7 +221,7 @@ def kernel_curve(kernel: Kernel, p: float, q: float, terms: int, name: str = "")
         )
         low, high = np.min(value[shown]), np.max(value[shown])
         axes.set_ylim(low - 0.08 * (high - low) - 1e-12, high + 0.08 * (high - low) + 1e-12)
-        axes.legend(loc="upper left")
+        figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
@@ -236,4 +246,4 @@ def _plot_convergence(axes: Axes, result: CheckResult) -> None:
     title = f"{result.program}: distance to the {limit_name(result.limit)}"
     axes.set(xlabel="width n", ylabel="relative error", title=title)
     axes.grid(visible=True, which="minor", axis="y", linewidth=0.3)
-    axes.legend(loc="lower left", fontsize=9)  # errors fall, so there is room
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), fontsize=9, borderaxespad=0.2)

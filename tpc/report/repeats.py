@@ -20,6 +20,7 @@ from tpc.report.layers import LEAST_TIMES, Layers, in_step
 _WORD = re.compile(r"[^\W\d][\w.']*")
 LEAST_SAVED = 4
 TIMES = "repeats"  # node attribute: how many layers a node stands for
+LAST = "last"  # node attribute: the one of the last layer, that the rest of the network reads
 STANDS_FOR = "stands_for"  # node attribute: the nodes it stands for, itself first
 
 
@@ -64,6 +65,8 @@ def collapse_repeats(graph: nx.DiGraph) -> nx.DiGraph:
     own = [e for e in graph.edges if image[e[0]] == e[0] and image[e[1]] == e[1]]
     small.add_edges_from((a, b, graph.edges[a, b]) for a, b in own)
     for a, b, data in graph.edges(data=True):
+        if a in place and a != image[a] and b not in place:
+            small.nodes[image[a]][LAST] = str(graph.nodes[a].get("label") or a)
         if image[a] == image[b] or small.has_edge(image[a], image[b]) or _between_layers(a, b, place):
             continue
         if not nx.has_path(small, image[b], image[a]):

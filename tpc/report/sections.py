@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
@@ -43,6 +44,16 @@ TITLES = {
     "cost": ("Cost and memory", ""),
     "code": ("Generated code", "The NumPy module that computes the limit."),
 }
+
+
+AXES = (
+    "In brackets are axes: that of a layer counts the stored atoms of its weight, r_ with a space is the latent "
+    "dimension of the space."
+)
+KEY = (
+    '<p class="note">In types <b class="space">italics</b> are spaces and <b class="axis">underlined names</b> axes; '
+    "what stands before a colon is a weight, a vector or a finite tensor.</p>"
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +101,28 @@ def numbered(text: str, anchor: str) -> str:
 
 def _lines(shown: Iterable[tuple[str, str, str]]) -> str:
     """Lines with attributes and a number each; long ones go on below themselves."""
-    return '<pre class="numbered">' + "".join(f"<span{a}>{n}{escape(line)}</span>" for a, n, line in shown) + "</pre>"
+    return '<pre class="numbered">' + "".join(f"<span{a}>{n}{typed(line)}</span>" for a, n, line in shown) + "</pre>"
+
+
+def typed(line: str) -> str:
+    """A line of a listing with the spaces and axes in its type marked: a weight, a space and an axis share a name."""
+    name, colon, rest = line.partition(" : ")
+    kind, equals, right = rest.partition(" = ")
+    if not colon or not equals or " " in name.strip():
+        return escape(line)
+    bare, bracket, axes = kind.partition("[")
+    matrix = re.fullmatch(r"matrix (\S+) <- (\S+)", bare)
+    vector = re.fullmatch(r"([GX]) (\S+)", bare)
+    if matrix:
+        bare = f"matrix {_space(matrix[1])} &lt;- {_space(matrix[2])}"
+    elif vector:
+        bare = f"{vector[1]} {_space(vector[2])}"
+    names = re.sub(r"[^\s,\]]+", lambda m: f'<b class="axis" title="axis {escape(m[0])}">{escape(m[0])}</b>', axes)
+    return f"{escape(name)} : {bare}{bracket}{names} = {escape(right)}"
+
+
+def _space(name: str) -> str:
+    return f'<b class="space" title="space {escape(name)}">{escape(name)}</b>'
 
 
 def linked_listing(program: Program) -> str:
@@ -111,7 +143,7 @@ def program_section(program: Program, source: str) -> Section:
         "program",
         *TITLES["program"],
         f'<div class="columns"><div><h3>Source</h3>{numbered(source, "source")}</div>'
-        f"<div><h3>Listing</h3>{linked_listing(program)}</div></div>",
+        f"<div><h3>Listing</h3>{linked_listing(program)}{KEY}</div></div>",
     )
 
 
@@ -146,6 +178,7 @@ def _updates(limit: Limit, degree: int | None, points: int) -> Iterator[str]:
 
     graph = limit.graph(degree=degree, points=points)
     yield table(("parameter", "how it is stored"), [(weight, parameter(us)) for weight, us in graph.updates])
+    yield f'<p class="note">{escape(AXES)}</p>'
     names = limit_names(graph)
     write, numbers = Equations(names), numbering(graph).updates
     for weight, updates in graph.updates:

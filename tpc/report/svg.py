@@ -12,7 +12,7 @@ import networkx as nx
 
 from tpc.report.layout import Layout, Point, layout
 from tpc.report.pretty import node_label
-from tpc.report.repeats import STANDS_FOR, TIMES
+from tpc.report.repeats import LAST, STANDS_FOR, TIMES
 from tpc.report.style import LOOKS, kind_css, look
 
 CHARACTER = 7.0  # pixels of one character of the 12 px monospaced label
@@ -28,7 +28,7 @@ BASE_CSS = """
 fill:#1c1c1c;text-anchor:middle;dominant-baseline:central}
 .tpc .title{font-size:16px;font-weight:600;text-anchor:start}
 .tpc .legend text{text-anchor:start;font-size:11px}
-.tpc .space{font-size:10px;opacity:.8}.tpc .times{font-size:12px;font-weight:700}
+.tpc .space{font-size:10px;opacity:.8}.tpc .times{font-size:12px;font-weight:700;text-anchor:end}
 .tpc .page{fill:#fff}.tpc .node>path{stroke-width:1.4}
 .tpc .edge{fill:none;stroke:#8a8f96;stroke-width:1.2}
 .tpc .edge.back{stroke-dasharray:5 4}.tpc .tip{fill:#8a8f96}
@@ -114,9 +114,9 @@ def _placed(graph: nx.DiGraph) -> tuple[dict[Hashable, list[str]], dict[Hashable
 
 
 def spaces_of(data: Mapping[str, Any]) -> str:
-    """The spaces that a latent, or the rows of a stored array, live in: "∈ hidden1"."""
+    """The spaces that a latent, or the rows of a stored array, live in: "space hidden1"."""
     names = [a["name"].removeprefix("r_") for a in data.get("shape", ()) if a["role"] == "rank"]
-    return f"∈ {', '.join(names)}" if names else ""
+    return f"space {', '.join(names)}" if names else ""
 
 
 def tooltip(data: Mapping[str, Any]) -> str:
@@ -154,8 +154,9 @@ def _node(
     if space:
         text += f'<text class="space" y="{top + LINE * len(lines) - 1:.1f}">{escape(space)}</text>'
     behind = f'<path transform="translate(5,3)" d="{outline}"/>' if times else ""
+    last = f", last {escape(str(data[LAST]))}" if LAST in data else ""
     if times:
-        text += f'<text class="times" x="{size[0] / 2 - 2:.1f}" y="{-size[1] / 2 - 8:.1f}">×{times}</text>'
+        text += f'<text class="times" x="{size[0] / 2 + 5:.1f}" y="{-size[1] / 2 - 8:.1f}">×{times}{last}</text>'
     found = ""
     if name is not None:
         told = f"{node_label(data, name)}, {kind}" + (f", stands for {times} equal layers" if times else "")
