@@ -15,7 +15,7 @@ CSS = """
 --ink:#ececec;--page:#16191d;--soft:#1f242a;--line:#39404a;--faint:#a4acb6;--accent:#8bbdf2}}
 body{margin:0;background:var(--page);color:var(--ink);
 font:16px/1.5 system-ui,-apple-system,'Segoe UI',sans-serif}
-main{max-width:1180px;margin:0 auto;padding:24px 20px 64px}
+main{max-width:1240px;margin:0 auto;padding:24px 20px 64px}
 h1{font-size:1.6rem;margin:.2em 0}h2{font-size:1.2rem;margin:2em 0 .5em;border-bottom:1px solid var(--line)}
 p.note{color:var(--faint);margin:.3em 0 .8em}nav a{margin-right:1em}a{color:var(--accent)}
 pre{background:var(--soft);border:1px solid var(--line);border-radius:6px;padding:12px;
@@ -43,7 +43,7 @@ details pre.numbered{max-height:40em;overflow-y:auto}
 b.space{font-weight:400;font-style:italic;color:var(--accent)}
 b.axis{font-weight:400;text-decoration:underline dotted;text-underline-offset:3px}
 pre.numbered span:target{background:color-mix(in srgb,var(--accent) 25%,transparent)}
-math{font-size:1.08em}.formula math{margin:.18em 0;vertical-align:middle}
+math{font-size:1.08em}.formula math{margin:.18em 0}
 .equation{display:flex;align-items:center;gap:1em;padding:4px 0}
 .equation>:first-child{flex:1;min-width:0;overflow-x:auto}.equation .number{flex:none;color:var(--faint)}
 .kernel{border-top:1px solid var(--line);margin-top:1em}.kernel .columns>:first-child{overflow-x:auto}

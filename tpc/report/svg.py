@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -18,7 +18,10 @@ from tpc.report.style import LOOKS, kind_css, look
 CHARACTER = 7.0  # pixels of one character of the 12 px monospaced label
 LINE = 15.0
 SPACE_LINE = 12.0
-LABEL_WIDTH = 32  # characters before a label is broken
+LABEL_WIDTH = 16  # characters before a label is broken
+MOST_LINES = 6
+GAP = (14.0, 44.0)
+_BREAK = re.compile(r"(?<= = )|(?<=, )|(?<=[\w\]])(?=\()|(?<=·)|(?<= \+ )")
 LEGEND_ROW = 26.0
 TITLE_HEIGHT = 34.0
 
@@ -110,7 +113,7 @@ def _placed(graph: nx.DiGraph) -> tuple[dict[Hashable, list[str]], dict[Hashable
     """Lines and size of every box, and where it goes."""
     lines = {node: _label_lines(node_label(data, str(node))) for node, data in graph.nodes(data=True)}
     size = {node: _box(lines[node], graph.nodes[node]) for node in graph}
-    return lines, size, layout(graph, size)
+    return lines, size, layout(graph, size, GAP)
 
 
 def spaces_of(data: Mapping[str, Any]) -> str:
@@ -131,7 +134,14 @@ def tooltip(data: Mapping[str, Any]) -> str:
 
 
 def _label_lines(label: str) -> list[str]:
-    return textwrap.wrap(label, LABEL_WIDTH, break_long_words=True)[:3] or [""]
+    """The label in lines that end where a formula may."""
+    lines: list[str] = [""]
+    for piece in _BREAK.split(label):
+        if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > LABEL_WIDTH:
+            lines.append("")
+        lines[-1] += piece
+    shown = [line.strip() for line in lines]
+    return shown if len(shown) <= MOST_LINES else [*shown[: MOST_LINES - 1], "…"]
 
 
 def _box(lines: Sequence[str], data: Mapping[str, Any]) -> tuple[float, float]:

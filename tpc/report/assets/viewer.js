@@ -5,7 +5,7 @@ for (const viewer of document.querySelectorAll(".viewer")) {
   const stage = find(".stage"), panel = find(".panel"), hits = find(".hits");
   const search = find(".find"), select = find(".views");
   const drawings = [...stage.querySelectorAll("svg")];
-  const LEGIBLE = 0.8, HIGHEST = 1500; // pixels for a unit of the drawing, pixels of the stage
+  const LEGIBLE = 0.66, HIGHEST = 1700, PANEL = 340; // pixels for a unit of the drawing, pixels of the stage
   let drawing, box, home, chosen = null, found = [], at = -1;
 
   // --- the part of the drawing that is seen ---
@@ -34,7 +34,9 @@ for (const viewer of document.querySelectorAll(".viewer")) {
     select.value = view;
     const [w, h] = drawing.dataset.size.split(" ").map(Number);
     home = { x: 0, y: 0, w, h };
-    const whole = viewer.dataset.whole !== undefined, wide = stage.clientWidth;
+    const whole = viewer.dataset.whole !== undefined;
+    viewer.classList.toggle("below", w * 0.95 > viewer.clientWidth - PANEL || viewer.clientWidth < 820); // the panel leaves a wide drawing its room
+    const wide = stage.clientWidth;
     if (!whole) // as high as the drawing in a size that can be read
       viewer.style.setProperty("--stage", `${Math.min(Math.max(h * Math.min(Math.max(wide / w, LEGIBLE), 1), 300), HIGHEST)}px`);
     fit();
@@ -248,8 +250,8 @@ for (const viewer of document.querySelectorAll(".viewer")) {
   select.addEventListener("change", () => show(select.value));
   show(select.value);
   window.addEventListener("beforeprint", fit);
-  let width = stage.clientWidth;
+  let width = viewer.clientWidth;
   window.addEventListener("resize", () => {
-    if (stage.clientWidth !== width) { width = stage.clientWidth; show(select.value); }
+    if (viewer.clientWidth !== width) { width = viewer.clientWidth; show(select.value); }
   });
 }
