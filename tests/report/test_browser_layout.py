@@ -41,7 +41,10 @@ def residual(x):
         h = h + 0.5 * tpc.dense(tpc.relu(tpc.rms_norm(h, 1e-5)), name=f"block{block}")
     return tpc.readout(tpc.relu(h), 10, name="readout")
 '''
-MADE = {"gelu": (GELU, "pi"), "swiglu": (SWIGLU, "pi"), "residual": (RESIDUAL, "pi"), "maml": ("", "pi"), "mlp": ("", "ntk")}
+MADE = {
+    "gelu": (GELU, "pi"), "swiglu": (SWIGLU, "pi"), "residual": (RESIDUAL, "pi"),
+    "maml": ("", "pi"), "mlp": ("", "ntk"),
+}  # fmt: skip
 
 # Boxes of what is drawn, by what it is; text inside of others is part of them.
 COVERED = """(() => {
@@ -69,12 +72,13 @@ CUT = """(() => {
     const r = e.getBoundingClientRect(), around = e.parentElement.getBoundingClientRect();
     if (!r.width) continue;
     if (r.right > Math.min(page, around.right + 1) || r.left < around.left - 1) found.push(e.outerHTML.slice(0, 120));
-    if (e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display !== "inline") found.push("in " + e.outerHTML.slice(0, 120));
+    if (e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display !== "inline")
+      found.push("in " + e.outerHTML.slice(0, 120));
   }
   for (const e of document.querySelectorAll("figure svg text, figure svg g[id^=text]")) {
     const r = e.getBoundingClientRect(), around = e.closest("svg").getBoundingClientRect();
-    if (r.left < around.left - 1 || r.right > around.right + 1 || r.top < around.top - 1 || r.bottom > around.bottom + 1)
-      found.push("text " + e.textContent);
+    const wide = r.left < around.left - 1 || r.right > around.right + 1;
+    if (wide || r.top < around.top - 1 || r.bottom > around.bottom + 1) found.push("text " + e.textContent);
   }
   return found;
 })()"""
@@ -90,7 +94,7 @@ GRAPH = """(() => {
     for (const t of n.querySelectorAll("text:not(.times)")) {
       const b = t.getBoundingClientRect();
       if (b.left < own.left - 1 || b.right > own.right + 1) found.push("the label of " + n.dataset.node + " is cut");
-      if (!t.classList.contains("space") && b.height < 8) found.push("the label of " + n.dataset.node + " is too small");
+      if (b.height < (t.classList.contains("space") ? 6 : 8)) found.push(n.dataset.node + " is too small to read");
     }
   }
   if (!nodes.some((n) => n.classList.contains("k-output"))) found.push("no output");

@@ -14,6 +14,7 @@ from tpc.gaussian.notation import FUNCTIONS, GREEK, is_function_name
 from tpc.program.naming import primed, unprimed
 
 NAMESPACE = "http://www.w3.org/1998/Math/MathML"
+_JOIN = '<mo form="infix">{}</mo>'  # with space on both sides, though it comes first in its piece
 _ORDER = {"<=": "≤", ">=": "≥", "<": "<", ">": ">", "==": "=", "!=": "≠"}
 _HIGH = ("<mfrac", "<msqrt", "<mtable", "<munder", "<msup")
 LONG = 70  # characters of a product that is broken
@@ -96,7 +97,8 @@ def summands(expr: Expr) -> list[str]:
     for term in sorted(terms, key=lambda t: t is terms[0] and t.could_extract_minus_sign()):
         minus = term.could_extract_minus_sign()
         shown = _MathML({}).within(-term if minus else term, _ADD + (1 if minus else 0))
-        pieces.append(row(*([sign("−")] if minus else [sign("+")] if pieces else []), shown))
+        joined = _JOIN.format("−" if minus else "+")
+        pieces.append(row(*([joined] if pieces else [sign("−")] if minus else []), shown))
     return pieces
 
 

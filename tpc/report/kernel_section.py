@@ -30,7 +30,7 @@ _APPLY = sign("\u2061")
 def kernel_block(v: Kernel, number: int, names: KernelNames) -> str:
     """Definitions, derivation, formula, conditions and curve of one kernel."""
     name = names.kernel(v.phi, v.psi)
-    told = [f"<div>{_defined(d)}</div>" for d in definitions(v, names)]
+    told = [] if v.rules else [f"<div>{_defined(d)}</div>" for d in definitions(v, names)]  # a derivation has them
     told.append(numbered_equation(f"eq-{number}", number, _formula(v, names)))
     if v.degrees is not None and v.kappa is not None:
         told.append(_homogeneous(v))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,7 @@ def model_html(model: Model) -> str:
     return f'<div class="tpc-model">{told}{table(("state", "shape", "type"), rows)}</div>'
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """A table that needs no style sheet; text stands at the left."""
     top = "".join(f'<th style="text-align:left">{escape(name)}</th>' for name in head)
     body = "".join(

@@ -15,6 +15,7 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
 from tpc.gaussian import Kernel
@@ -30,6 +31,7 @@ OLIVE, INDIGO, BROWN, BLACK = "#8a7a1e", "#5560c0", "#7a5230", "#808080"
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, RED, GREY, TEAL, PINK, OLIVE, INDIGO, BROWN, BLACK)
 MARKERS = "osD^vPX*<>pd"
 LETTERS = 52  # of a legend of one panel in a row
+UNDER = 0.5  # inches from the axes to the legend below: numbers and what they are
 TITLE = 60  # characters in a line of a title
 INK, GRID = "#010203", "#040506"  # stand-ins that `to_svg` replaces, so that text follows the page's colours
 STYLE: dict[str, Any] = {
@@ -48,6 +50,11 @@ STYLE: dict[str, Any] = {
     "legend.frameon": False,
     "svg.fonttype": "none",
 }
+
+
+def series(k: int) -> tuple[str, str]:
+    """Colour and marker of the k-th series; of the first 144 no two are the same."""
+    return SERIES[k % len(SERIES)], MARKERS[(k + k // len(SERIES)) % len(MARKERS)]
 
 
 def to_svg(figure: Figure, name: str) -> str:
@@ -125,7 +132,7 @@ def _plot_norms(axes: Axes, steps: Sequence[Record]) -> None:
     x = np.array([r["step"] for r in steps])
     for i, name in enumerate(steps[-1]["grad_norm"]):
         y = np.array([r["grad_norm"].get(name, np.nan) for r in steps], dtype=float)
-        colour, marker = SERIES[i % len(SERIES)], MARKERS[i % len(MARKERS)]
+        colour, marker = series(i)
         at, smoothed = smooth(x, y)
         every = max(1, len(at) // 6)
         axes.plot(at, smoothed, color=colour, marker=marker, markevery=every, markersize=4, linewidth=1.0, label=name)
@@ -138,7 +145,7 @@ def _plot_remainders(axes: Axes, epochs: Sequence[Record]) -> None:
     """The folding error of every store, relative to its kernel."""
     for i, name in enumerate(epochs[-1]["fold_remainder"]):
         values = [r["fold_remainder"].get(name, np.nan) for r in epochs]
-        colour, marker = SERIES[i % len(SERIES)], MARKERS[i % len(MARKERS)]
+        colour, marker = series(i)
         axes.plot([r["step"] for r in epochs], values, marker=marker, markersize=5, color=colour, label=name)
     axes.set(title="folding error", xlabel="step")
     axes.set_ylim(bottom=0)
@@ -151,9 +158,9 @@ def _plot_atoms(axes: Axes, epochs: Sequence[Record]) -> None:
         axes.plot(
             [r["step"] for r in epochs],
             [r["atoms"][name] for r in epochs],
-            marker=MARKERS[i % len(MARKERS)],
+            marker=series(i)[1],
             markersize=3 + 6 * (len(names) - i) / len(names),
-            color=SERIES[i % len(SERIES)],
+            color=series(i)[0],
             label=name,
         )
     axes.set(title="atoms", xlabel="step")
@@ -165,7 +172,11 @@ def below(axes: Axes, fontsize: int) -> None:
     """A legend below the axes, where it covers no curve."""
     labels = axes.get_legend_handles_labels()[1]
     columns = max(1, min(len(labels), int(LETTERS / (6 + max(map(len, labels), default=1)))))
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns, fontsize=fontsize, borderaxespad=0.2)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    under = axes.transAxes + ScaledTranslation(0, -UNDER, figure.dpi_scale_trans)
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": under}
+    axes.legend(**place, ncols=columns, fontsize=fontsize, borderaxespad=0)
 
 
 def smooth(x: NDArray[Any], y: NDArray[Any], points: int = 100) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -246,4 +257,4 @@ def _plot_convergence(axes: Axes, result: CheckResult) -> None:
     title = f"{result.program}: distance to the {limit_name(result.limit)}"
     axes.set(xlabel="width n", ylabel="relative error", title=title)
     axes.grid(visible=True, which="minor", axis="y", linewidth=0.3)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), fontsize=9, borderaxespad=0.2)
+    below(axes, fontsize=9)

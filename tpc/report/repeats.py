@@ -87,7 +87,7 @@ def _families(graph: nx.DiGraph) -> list[Layers]:
     found: list[Layers] = []
     taken: set[Hashable] = set()
     for r in sorted(repeats(graph, order), key=lambda r: (-r.saved, r.first)):
-        layers = r.layers(order)
+        layers = _extended(graph, order, r, forms)
         if any(node in taken for nodes in layers for node in nodes):
             continue
         family = in_step(graph, layers, forms, taken)
@@ -131,6 +131,23 @@ def _forms(graph: nx.DiGraph) -> dict[Hashable, str]:
         near = sorted(own[p] for p in graph.predecessors(node)) or sorted({own[s] for s in graph.successors(node)})
         found[node] = f"{own[node]} | {near}"
     return found
+
+
+def _extended(
+    graph: nx.DiGraph, order: Sequence[Hashable], r: Repeat, forms: Mapping[Hashable, str]
+) -> list[Sequence[Hashable]]:
+    """The layers of a repeat, and one before or after that is equal but for what it reads or is read by."""
+    layers = r.layers(order)
+    for start, place in ((r.first - r.size, 0), (r.first + r.size * r.times, len(layers))):
+        nodes = order[max(start, 0) : start + r.size]
+        alike = [forms[n] for n in nodes] == [forms[n] for n in layers[0]]
+        if alike and _inner_edges(graph, nodes) == _inner_edges(graph, layers[0]):
+            layers.insert(place, nodes)
+    return layers
+
+
+def _inner_edges(graph: nx.DiGraph, nodes: Sequence[Hashable]) -> set[tuple[int, int]]:
+    return {(i, j) for i, a in enumerate(nodes) for j, b in enumerate(nodes) if graph.has_edge(a, b)}
 
 
 def _names(graph: nx.DiGraph) -> set[str]:

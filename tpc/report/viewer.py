@@ -111,7 +111,7 @@ def viewer(graph: nx.DiGraph, parts: Mapping[str, nx.DiGraph], known: Details = 
         f'<div class="viewer" role="region" aria-label="Limit graph"{" data-whole" if whole else ""}>'
         '<div class="bar" role="toolbar" aria-label="Search and zoom">'
         f'<label>Show <select class="views">{chosen}</select></label>'
-        '<label>Find <input type="search" class="find" placeholder="name, operation or equation" autocomplete="off" '
+        '<label>Find <input type="search" class="find" placeholder="name or equation" autocomplete="off" '
         'spellcheck="false"></label><output class="hits" aria-live="polite"></output>'
         '<span><button type="button" class="out" aria-label="Zoom out">−</button> '
         '<button type="button" class="in" aria-label="Zoom in">+</button> '
