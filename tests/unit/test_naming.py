@@ -76,6 +76,7 @@ def test_primes_are_counted(name, order):
 
 def test_primes_are_read():
     assert parse_nonlinearity("silu'") == parse_nonlinearity("silu′") == silu(X).diff(X)
+    assert parse_nonlinearity("gelu⁽⁴⁾(x) + gelu⁽⁴⁾(x)") == 2 * gelu(X).diff(X, 4)
     assert parse_nonlinearity("x*silu″(x)") == X * silu(X).diff(X, 2)
     assert parse_nonlinearity("silu''(2*x)") == silu(X).diff(X, 2).subs(X, 2 * X)
     assert parse_nonlinearity("δ") == sp.DiracDelta(X)

@@ -22,7 +22,7 @@ LONGEST = 24  # characters of an expression that is its own name
 LARGEST = 400  # operations of an expression that is looked up
 PRIMES = ("", "′", "″", "‴")
 OWN = {"absolute": "abs", "DiracDelta": "δ"}  # what sympy calls otherwise
-_PRIMED = re.compile(r"(?P<name>[^\W\d]\w*)(?P<primes>['′″‴⁗]+|⁽\d+⁾)")
+_PRIMED = re.compile(r"(?P<name>[^\W\d]\w*)(?P<primes>['′″‴⁗]+|⁽[⁰¹²³⁴⁵⁶⁷⁸⁹]+⁾)(?=\s*\()")
 _DIGITS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _COUNT = {"'": 1, "′": 1, "″": 2, "‴": 3, "⁗": 4}

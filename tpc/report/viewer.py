@@ -129,11 +129,11 @@ def viewer_script() -> str:
 
 
 def _data(graph: nx.DiGraph, shown: Sequence[View], known: Details) -> dict[str, Any]:
-    stands: dict[str, list[str]] = {}
+    stands: dict[str, dict[str, list[str]]] = {}  # node -> drawing -> the nodes that it stands for there
     for v in shown:
         for node, group in v.graph.nodes(data=STANDS_FOR):
             if group:
-                stands[str(node)] = [str(n) for n in group]
+                stands.setdefault(str(node), {})[v.key] = [str(n) for n in group]
     small = collapse_trivial(graph)
     return {"nodes": {str(n): _node(small, n, known, stands) for n in small}, "code": list(known.code)}
 
@@ -146,7 +146,7 @@ def _meaning(axis: Mapping[str, Any]) -> str:
     return f"stored atoms of the weight {name.rstrip(chr(39))}" if axis["role"] == "atom" else str(axis["role"])
 
 
-def _node(graph: nx.DiGraph, node: str, known: Details, stands: Mapping[str, list[str]]) -> dict[str, Any]:
+def _node(graph: nx.DiGraph, node: str, known: Details, stands: Mapping[str, Mapping[str, list[str]]]) -> dict[str, Any]:
     data = graph.nodes[node]
     record: dict[str, Any] = {key: str(data.get(key, "")) for key in TEXTS}
     record["label"] = record["label"] or str(node)
@@ -161,5 +161,5 @@ def _node(graph: nx.DiGraph, node: str, known: Details, stands: Mapping[str, lis
     if (code := known.lines.get(str(node))) is not None:
         record["code"] = {**code, "lines": list(code["lines"])}
     if str(node) in stands:
-        record["stands_for"] = stands[str(node)]
+        record["stands_for"] = dict(stands[str(node)])
     return record

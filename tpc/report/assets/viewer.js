@@ -112,8 +112,9 @@ for (const viewer of document.querySelectorAll(".viewer")) {
     panel.replaceChildren();
     add("h3", n.label === name ? name : `${n.label} (${name})`);
     add("p", [n.kind, n.op, n.stage].filter(Boolean).join(" · "), "faint");
-    if (n.stands_for) {
-      add("p", `One of ${n.stands_for.length} equal layers, drawn once.`);
+    const equal = n.stands_for && n.stands_for[drawing.dataset.view];
+    if (equal) {
+      add("p", `One of ${equal.length} equal layers, drawn once.`);
       const more = add("button", "Show all layers");
       more.type = "button";
       const other = drawings.find((one) => one.dataset.view === drawing.dataset.all);
