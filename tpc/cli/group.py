@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from tpc.errors import InternalError, UserError, did_you_mean
+from tpc.errors import InternalError, UserError, did_you_mean, text_of
 
 DEBUG, JSON, PRINTED = "tpc.debug", "tpc.json", "tpc.printed"  # keys of a context's meta
 
@@ -96,12 +96,13 @@ def _commands(command: click.Command, path: str = "tpc") -> list[tuple[str, clic
 
 def describe(error: Exception) -> tuple[str, int]:
     """The paragraph and the exit code for an exception: 2 wrong usage, 1 anything that failed."""
+    told = text_of(error)
     if isinstance(error, UserError):
-        return str(error), error.exit_code
+        return told, error.exit_code
     if isinstance(error, InternalError):
-        return str(error), 1
+        return told, 1
     if isinstance(error, MemoryError):
-        asked = f" ({error})".replace(".)", ")") if str(error) else ""
+        asked = f" ({told})".replace(".)", ")") if told else ""
         return (
             f"out of memory{asked}. Choose --mode folded, --storage bfloat16, a smaller --rank, or fewer samples in a "
             "step (--batch-size; --tasks of few-shot tasks).",
@@ -111,9 +112,9 @@ def describe(error: Exception) -> tuple[str, int]:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror}.", 1
     if isinstance(error, OSError):
-        return f"a file could not be read or written: {error}.", 1
+        return f"a file could not be read or written: {told}.", 1
     return (
-        f"internal error: {type(error).__name__}: {error}. This is a bug in tpc; run the command again with "
+        f"internal error: {type(error).__name__}: {told}. This is a bug in tpc; run the command again with "
         "--debug for the traceback and report it with the program.",
         1,
     )

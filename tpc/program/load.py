@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tpc.errors import ProgramError, SourceLine, TpcError, UsageError, did_you_mean
+from tpc.errors import ProgramError, SourceLine, TpcError, UsageError, did_you_mean, text_of
 from tpc.program.program import Program
 from tpc.program.trace import trace
 
@@ -131,4 +131,4 @@ def _translated(e: BaseException, file: Path) -> ProgramError:
             where,
             did_you_mean(e.name or "", tpc.__all__).strip() or "tpc.__all__ lists them",
         )
-    return ProgramError(f"{type(e).__name__}: {e}", where)
+    return ProgramError(f"{type(e).__name__}: {text_of(e)}", where)

@@ -96,7 +96,7 @@ def _bar(stream: TextIO) -> Progress:
 def warn(warnings: Iterable[str]) -> None:
     """Print each warning once, on standard error."""
     for warning in dict.fromkeys(warnings):
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
 
 
 def human_bytes(count: float) -> str:

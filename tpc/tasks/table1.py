@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from tpc.errors import DataError, UsageError, did_you_mean
-from tpc.runtime.checkpoint import write_atomic
+from tpc.runtime.files import write_atomic, writing
+from tpc.runtime.json_text import dumps
+from tpc.runtime.lock import NAME as LOCK
+from tpc.runtime.lock import Lock
 
 RESULTS = "table1.json"
 ROWS = ("NNGP", "NTK", "finite μ", "finite π", "π-limit")
@@ -105,7 +108,15 @@ def fill(
     Returns all scores of `out`, and the cells that failed with their last line. A long cell that was stopped goes on
     from its checkpoint.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with Lock(out / LOCK, str(out)):
+        return _fill(wanted, out, seed, say)
+
+
+def _fill(
+    wanted: Sequence[Cell], out: Path, seed: int, say: Callable[[str], None]
+) -> tuple[tuple[Score, ...], tuple[tuple[Cell, str], ...]]:
     known = read(out)
     failed = []
     for cell in wanted:
@@ -121,7 +132,7 @@ def fill(
         accuracy, interval = _accuracy(found)
         seconds = round(time.monotonic() - started, 1)
         known = (*known, Score(cell.row, cell.column, accuracy, interval, seconds, seed, cell.command))
-        write_atomic(out / RESULTS, json.dumps([asdict(s) for s in known], indent=2, ensure_ascii=False) + "\n")
+        write_atomic(out / RESULTS, dumps([asdict(s) for s in known], indent=2, ensure_ascii=False) + "\n")
         say(f"{accuracy:.2%} after {seconds:.0f} s")
     return known, tuple(failed)
 
