@@ -117,7 +117,7 @@ def test_no_usable_checkpoint_says_what_was_found(tmp_path):
         store.require()
     path = store.write(0, 1, {}, saver("x"))
     (path / "model.npz").unlink()
-    with pytest.raises(DataError, match=r"(?s)only damaged ones:.*epoch-000-step-000000001 is damaged: model\.npz: No such file"):
+    with pytest.raises(DataError, match=r"(?s)only damaged ones:.*step-000000001 is damaged: model\.npz: No such file"):
         store.require()
 
 
@@ -161,10 +161,15 @@ def test_a_device_is_written_to_and_not_replaced(tmp_path):
 
 GOOD = {"position": asdict(Position(1, 2, 9, 32, 3.5, 20.0, 1.5)), "metrics_bytes": 1000}
 BAD = {
-    "loss_sum": (float("nan"), "NaN"), "seconds": (-1e30, "no time that training takes"), "epoch": (-1, "its epoch is -1"),
-    "batch": (40, "do not make 40 batches"), "step": (1, "fewer than the 2 batches"), "samples": (True, "its samples is True"),
-    "accuracy_sum": (33.0, "not that of 32 samples"), "metrics_bytes": (10**30, "its metrics_bytes"),
-}  # fmt: skip
+    "loss_sum": (float("nan"), "NaN"),
+    "seconds": (-1e30, "no time that training takes"),
+    "epoch": (-1, "its epoch is -1"),
+    "batch": (40, "do not make 40 batches"),
+    "step": (1, "fewer than the 2 batches"),
+    "samples": (True, "its samples is True"),
+    "accuracy_sum": (33.0, "not that of 32 samples"),
+    "metrics_bytes": (10**30, "its metrics_bytes"),
+}
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -124,16 +124,18 @@ def epoch_line(epoch, step):
 
 WHOLE = line(1) + line(2) + epoch_line(1, 2) + line(3, 1)
 SIZE = len(WHOLE)
+OTHERS = "has other records than the checkpoint recorded"
+FIRST, REST = line(1), line(2) + epoch_line(1, 2) + line(3, 1)
 MENDED = {
     "what came later is cut off": (WHOLE + line(4, 1), SIZE, ""),
     "a torn line after it": (WHOLE + b'{"kind": "st', SIZE, ""),
-    "NUL bytes within": (line(1) + bytes(500) + line(2) + epoch_line(1, 2) + line(3, 1), SIZE, "has other records than the checkpoint recorded"),
-    "NUL bytes for a line": (line(1) + bytes(40) + b"\n" + line(2) + epoch_line(1, 2) + line(3, 1), SIZE, "has 1 line that"),
-    "two processes": (line(1) + line(2) + line(2) + epoch_line(1, 2) + line(1) + line(3, 1) + line(4, 1), SIZE, "records are kept"),
-    "nonsense within": (line(1) + b"nonsense\n" + WHOLE[len(line(1)):], SIZE + 9, "has 1 line that"),
+    "NUL bytes within": (FIRST + bytes(500) + REST, SIZE, OTHERS),
+    "NUL bytes for a line": (FIRST + bytes(40) + b"\n" + REST, SIZE, "has 1 line that"),
+    "two processes": (FIRST + line(2) + REST + FIRST + line(3, 1) + line(4, 1), SIZE, OTHERS),
+    "nonsense within": (FIRST + b"nonsense\n" + REST, SIZE + 9, "has 1 line that"),
     "a size beyond the file": (WHOLE, 10**9, "bytes of the 1,000,000,000 that the checkpoint recorded"),
-    "a size within a record": (WHOLE, SIZE - 3, f"has other records than the checkpoint recorded in its first {SIZE - 3} bytes"),
-}  # fmt: skip
+    "a size within a record": (WHOLE, SIZE - 3, f"{OTHERS} in its first {SIZE - 3} bytes"),
+}
 
 
 @pytest.mark.parametrize("damage", MENDED)

@@ -171,6 +171,7 @@ def _set_aside(path: Path) -> None:
 def open_run(path: Path) -> RunDir:
     """An existing run directory; UsageError when `path` is not one."""
     if not (path / CONFIG).is_file() and not (path / REPLACED / CONFIG).is_file():
+        RunDir(path).require_free()  # a run that has just begun
         what = "does not exist" if not path.exists() else f"has no {CONFIG}"
         hint = did_you_mean(str(path), (str(file.parent) for file in path.parent.glob(f"*/{CONFIG}")))
         raise UsageError(f"{path} is not a run directory: it {what}. `tpc train` makes one under runs/.{hint}")

@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import tomli_w
 
 import tpc
@@ -53,7 +54,8 @@ def with_newest(run: RunDir, use: Callable[[Checkpoint], Found]) -> Found:
     while True:
         checkpoint = usable_checkpoint(run)
         try:
-            return use(checkpoint)
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what comes of them is told
+                return use(checkpoint)
         except DataError:
             if checkpoint.path.exists():
                 raise
