@@ -135,7 +135,7 @@ def test_ctrl_c_names_the_command_that_goes_on(finished, small, tmp_path):
         time.sleep(0.001)
     os.kill(process.pid, signal.SIGINT)
     output, _ = process.communicate()
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert "stopped by SIGINT" in output
     assert f"tpc fewshot --resume {run}" in output
     assert "Traceback" not in output

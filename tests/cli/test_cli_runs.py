@@ -1,14 +1,19 @@
-"""What a run survives: a second process, numbers that are not finite, a full disk, output that goes away, signals."""
+"""A run and a second process, numbers that are not finite, and JSON that every reader accepts."""
 
 import json
+import os
 import shutil
+import signal
 import time
 from pathlib import Path
 
+import mpmath
 import numpy as np
 import pytest
+import sympy
 
 from tests.support.runs import ROOT, assert_same_run, invoke, tpc_process
+from tpc.runtime.json_text import dumps
 from tpc.runtime.rundir import RunDir
 
 MLP = ROOT / "programs" / "mlp.py"
@@ -46,18 +51,20 @@ def test_a_second_process_is_refused_and_nothing_is_lost(finished, tmp_path, way
         assert invoke(*TRAIN, "--epochs", 1, "--out", run).exit_code == 0
         first = ("--resume", run)
     arguments = ("train", "--no-report") if way == "resume" else TRAIN
-    process = tpc_process(*arguments, *first, "--epochs", 2, "--checkpoint-steps", 1)
+    process = tpc_process(*arguments, *first, "--epochs", 2)
     while not (run / ".lock").exists() or not (run / ".lock").read_text():
         assert process.poll() is None, process.communicate()
         time.sleep(0.001)
-    time.sleep(0.1 * attempt)
+    time.sleep(0.3 * attempt)
+    os.kill(process.pid, signal.SIGSTOP)
+    running = process.poll() is None
     seconds, told = [], []
     for second in (("train", "--resume", run), (*TRAIN, "--out", run, "--overwrite"),
                    ("regress", MLP, "--limit", "ntk", "--out", run, "--overwrite")):  # fmt: skip
         started = time.monotonic()
         told.append(invoke(*second))
         seconds.append(time.monotonic() - started)
-    running = process.poll() is None
+    os.kill(process.pid, signal.SIGCONT)
     output, _ = process.communicate()
     assert running, output
     assert process.returncode == 0, output
@@ -152,7 +159,7 @@ def test_a_checkpoint_that_is_not_finite_is_told_with_the_one_before(tmp_path, w
         assert "internal" not in result.output
         if "--json" in command:
             assert strict(result.stdout)["error"]["exit_code"] == 1
-    poison(older, np.inf, "array/" if way == "finite" else "readout/")
+    poison(older, number, "array/" if way == "finite" else "readout/")
     assert "no other checkpoint is usable: start the run again" in invoke("eval", run).output
     shutil.rmtree(newest)
     shutil.rmtree(older)
@@ -166,3 +173,29 @@ def test_predictions_that_overflow_are_told(finished, tmp_path):
     result = invoke("eval", run, "--json")
     assert result.exit_code == 1
     assert "predicts is not finite" in strict(result.stdout)["error"]["message"]
+
+
+# --- JSON ------------------------------------------------------------------------------------------------------------
+
+
+def test_no_json_holds_numbers_that_are_not_finite():
+    record = {"a": [np.inf, -np.inf, np.nan, 1.5], "b": {1e-4: np.float32(np.nan), "c": np.array([1, np.inf])},
+              "d": (np.int64(3), True, None, "NaN"), "e": sympy.Float(0.5), "f": mpmath.mpf("inf")}  # fmt: skip
+    assert strict(dumps(record)) == {
+        "a": [None, None, None, 1.5], "b": {"0.0001": None, "c": [1.0, None]}, "d": [3, True, None, "NaN"],
+        "e": 0.5, "f": None,
+    }  # fmt: skip
+
+
+def test_json_of_commands_is_strict_where_results_are_not_finite(monkeypatch):
+    from tpc.tasks import check as task
+
+    class Result:
+        ok = False
+
+        def to_dict(self):
+            return {"slope": float("nan"), "errors": [float("inf")]}
+
+    monkeypatch.setattr(task, "run_check", lambda *given, **options: Result())
+    found = invoke("check", MLP, "--json")
+    assert strict(found.stdout) == {"slope": None, "errors": [None]}

@@ -282,17 +282,6 @@ def test_a_checkpoint_without_its_state_falls_back_to_the_one_before(finished, t
     assert "no usable checkpoint" in result.output
 
 
-def test_a_full_disk_is_one_line(tmp_path):
-    limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)); import cli; cli.main(prog_name='tpc')"
-    command = [sys.executable, "-c", limit, "train", MLP, *QUICK, "--out", tmp_path / "r", "--no-report"]
-    process = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT)
-    assert process.returncode == 1
-    assert "error: cannot write the checkpoint of step " in process.stderr
-    assert "File too large" in process.stderr
-    assert "Traceback" not in process.stderr
-
-
 def test_warnings_of_the_compiler_are_printed_once(tmp_path, monkeypatch):
     monkeypatch.setattr(tpc.Limit, "warnings", ("kernel k is singular", "kernel k is singular"), raising=False)
     arguments = ("train", MLP, *QUICK, "--lr", "1e18", "--epochs", 3, "--out", tmp_path / "r")
@@ -337,18 +326,21 @@ def test_kill_9_and_resume_equals_an_uninterrupted_run(finished, tmp_path, way):
         assert len(state(run)["readout.A"]) < 100  # of 412: the others are folded
 
 
-def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(finished, tmp_path):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(finished, tmp_path, name):
     path, _ = finished
     run = tmp_path / "stopped"
     process = tpc_process("train", MLP, *QUICK, "--epochs", 2, "--out", run, "--no-report")
     while process.poll() is None and len(steps(run)) < 5:
         time.sleep(0.001)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, getattr(signal, name))
     output, _ = process.communicate()
-    assert process.returncode == 1
-    assert "stopped by SIGINT" in output
+    assert process.returncode == 128 + getattr(signal, name)
+    assert f"stopped by {name}" in output
     assert f"tpc train --resume {run}" in output
     assert "Traceback" not in output
+    taken = RunDir(run).checkpoints.require().state["position"]["step"]
+    assert taken == len(steps(run))
     assert invoke("train", "--resume", run, "--no-report").exit_code == 0
     assert_same_run(path, run)
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import signal
 import sys
 import traceback
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import click
 
 from tpc.errors import InternalError, UserError, did_you_mean, text_of
+from tpc.runtime.output import open_standard_streams
 
 DEBUG, JSON, PRINTED = "tpc.debug", "tpc.json", "tpc.printed"  # keys of a context's meta
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO)
 
 
 class Commands(click.Group):
@@ -51,7 +57,7 @@ class Commands(click.Group):
             _tell_json(ctx, error.format_message(), type(error).__name__, error.exit_code)
             raise error from None
         except KeyboardInterrupt:
-            _fail(ctx, "interrupted.", "KeyboardInterrupt", 1)
+            _fail(ctx, "interrupted.", "KeyboardInterrupt", 128 + signal.SIGINT)
         except Exception as error:
             if ctx.meta.get(DEBUG):
                 traceback.print_exc()
@@ -61,7 +67,8 @@ class Commands(click.Group):
 
 def _fail(ctx: click.Context, message: str, kind: str, code: int) -> NoReturn:
     _tell_json(ctx, message, kind, code)
-    click.echo(f"error: {message}", err=True)
+    with suppress(OSError):  # nobody is there to read it
+        click.echo(f"error: {message}", err=True)
     ctx.exit(code)
 
 
@@ -73,7 +80,8 @@ def _tell_json(ctx: click.Context, message: str, kind: str, code: int) -> None:
 
 
 def _print_error(message: str, kind: str, code: int) -> None:
-    click.echo(json.dumps({"error": {"message": message, "type": kind, "exit_code": code}}, indent=2))
+    with suppress(OSError):
+        click.echo(json.dumps({"error": {"message": message, "type": kind, "exit_code": code}}, indent=2))
 
 
 def _placed(ctx: click.Context, error: click.ClickException) -> click.ClickException:
@@ -109,7 +117,8 @@ def describe(error: Exception) -> tuple[str, int]:
             1,
         )
     if isinstance(error, OSError) and error.strerror:
-        place = f"{error.filename}: " if error.filename else ""
+        nameless = "standard output: " if error.errno in _UNWRITABLE else ""  # files are named where they are written
+        place = f"{error.filename}: " if error.filename else nameless
         return f"{place}{error.strerror}.", 1
     if isinstance(error, OSError):
         return f"a file could not be read or written: {told}.", 1
@@ -127,7 +136,8 @@ def remember_debug(ctx: click.Context, _param: click.Parameter, value: bool) -> 
 
 
 def printable() -> None:
-    """Let a stream that cannot write a symbol write a question mark for it."""
+    """Let a stream that cannot write a symbol write a question mark for it, and no file be taken for a stream."""
+    open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
             stream.reconfigure(errors="replace")

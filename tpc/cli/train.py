@@ -12,6 +12,7 @@ import click
 
 from tpc.cli.common import default_program, print_json
 from tpc.cli.completers import run_directories
+from tpc.cli.lasting import outlives_output
 from tpc.cli.options import (
     BACKENDS,
     changed,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 @trained_options
 @train_options
 @click.pass_context
+@outlives_output(lambda given: not given["as_json"])
 def train(ctx: click.Context, /, **given: Any) -> None:
     """Train the limit of PROGRAM (programs/mlp.py unless given), or a network of finite width; write a run directory.
 
@@ -75,6 +77,7 @@ def train(ctx: click.Context, /, **given: Any) -> None:
 @trained_options
 @fewshot_options
 @click.pass_context
+@outlives_output(lambda given: not given["as_json"])
 def fewshot(ctx: click.Context, /, **given: Any) -> None:
     """Train PROGRAM (programs/maml.py unless given), a network that adapts, to learn from a few samples.
 
@@ -178,6 +181,7 @@ def _report(result: RunResult, representations: Figure | None) -> dict[str, str]
               help="Few-shot: adapt to every support image moved by up to S pixels, too.  [default: 0]")  # fmt: skip
 @json_option
 @debug_option
+@outlives_output()
 def eval_command(
     run_dir: Path,
     data_dir: str | None,

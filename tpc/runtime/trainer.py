@@ -277,11 +277,13 @@ class Trainer:
     def _leave(self, interrupt: Interrupt, probe: Batch) -> None:
         self._checkpoint(probe)
         at = self.position
-        raise InterruptedRunError(
+        error = InterruptedRunError(
             f"stopped by {interrupt.name} in epoch {at.epoch + 1} after step {at.step} of "
             f"{self.total_steps}; the checkpoint is written. Go on with: "
             f"{self.command} --resume {self.checkpoints.directory.parent}"
         )
+        error.exit_code = interrupt.exit_code
+        raise error
 
     def _require_finite(self, loss: float) -> None:
         if math.isfinite(loss):
