@@ -86,8 +86,9 @@ class Lock:
             os.close(descriptor)
             return False
         self._descriptor = descriptor
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, json.dumps(_note()).encode())
+        with suppress(OSError):  # a full disk is told by whoever needs it
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, json.dumps(_note()).encode())
         return True
 
 
