@@ -175,12 +175,12 @@ def test_a_cosine_ends_where_it_was_to_end(finished, small, tmp_path):
 @pytest.mark.parametrize(
     ("entry", "value", "told"),
     [
-        ("ways", 4, "3 outputs but tasks have 4 classes (--ways)"),
+        ("ways", 4, "ways = 4 but the checkpoint was trained with 3"),
         ("ways", 1, "ways to be a whole number from 2 on, got 1"),
-        ("batches", 10, "10 batches per epoch"),
+        ("batches", 10, "batches = 10 but the checkpoint was trained with "),
         ("episodes", 1, "episodes to be a whole number from 2 on"),
-        ("data", "digits", "few-shot data among omniglot, got 'digits'"),
-        ("split", "other", "Unknown split 'other'"),
+        ("data", "digits", "data = 'digits' but the checkpoint was trained with 'omniglot'"),
+        ("split", "other", "split = 'other' but the checkpoint was trained with "),
         ("task", "reptile", "a task among train, fewshot, got 'reptile'"),
         ("clip", -1, "or 0 for no clipping, got -1"),
     ],
