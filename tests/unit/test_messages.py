@@ -219,12 +219,12 @@ CASES = {
     "a list as nonlinearity": ([HIDDEN, "return tpc.nonlin([1])(h)"], "got list", ""),
     "a factor beyond floats": (
         [HIDDEN, "return tpc.nonlin('1e308*x*x')(h)"],
-        "expected 0 or a size of 1e-100 to 1e+100, got 1.00e+308",
+        "expected 0 or a size of 1e-100 to 1e+100, got 1.00E+308",
         "",
     ),
     "an expression of sympy beyond floats": (
         ["import sympy", HIDDEN, "return tpc.nonlin(sympy.Symbol('x') * 10**400)(h)"],
-        "expected 0 or a size of 1e-100 to 1e+100, got 1.00e+400",
+        "expected 0 or a size of 1e-100 to 1e+100, got 1.00E+400",
         "",
     ),
     "a huge factor": ([HIDDEN, "return tpc.readout(h * 1e300, 3)"], "a size of 1e-100 to 1e+100, got 1e+300", ""),
@@ -310,7 +310,7 @@ def test_a_mistake_is_told_at_its_line(tmp_path, name):
 
 @pytest.mark.parametrize("several", ["f, f", "[f, f]", "{'a': f, 'b': f}"])
 def test_several_outputs_are_told_at_the_function(tmp_path, several):
-    with pytest.raises(ProgramError, match="a network returns one output, got a .* of 2: several outputs, each with"):
+    with pytest.raises(ProgramError, match=r"a network returns one output, got a .* of 2: several outputs, each with"):
         tpc.load(write(tmp_path, body(HIDDEN, OUT, f"return {several}")))
 
 
