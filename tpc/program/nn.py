@@ -11,7 +11,7 @@ import sympy as sp
 from tpc.errors import UsageError, UserError
 from tpc.program import functions as F
 from tpc.program import ir, tensor
-from tpc.program.axes import Axis, union, without
+from tpc.program.axes import SAMPLE, Axis, union, without
 from tpc.program.context import Trace, fail
 from tpc.program.functions import X, argument
 from tpc.program.numbers import exact
@@ -25,9 +25,6 @@ from tpc.program.trace import (
     scalar,
 )
 
-SAMPLE = Axis("sample")
-FEATURE = Axis("feature")
-SUPPORT = Axis("support")  # the samples an adapted network has learned from
 DATA = ("x", "y", "x_support", "y_support", "near", "near_support", "share")
 RESERVED = (*DATA, "sample", "support", "feature", "class")
 

@@ -16,7 +16,7 @@ import sympy as sp
 from tpc.errors import ProgramError, SourceLine
 from tpc.program import ir, tensor
 from tpc.program.absent import PAGE, absent
-from tpc.program.axes import Axes, union, without
+from tpc.program.axes import FEATURE, SAMPLE, Axes, union, without
 from tpc.program.context import SpaceVariable, Trace, fail, tracing, user_line
 from tpc.program.functions import NAMED, argument
 from tpc.program.node import Node
@@ -323,8 +323,6 @@ def trace(function: Callable[..., Any], name: str | None = None, **settings: Any
 
     Raises ProgramError, with the user's line, for anything a Tensor Program cannot express.
     """
-    from tpc.program.nn import FEATURE, SAMPLE
-
     sys.setrecursionlimit(max(sys.getrecursionlimit(), DEEPEST))
     with tracing() as t:
         x = scalar((SAMPLE, FEATURE), lambda: tensor.Input("x", (SAMPLE, FEATURE)))
