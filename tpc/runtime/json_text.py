@@ -7,8 +7,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 
 def dumps(record: Any, **options: Any) -> str:
     """`json.dumps` of a record whose numbers need not be finite; there is no NaN and no Infinity in JSON (RFC 8259)."""
@@ -21,10 +19,10 @@ def finite(value: Any) -> Any:
         return {_key(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return finite(value.tolist())
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return float(value) if math.isfinite(value) else None
+    if hasattr(value, "tolist"):  # arrays and scalars of NumPy, whose import takes longer than most commands
+        return finite(value.tolist())
     if value is None or isinstance(value, str | int):
         return value
     return finite(float(value))  # such as a number of sympy or mpmath
