@@ -90,7 +90,7 @@ def _sum(n: Node, parts: list[Node]) -> Node | None:
         terms: list[tuple[Tensor, Vector, Axes]] = []
         for p in parts:
             assert isinstance(p, Vector)
-            flat = isinstance(p, ir.LinComb) and 1 < len(parts) and len(p.terms) <= FLAT
+            flat = isinstance(p, ir.LinComb) and len(parts) > 1 and len(p.terms) <= FLAT
             terms.extend(p.terms if isinstance(p, ir.LinComb) and flat else ((ONE, p, ()),))
         return ir.lincomb(terms)
     assert isinstance(n, Tensor)
