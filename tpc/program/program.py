@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from tpc.errors import InternalError, SourceLine
 from tpc.program.axes import Axis
@@ -37,14 +38,17 @@ class Program:
 
         return f"<pre>{escape(listing(self))}</pre>"
 
+    @cached_property
+    def _by_name(self) -> dict[str, Node]:
+        return dict(reversed(self.outputs))
+
     def __getitem__(self, output: str) -> Node:
-        for name, value in self.outputs:
-            if name == output:
-                return value
-        raise InternalError(f"program {self.name} has no output {output}")
+        if output not in self._by_name:
+            raise InternalError(f"program {self.name} has no output {output}")
+        return self._by_name[output]
 
     def __contains__(self, output: str) -> bool:
-        return any(name == output for name, _ in self.outputs)
+        return output in self._by_name
 
     def tensor(self, output: str) -> Tensor:
         value = self[output]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tpc.gaussian import Kernel
 from tpc.gaussian.names import KernelNames
 from tpc.report.graph import limit_name
+from tpc.runtime.files import writing
 from tpc.tasks.convergence import CheckResult
 
 Record = Mapping[str, Any]
@@ -77,7 +78,8 @@ def save(figure: Figure, path: Path) -> None:
         axes.set_facecolor("white")
         axes.tick_params(which="both", grid_color="#d5d8dc")
     undated = {"Date": None} if path.suffix.lower() == ".svg" else None
-    figure.savefig(path, facecolor="white", dpi=150, metadata=undated)
+    with writing(path):
+        figure.savefig(path, facecolor="white", dpi=150, metadata=undated)
 
 
 def training_curves(records: Sequence[Record]) -> Figure:

@@ -146,7 +146,9 @@ def _meaning(axis: Mapping[str, Any]) -> str:
     return f"stored atoms of the weight {name.rstrip(chr(39))}" if axis["role"] == "atom" else str(axis["role"])
 
 
-def _node(graph: nx.DiGraph, node: str, known: Details, stands: Mapping[str, Mapping[str, list[str]]]) -> dict[str, Any]:
+def _node(
+    graph: nx.DiGraph, node: str, known: Details, stands: Mapping[str, Mapping[str, list[str]]]
+) -> dict[str, Any]:
     data = graph.nodes[node]
     record: dict[str, Any] = {key: str(data.get(key, "")) for key in TEXTS}
     record["label"] = record["label"] or str(node)
