@@ -7,6 +7,7 @@ from sympy import DiracDelta, Expr, Symbol
 
 from tpc.errors import GaussianError
 from tpc.gaussian.domain import shape
+from tpc.gaussian.factors import decompose
 from tpc.program.functions import X, absolute, relu, sign, step
 
 KINKED = (relu, absolute, step, sign)
@@ -24,6 +25,25 @@ def parity(phi: Expr) -> int | None:
 
 def _negated(x: Expr) -> bool:
     return bool(x.could_extract_minus_sign())
+
+
+def has_kink(phi: Expr) -> bool:
+    """Whether φ is made of functions with kinks or jumps."""
+    return bool(phi.has(*KINKED, DiracDelta))
+
+
+def times_argument(phi: Expr) -> Expr:
+    """x·φ(x), without what is 0 as x·δ(x)."""
+    made = []
+    for term in sp.Add.make_args(sp.expand(X * phi)):
+        if not term.has(DiracDelta):
+            made.append(term)
+        elif (parts := decompose(term)) is not None:
+            made += [c * f.to_expr(X) for c, f in parts]
+        else:
+            regular, weight = split_delta(term)
+            made.append(regular + weight * DiracDelta(X))
+    return sp.Add(*made)
 
 
 def straighten(phi: Expr) -> Expr:

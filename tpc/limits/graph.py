@@ -71,6 +71,11 @@ class Expectation(Tensor):
     fn: Expr
     grams: tuple[Tensor, ...]
 
+    @property
+    def size(self) -> int:
+        """The number of variables."""
+        return upper_triangle(len(self.grams))[-1][1] + 1
+
     def _find_axes(self) -> Axes:
         return union(*(g.axes for g in self.grams))
 
