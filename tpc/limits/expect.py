@@ -6,7 +6,8 @@ the Gaussian vectors of a network at initialization, with covariances derived fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 import sympy as sp
@@ -14,8 +15,9 @@ from sympy import Expr
 
 from tpc.errors import GaussianError
 from tpc.gaussian.expectation import expectation as reduced
+from tpc.gaussian.kernel import kernel as derived
 from tpc.gaussian.regular import has_kink
-from tpc.limits.graph import Expectation, gram, kernel
+from tpc.limits.graph import Expectation, Kernel, gram, kernel
 from tpc.program import tensor
 from tpc.program.functions import X, argument, partial
 from tpc.program.ir import theta
@@ -59,6 +61,28 @@ def mean(fn: Expr, latents: Sequence[G], thetas: Sequence[Tensor], covariance: C
             outside.append(tensor.elementwise(scalar, thetas))
     parts = [_product(g, latents, covariance) for g in _independent(groups, latents, covariance)]
     return tensor.contract((*outside, *parts))
+
+
+def divergences(value: Tensor, bound: int = 0) -> Iterator[str]:
+    """The kernels and expectations in a mean that grow faster than (pq − c²)^(−bound/2) as |ρ| → 1.
+
+    Those without a value have none; `check_kernels` tells them.
+    """
+    match value:
+        case tensor.Contract():
+            for f in value.factors:
+                yield from divergences(f, bound)
+        case tensor.Add():
+            for t in value.terms:
+                yield from divergences(t, bound)
+        case Kernel() if has_kink(value.phi) and has_kink(value.psi):
+            with suppress(GaussianError):
+                if derived(value.phi, value.psi).pole > bound:
+                    yield f"V[{value.phi}, {value.psi}]"
+        case Expectation():
+            with suppress(GaussianError):
+                if reduced(value.fn, [argument(i) for i in range(value.size)]).divergence > bound:
+                    yield f"E[{value.fn}]"
 
 
 def _independent(
@@ -127,4 +151,7 @@ def _diverges(groups: dict[int, Expr]) -> bool:
     if sum(map(has_kink, groups.values())) != 2:
         return False
     fn = _renumbered(sp.Mul(*groups.values()), list(groups))
-    return reduced(fn, [argument(k) for k in range(len(groups))]).given
+    try:
+        return reduced(fn, [argument(k) for k in range(len(groups))]).given
+    except GaussianError:  # told by `check_kernels`, with the user's line
+        return True
