@@ -32,15 +32,17 @@ def check_kernels(graph: LimitGraph, network: Program) -> None:
 
 
 def divergence_warnings(graph: LimitGraph) -> tuple[str, ...]:
-    """A warning for every expectation that is infinite at |ρ| = 1, where a latent meets a stored one.
+    """A warning where expectations are infinite at |ρ| = 1, where a latent meets a stored one.
 
-    Two deltas at one place, as in V[δ,δ] = 1/(2π√(pq - c²)), come from jumps (step, sign) that are differentiated twice
-    on both sides. Generated code takes them as 0 at |ρ| = 1.
+    They come from jumps (step, sign) that are differentiated twice, and generated code takes them as 0 at |ρ| = 1.
     """
-    return tuple(
-        f"{name} is infinite where a latent equals a stored one up to a factor: training is only reliable while "
-        "samples do not repeat; a nonlinearity without jumps (erf for sign) avoids it"
-        for name in graph.divergent
+    if not graph.divergent:
+        return ()
+    first, *others = graph.divergent
+    more = f" (and {len(others)} like it)" if others else ""
+    return (
+        f"{first}{more} is infinite where a latent equals a stored one up to a factor: training is only reliable while "
+        "samples do not repeat; a nonlinearity without jumps (erf for sign) avoids it",
     )
 
 
