@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.atoms import Atoms
-from backends.blocks import over_blocks, threads
+from backends.blocks import over_blocks
 from backends.large import matmul, matvecs, outer_sum, over_rows, square, vecmats
 from backends.powers import opened, power, product, slope
+from backends.threads import threads
 
 Array = NDArray[Any]
 

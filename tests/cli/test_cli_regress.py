@@ -63,7 +63,8 @@ def test_the_table_marks_the_chosen_ridge():
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        ((), 2, "the pi-limit is trained, with tpc train"),
+        (("--limit", "pi"), 2, "the pi limit is trained, with tpc train"),
+        (("--limit-train-size", "200"), 0, "ntk-limit of mlp on digits: 200 training samples"),
         (("--limit", "ntk", "--held-out", "1"), 2, "0<x<1"),
         (("--limit", "ntk", "--ridge", "-1"), 2, "x>=0"),
         (("--limit", "ntk", "--data", "mnist"), 2, "mnist"),

@@ -6,7 +6,7 @@ import io
 import json
 import sys
 import traceback
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import click
 
@@ -27,7 +27,7 @@ class Commands(click.Group):
         except click.ClickException as error:
             if as_json and parent is None:
                 _print_error(error.format_message(), type(error).__name__, error.exit_code)
-            raise
+            raise _plain(error) from None
         if parent is None:
             ctx.meta[JSON] = as_json
         return ctx
@@ -49,7 +49,7 @@ class Commands(click.Group):
         except click.ClickException as given:
             error = _placed(ctx, given)
             _tell_json(ctx, error.format_message(), type(error).__name__, error.exit_code)
-            raise error from None
+            raise _plain(error) from None
         except KeyboardInterrupt:
             _fail(ctx, "interrupted.", "KeyboardInterrupt", 1)
         except Exception as error:
@@ -57,6 +57,24 @@ class Commands(click.Group):
                 traceback.print_exc()
             message, code = describe(error)
             _fail(ctx, message, type(error).__name__, code)
+
+
+class _Plain(click.ClickException):
+    """An error of the command line in the one style of all errors, with the exit code of the original."""
+
+    def __init__(self, given: click.ClickException) -> None:
+        message = given.format_message()
+        ctx = given.ctx if isinstance(given, click.UsageError) else None
+        super().__init__(message[:1].lower() + message[1:] if message[1:2].islower() else message)
+        vars(self)["exit_code"] = given.exit_code
+        self.help = "" if ctx is None else f"\n  Help: {ctx.command_path} --help"
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"error: {self.message}{self.help}", file=file, err=file is None)
+
+
+def _plain(error: click.ClickException) -> click.ClickException:
+    return error if isinstance(error, _Plain) else _Plain(error)
 
 
 def _fail(ctx: click.Context, message: str, kind: str, code: int) -> NoReturn:

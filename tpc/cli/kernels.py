@@ -17,9 +17,9 @@ from tpc.cli.options import (
     debug_option,
     fold_options,
     json_option,
+    kernel_options,
     plot_option,
     program_argument,
-    program_options,
     regress_options,
 )
 from tpc.cli.types import Choice, FiniteRange, Named, OutputFile, powers_of_two
@@ -28,10 +28,10 @@ from tpc.errors import UserError
 
 @click.command(short_help="Fit a kernel limit by kernel regression.")
 @program_argument
-@program_options
+@kernel_options
 @regress_options
 def regress(program: Path, ridges: tuple[float, ...], as_json: bool, **given: Any) -> None:
-    """Fit the kernel limit of PROGRAM (--limit nngp or ntk) by kernel regression.
+    """Fit the kernel limit of PROGRAM (--limit ntk or nngp) by kernel regression.
 
     The ridge is chosen among those given on training samples held out. For omniglot every task is a regression on its
     support, and the ridge is chosen on validation tasks.
@@ -50,8 +50,6 @@ def regress(program: Path, ridges: tuple[float, ...], as_json: bool, **given: An
         click.echo(line, err=as_json)
 
     settings = {"function": given["function"], "settings": dict(given["settings"])}
-    if given["limit"] == "pi":
-        raise click.UsageError("the pi-limit is trained, with tpc train; regression is for --limit nngp or ntk.")
     if given["data"] == "omniglot":
         places = {"data_dir": given["data_dir"], "seed": given["seed"], "episodes": given["episodes"]}
         few = FewShotJob(str(program), **places, **settings)

@@ -95,7 +95,8 @@ def _text(found: Kernel, series: MehlerSeries, data: dict[str, Any]) -> str:
     lines += ["", *_series_text(series, data["series"], data["at"])]
     point = data["at"]
     place = ", ".join(f"{name} = {point[name]:g}" for name in "pqc")
-    lines += ["", f"At {place}:  V = {point['value']:.15g}"]
+    shown = f"{point['value']:.15g}" if math.isfinite(point["value"]) else "∞ (larger than the largest double, 1.8e308)"
+    lines += ["", f"At {place}:  V = {shown}"]
     return "\n".join(lines)
 
 

@@ -13,9 +13,8 @@ from tpc.lower.concretise import Tabulated
 from tpc.lower.elementwise import Builder, Operation, Value
 from tpc.lower.schedule import Function, Loop
 from tpc.program import tensor
-from tpc.program.axes import Axes, Axis, union, without
+from tpc.program.axes import SAMPLE, SUPPORT, Axes, Axis, union, without
 from tpc.program.functions import argument
-from tpc.program.nn import SAMPLE, SUPPORT
 from tpc.program.node import Node, topological
 from tpc.program.tensor import Constant, Contract, Tensor
 

@@ -21,11 +21,10 @@ from tpc.passes.loss import LOSSES, per_sample
 from tpc.passes.project import outers
 from tpc.passes.substitute import Increment, Part, Substitution, freshened, within
 from tpc.program import ir, tensor
-from tpc.program.axes import Axis, without
+from tpc.program.axes import FEATURE, SAMPLE, SUPPORT, Axis, without
 from tpc.program.context import fail, user_line
 from tpc.program.functions import argument
 from tpc.program.ir import Matrix, Vector
-from tpc.program.nn import FEATURE, SAMPLE, SUPPORT
 from tpc.program.node import Node, rebuild, topological
 from tpc.program.program import AnyWeight, Program
 from tpc.program.tensor import ONE, Input, Tensor

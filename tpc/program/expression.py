@@ -16,6 +16,7 @@ from sympy import DiracDelta, Expr, Symbol
 
 from tpc.errors import UsageError
 from tpc.program.functions import NAMED, X, absolute, relu, step
+from tpc.program.numbers import check_size
 
 MAX_LENGTH = 2000
 MAX_EXPONENT = 64
@@ -36,6 +37,13 @@ def _hermite(k: Expr, x: Expr) -> Expr:
     return newer
 
 
+# nonlinearities of other libraries that have no kernel here -> a smooth one that is close
+KINKED_ELSEWHERE = {
+    "relu6": "3*(1 + tanh(x - 3))", "hardtanh": "erf(x)", "hard_tanh": "erf(x)", "hardsigmoid": "sigmoid(x)",
+    "hard_sigmoid": "sigmoid(x)", "hardswish": "silu(x)", "hard_swish": "silu(x)", "hardsilu": "silu(x)",
+    "hardshrink": "x**3/(1 + x**2)", "softshrink": "x**3/(1 + x**2)", "threshold": "softplus(x)",
+}  # fmt: skip
+
 # name -> (function, least and most number of arguments)
 FUNCTIONS: dict[str, tuple[Callable[..., Expr], int, int]] = {
     **{name: (function, 1, 1) for name, function in NAMED.items()},
@@ -49,12 +57,21 @@ FUNCTIONS: dict[str, tuple[Callable[..., Expr], int, int]] = {
     "selu": (lambda x: SELU_SCALE * NAMED["elu"](x, SELU_ALPHA), 1, 1),
     "mish": (lambda x: x * sp.tanh(NAMED["softplus"](x)), 1, 1),
     "He": (_hermite, 2, 2),
+    "swish": (NAMED["silu"], 1, 1),
+    "logistic": (NAMED["sigmoid"], 1, 1),
+    "quick_gelu": (lambda x: x * NAMED["sigmoid"](sp.Rational("1.702") * x), 1, 1),
+    "logsigmoid": (lambda x: -NAMED["softplus"](-x), 1, 1),
+    "celu": (lambda x, alpha=1: NAMED["relu"](x) + alpha * (sp.exp(x / alpha) - 1) * step(-x), 1, 2),
+    "lrelu": (NAMED["leaky_relu"], 1, 2),
     "erfc": (sp.erfc, 1, 1),
     "log": (sp.log, 1, 1),
     "sqrt": (sp.sqrt, 1, 1),
     "sinh": (sp.sinh, 1, 1),
     "cosh": (sp.cosh, 1, 1),
     "atan": (sp.atan, 1, 1),
+    "arctan": (sp.atan, 1, 1),
+    "asinh": (sp.asinh, 1, 1),
+    "arcsinh": (sp.asinh, 1, 1),
     "Max": (sp.Max, 1, 9),
     "Min": (sp.Min, 1, 9),
     "max": (sp.Max, 1, 9),
@@ -86,6 +103,16 @@ def parse_nonlinearity(text: str) -> Expr:
         )
     symbols = {"x": X, **dict.fromkeys((v for v in variables if len(v) == 1), X)}
     return to_kinks(_Reader(name, symbols, exact=True).read())
+
+
+def checked_nonlinearity(phi: Expr) -> Expr:
+    """An expression of sympy as a nonlinearity; `UsageError` for numbers no float computes with."""
+    try:
+        for number in phi.atoms(sp.Number):
+            check_size(number)
+    except ValueError as error:
+        raise UsageError(f"{error} in a nonlinearity") from None
+    return to_kinks(phi)
 
 
 def to_kinks(phi: Expr) -> Expr:
@@ -143,6 +170,11 @@ class _Reader:
             raise self._fail("the expression is nested too deeply") from error
         if value.has(sp.zoo, sp.nan, sp.oo, -sp.oo) or value.is_extended_real is False:
             raise self._fail("the expression divides by zero or is not real")
+        try:
+            for number in value.atoms(sp.Number):
+                check_size(number)
+        except ValueError as error:
+            raise self._fail(str(error), "scale the nonlinearity; a factor can go into the weights") from None
         return value
 
     def _fail(self, reason: str, fix: str = "") -> UsageError:
@@ -198,7 +230,11 @@ class _Reader:
         raise self._unknown(name, [*self.symbols, *CONSTANTS, *FUNCTIONS])
 
     def _unknown(self, name: str, known: list[str]) -> UsageError:
+        told = KINKED_ELSEWHERE.get(name.lower())
+        if told is not None:
+            return self._fail(f"{name} is not in this version: it has kinks away from 0", f"{told} is close and smooth")
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+        near = near or [n for n in known if n.lower() == name.lower()]
         hint = f"did you mean {near[0]}?" if near else f"known functions: {', '.join(sorted(NAMED))}"
         return self._fail(f"unknown name {name!r}", hint)
 

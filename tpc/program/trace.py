@@ -15,10 +15,12 @@ import sympy as sp
 
 from tpc.errors import ProgramError, SourceLine
 from tpc.program import ir, tensor
-from tpc.program.axes import Axes, union, without
+from tpc.program.absent import PAGE, absent
+from tpc.program.axes import FEATURE, SAMPLE, Axes, union, without
 from tpc.program.context import SpaceVariable, Trace, fail, tracing, user_line
 from tpc.program.functions import NAMED, argument
 from tpc.program.node import Node
+from tpc.program.numbers import exact
 from tpc.program.program import Program
 
 DEEPEST = 20_000  # calls: rewrites recurse over operands, some forty calls a layer
@@ -87,10 +89,14 @@ class Traced:
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__"):
             raise AttributeError(name)
+        told = absent(name)
+        if told is not None:
+            fail(f"unknown operation .{name} on {self._is_a()}: {told[0]}", f"{told[1]}; see {PAGE}")
         fail(f"unknown operation .{name} on {self._is_a()}", "call tpc operations as functions, as in tpc.relu(h)")
 
     def __matmul__(self, other: Any) -> NoReturn:
-        fail(f"unknown operation @ on {self._is_a()}", "a matrix product is tpc.dense(x, name=…)")
+        fix = "a matrix product is tpc.dense(x, name=…), of two vectors tpc.moment(q, k)"
+        fail(f"unknown operation @ on {self._is_a()}", fix)
 
     def __mod__(self, other: Any) -> NoReturn:
         fail(f"unknown operation % on {self._is_a()}", _ARITHMETIC)
@@ -155,7 +161,7 @@ class TracedTensor(Traced):
     def __pow__(self, exponent: Any) -> TracedTensor:
         if isinstance(exponent, bool) or not isinstance(exponent, Real):
             fail(f"expected a number as exponent, got {type(exponent).__name__}")
-        power = sp.nsimplify(exponent, rational=True)
+        power = _number(exponent)
         return scalar(self.axes, lambda: tensor.elementwise(argument(0) ** power, (self.build_tensor(),)), self)
 
     def __truediv__(self, other: Any) -> TracedTensor:
@@ -267,9 +273,10 @@ def _number(value: Any) -> sp.Expr:
             f"expected a number or a traced value, got {type(value).__name__}",
             "pass arrays as data to the trained model, not inside the program",
         )
-    if value != value or value in (float("inf"), float("-inf")):
-        fail(f"expected a finite number, got {value}")
-    return sp.nsimplify(value, rational=True)
+    try:
+        return exact(value)
+    except ValueError as e:
+        fail(str(e))
 
 
 def as_tensor(value: Any) -> TracedTensor:
@@ -316,8 +323,6 @@ def trace(function: Callable[..., Any], name: str | None = None, **settings: Any
 
     Raises ProgramError, with the user's line, for anything a Tensor Program cannot express.
     """
-    from tpc.program.nn import FEATURE, SAMPLE
-
     sys.setrecursionlimit(max(sys.getrecursionlimit(), DEEPEST))
     with tracing() as t:
         x = scalar((SAMPLE, FEATURE), lambda: tensor.Input("x", (SAMPLE, FEATURE)))
@@ -330,6 +335,13 @@ def trace(function: Callable[..., Any], name: str | None = None, **settings: Any
                 "a network must return its logits (a scalar with a class axis), got a vector",
                 result.where or here,
                 "end with tpc.readout(x, classes, name='readout')",
+            )
+        if isinstance(result, tuple | list | dict) and len(result) > 1:
+            raise ProgramError(
+                f"a network returns one output, got a {type(result).__name__} of {len(result)}: several outputs, each "
+                "with its loss, are not in this version",
+                here,
+                "return one tpc.readout(x, classes) with the classes of all, or write a program for each",
             )
         if not isinstance(result, TracedTensor):
             raise ProgramError(

@@ -21,8 +21,7 @@ from tpc.lower.lowered import lower
 from tpc.lower.numpy_printer import layout
 from tpc.passes.adapt import is_adapted
 from tpc.passes.loss import LOSSES
-from tpc.program.axes import without
-from tpc.program.nn import FEATURE, SAMPLE
+from tpc.program.axes import FEATURE, SAMPLE, without
 from tpc.runtime.arguments import (
     check_seed,
     check_shape,

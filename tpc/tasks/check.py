@@ -14,8 +14,7 @@ from tpc.compiler import Limit, compile_program
 from tpc.data import load as load_data
 from tpc.errors import UsageError
 from tpc.passes.adapt import is_adapted
-from tpc.program.axes import without
-from tpc.program.nn import SAMPLE
+from tpc.program.axes import SAMPLE, without
 from tpc.program.program import Program
 from tpc.runtime.arguments import check_not_negative
 from tpc.runtime.finite import FiniteNetwork
