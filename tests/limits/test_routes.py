@@ -83,7 +83,7 @@ GATES = {
 
 @pytest.mark.parametrize("gate", GATES)
 def test_both_routes_give_the_same_updates_of_gates(gate):
-    """Price's theorem on the terms of plain Stein, and Stein's lemma given one variable, which is another form of it."""
+    """Price's theorem on the terms of plain Stein, and Stein's lemma given one variable: other forms of one sum."""
     derived, second = routes(gated(GATES[gate]), "mse")
     latents = (n for n in topological([derived["logits"]]) if any(a.role == "rank" for a in n.axes))
     assert_agreement(derived, second, Canonical([derived["logits"], *latents]))

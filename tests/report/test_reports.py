@@ -128,7 +128,8 @@ def test_the_source_is_escaped():
 def test_warnings_are_shown(monkeypatch):
     monkeypatch.setattr(tpc.Limit, "warnings", ("E[φ] is infinite",))
     path = PROGRAMS / "mlp.py"
-    assert '<p role="alert">E[φ] is infinite</p>' in compile_report(tpc.compile(tpc.load(path)), "mlp", path.read_text())
+    report = compile_report(tpc.compile(tpc.load(path)), "mlp", path.read_text())
+    assert '<p role="alert">E[φ] is infinite</p>' in report
 
 
 def test_a_folded_limit_has_a_report():

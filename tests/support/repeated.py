@@ -1,4 +1,4 @@
-"""Networks with gates whose stored atoms are the latents of a batch, moved by a little: repeated and opposite samples."""
+"""Networks with gates whose stored atoms are the latents of a batch, or near: repeated and opposite samples."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def limit_of(gate: str) -> Limit:
     return tpc.compile(gated(GATES[gate]))
 
 
-def coinciding(limit: Limit, distance: float, dtype: str = "float64", **options) -> tuple[Model, np.ndarray, np.ndarray]:
+def coinciding(
+    limit: Limit, distance: float, dtype: str = "float64", **options
+) -> tuple[Model, np.ndarray, np.ndarray]:
     """A model and a batch whose latents meet atoms at correlation ±(1 − distance), in every column of every store."""
     model = limit.build(DIM, RANK, dtype=dtype, **options)
     model.load_state(generic_state(model))

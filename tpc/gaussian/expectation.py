@@ -1,8 +1,8 @@
 """Expectations over several jointly Gaussian variables, reduced to the unary and pair table.
 
 E fn(u_0, …, u_{k−1}) is split into products of functions of one linear form each; polynomial factors are
-stripped by Stein's lemma (`tpc.gaussian.stein`), and what is left is V[φ,ψ] of two forms, E φ of one, or, for three and more
-kinked or error functions, an orthant probability.
+stripped by Stein's lemma (`tpc.gaussian.stein`), and what is left is V[φ,ψ] of two forms, E φ of one, or, for
+three and more kinked or error functions, an orthant probability.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ class Reducer:
         return whole - inverse * self.covariance(a, given) * self.covariance(b, given)
 
     def reduce(self, coefficient: Expr, parts: Parts, given: Form | None = None, order: int = 0) -> None:
-        """Add coefficient · E Π f(form) to the collected terms, Stein's lemma applied `given` a form if there is one."""
+        """Add coefficient · E Π f(form) to the collected terms, by Stein's lemma `given` a form if there is one."""
         if len(parts) <= 1:
             return self._keep(coefficient, parts, order)
         for form in sorted(parts, key=lambda f: [-abs(x) for x in f], reverse=True):

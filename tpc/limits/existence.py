@@ -49,8 +49,10 @@ def divergence_warnings(graph: LimitGraph) -> tuple[str, ...]:
 def refuse_divergent(graph: LimitGraph, network: Program) -> None:
     """Raise ProgramError for what is infinite at equal samples, as the tangent kernel of a jump is."""
     for n in graph.nodes:
-        for name in divergences(n) if isinstance(n, Kernel | Expectation) else ():
-            functions = (n.phi, n.psi) if isinstance(n, Kernel) else (n.fn,)
+        if not isinstance(n, Kernel | Expectation):
+            continue
+        functions = (n.phi, n.psi) if isinstance(n, Kernel) else (n.fn,)
+        for name in divergences(n):
             raise ProgramError(
                 f"the {graph.limit}-limit does not exist: {name} is infinite at equal samples, for the "
                 "derivative of a jump has no variance",
