@@ -19,6 +19,7 @@ GATES = {
     "abs": "tpc.abs(a) * b",
     "squared": "tpc.relu(a) * b**2",
     "sums": "(tpc.relu(a) + a / 2) * (b + 0.5 * a) + tpc.abs(c)",
+    "kinked, from a table": "tpc.nonlin('relu(x)*sigmoid(x)')(a) * b",
     "relu and erf": "tpc.nonlin('relu(x)*erf(x)')(a) * b + tpc.relu(b) * a",
 }
 DISTANCES = (1.0, 1e-3, 1e-6, 1e-12, 0.0)  # ρ = 1 − these: at, near and away from coincidence

@@ -87,8 +87,16 @@ def _sign_of(inner: Expr) -> int | None:
 
 def split_delta(phi: Expr) -> tuple[Expr, Expr]:
     """(regular part, coefficient of δ) of φ; raises `GaussianError` for derivatives of δ that remain."""
+    regular, weights = delta_weights(phi)
+    if any(weights):
+        raise GaussianError(f"no numeric kernel for derivatives of a Dirac delta, got φ = {phi}")
+    return regular, weights.get(0, sp.S.Zero)
+
+
+def delta_weights(phi: Expr) -> tuple[Expr, dict[int, Expr]]:
+    """The regular part of φ, and the coefficients of δ, δ', … by order, those that are not 0."""
     if not phi.has(DiracDelta):
-        return phi, sp.S.Zero
+        return phi, {}
     regular: Expr = sp.S.Zero
     weights: dict[int, Expr] = {}
     for term in sp.Add.make_args(sp.expand(phi)):
@@ -106,9 +114,8 @@ def split_delta(phi: Expr) -> tuple[Expr, Expr]:
         for i in range(order + 1):  # f δ^(j) = Σ_i (−1)^i C(j,i) f^(i)(0) δ^(j−i)
             value = (-1) ** i * sp.binomial(order, i) * scale * _at_zero(smooth.diff(X, i))
             weights[order - i] = weights.get(order - i, sp.S.Zero) + value
-    if any(sp.simplify(w) != 0 for j, w in weights.items() if j):
-        raise GaussianError(f"no numeric kernel for derivatives of a Dirac delta, got φ = {phi}")
-    return regular, sp.nsimplify(weights.get(0, sp.S.Zero))
+    exact = {j: sp.nsimplify(sp.simplify(w)) for j, w in weights.items()}
+    return regular, {j: w for j, w in exact.items() if w != 0}
 
 
 def _at_zero(f: Expr) -> Expr:

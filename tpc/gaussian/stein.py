@@ -22,6 +22,7 @@ from sympy import Expr, Symbol
 
 from tpc.errors import GaussianError
 from tpc.gaussian.covariance import Covariance
+from tpc.gaussian.deltas import evaluable, slope
 from tpc.gaussian.factors import UNIT, decompose
 from tpc.gaussian.kernel import Kernel, kernel
 from tpc.gaussian.moments import Derivation, E, Step
@@ -139,7 +140,7 @@ class Reducer:
                 weight = coefficient * self.covariance(form, other) * rsqrt(self.covariance(other, other)) ** 2
                 made = times_argument(f)
             else:
-                weight, made = coefficient * self.covariance(form, other, given), f.diff(X)
+                weight, made = coefficient * self.covariance(form, other, given), slope(f)
             if made == 0 or weight == 0:
                 continue
             left = {k: g for k, g in parts.items() if k != other}
@@ -175,11 +176,14 @@ class Reducer:
             if not key:
                 out.append(ExpectationTerm(coefficient))
             elif len(key) <= 2:
-                pair = kernel(functions[0], functions[1] if len(key) == 2 else sp.S.One)
                 first, last = forms[0], forms[-1]
                 variances = self.covariance(first, first), self.covariance(last, last)
-                out.append(ExpectationTerm(coefficient, pair, variances, self.covariance(first, last), order))
-                self.steps.extend(pair.rules)
+                covariance = self.covariance(first, last)
+                second = functions[1] if len(key) == 2 else sp.S.One
+                for factor, phi, psi in evaluable(functions[0], second, *variances, covariance):
+                    pair = kernel(phi, psi)
+                    out.append(ExpectationTerm(coefficient * factor, pair, variances, covariance, order))
+                    self.steps.extend(pair.rules)
             else:
                 out.append(ExpectationTerm(coefficient * self._many(forms, functions)))
         return tuple(out)
