@@ -37,7 +37,7 @@ def test_against_the_closed_form(monkeypatch, order, psi):
             assert value(parts, *point) == pytest.approx(float(kernel(*pair).at(*point)), rel=1e-9, abs=1e-12)
 
 
-@pytest.mark.parametrize("p,q,c", POINTS)
+@pytest.mark.parametrize(("p", "q", "c"), POINTS)
 def test_a_kinked_function_without_a_closed_form(p, q, c):
     """E δ'(u)ψ(v) = −∂_t (density at t · E[ψ(v) | u = t]) at t = 0, the expectation by Gauss–Legendre on both sides."""
     psi = relu(X) * sigmoid(X)

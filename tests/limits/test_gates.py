@@ -90,3 +90,20 @@ def test_kernels_of_correlated_gates_at_repeated_and_opposite_samples():
     assert np.linalg.eigvalsh(k).min() > -1e-12 * k.max()
     single = limit.kernel(near, dtype="float32")["ntk"]
     np.testing.assert_allclose(single, k, rtol=0, atol=1e-6 * k.max())
+
+
+@pytest.mark.parametrize("phi", ["tpc.sign(a)", "tpc.sign(a) * b", "tpc.step(a) * b + tpc.sign(c)"])
+def test_gradients_through_jumps_are_bounded_and_at_equal_latents_the_mean_of_those_around(phi, monkeypatch):
+    limit = tpc.compile(gated(phi))
+    assert limit.warnings == ()
+    sizes = []
+    for distance in (1.0, 1e-2, 1e-4, 1e-8, 1e-12, 1e-15, 0.0):
+        model, x, y = coinciding(limit, distance)
+        sizes.append(max(np.abs(g).max() for name, g in gradients(model, x, y).items() if name == "a"))
+        monkeypatch.setattr("tests.support.problems.batch", lambda given=(x, y): given)
+        if distance in (1.0, 1e-2):
+            assert_gradients(model, PLACES[:2], rel=1e-6, abs=1e-8)
+        if distance == 0.0:  # central differences across the jump
+            assert_gradients(model, PLACES[:2], rel=1e-3, abs=1e-4)
+    assert np.isfinite(sizes).all()
+    assert max(sizes) < 20 * sizes[0]
