@@ -103,7 +103,7 @@ def test_the_viewer_knows_every_node(made):
     assert drawn <= set(record["nodes"])
     assert record["code"] == limit.emit("numpy").splitlines()
     for node in record["nodes"].values():
-        assert node["mathml"].startswith("<math")
+        assert "<math" in node["mathml"]
         assert node["rule"]
         assert node["instruction"]
         assert set(node["before"]) | set(node["after"]) <= set(record["nodes"])

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from tpc.cli.common import default_program, load_program, print_json
+from tpc.cli.lasting import outlives_output
 from tpc.cli.options import (
     LIMITS,
     checked_options,
@@ -30,6 +31,7 @@ from tpc.errors import UserError
 @program_argument
 @kernel_options
 @regress_options
+@outlives_output(lambda given: given["out"] is not None and not given["as_json"])
 def regress(program: Path, ridges: tuple[float, ...], as_json: bool, **given: Any) -> None:
     """Fit the kernel limit of PROGRAM (--limit ntk or nngp) by kernel regression.
 
@@ -91,6 +93,7 @@ def regress(program: Path, ridges: tuple[float, ...], as_json: bool, **given: An
 @click.option("--report", type=OutputFile(".html"), metavar="FILE", help="Write plot and tables as one page (html).")
 @json_option
 @debug_option
+@outlives_output(lambda given: given["report"] is not None and not given["as_json"])
 def check(
     program: Path, function: str | None, settings: tuple[tuple[str, Any], ...], limit: str, plot: Path | None,
     report: Path | None, as_json: bool, mode: str, fold_degree: int | None, fold_tolerance: float | None,
@@ -161,6 +164,7 @@ def check(
 @click.option("--dry-run", is_flag=True, help="Print the commands only.")
 @json_option
 @debug_option
+@outlives_output(lambda given: not given["dry_run"] and not given["as_json"])
 def reproduce(
     what: str, quick: bool, data_dir: str | None, out: Path, rows: tuple[str, ...], columns: tuple[str, ...], seed: int,
     dry_run: bool, as_json: bool,

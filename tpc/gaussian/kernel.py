@@ -20,6 +20,7 @@ from tpc.gaussian.regular import check_regular, parity, split_delta, straighten
 from tpc.gaussian.symbols import RHO, C, P, Q, U, V
 from tpc.gaussian.tidy import collect_terms
 from tpc.program.functions import X
+from tpc.program.naming import function_name, text
 
 if TYPE_CHECKING:
     from tpc.gaussian.numeric import NumericKernel
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 ROOT = Symbol("g", nonnegative=True)  # √(pq − c²) while deriving
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Kernel:
     """V[φ,ψ] with its derivation; `value` is None when only `numeric` exists.
 
@@ -42,6 +43,11 @@ class Kernel:
     rules: tuple[Step, ...]
     conditions: tuple[str, ...]
     degrees: tuple[int, int] | None
+
+    def __repr__(self) -> str:
+        form = "without a closed form" if self.value is None else f"= {self.plain}"
+        phi, psi = (function_name(f) or text(f) for f in (self.phi, self.psi))
+        return f"<V[{phi}, {psi}](p, q, c) {form}>"
 
     @cached_property
     def numeric(self) -> NumericKernel | None:
@@ -130,7 +136,7 @@ def _check_numeric(phi: Expr, psi: Expr) -> None:
     check_regular(psi)
     if all(split_delta(f)[1] != 0 for f in (phi, psi)):
         raise GaussianError(
-            f"E φ(u)ψ(v) diverges at ρ = ±1 for φ = {phi}, ψ = {psi}: expected a Dirac delta in at most one"
+            f"E φ(u)ψ(v) diverges at ρ = ±1 for φ = {text(phi)}, ψ = {text(psi)}: expected a Dirac delta in at most one"
         )
 
 

@@ -35,6 +35,7 @@ from tpc.passes.normal import Term
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, fresh, union, without
 from tpc.program.functions import argument, partial
+from tpc.program.naming import text
 from tpc.program.program import Program
 from tpc.program.tensor import ONE, ZERO, Constant, Tensor
 
@@ -93,7 +94,7 @@ def least_useful_degree(store: Store) -> int:
     for n in range(1, 12):
         if any(_remains(store, a) for a in indices(len(store.columns), n)):
             return n
-    raise InternalError(f"{store.fn} has no Hermite coefficient up to degree 11")
+    raise InternalError(f"{text(store.fn)} has no Hermite coefficient up to degree 11")
 
 
 def fold(program: Program, degree: int, halves: bool = False, points: int = 0) -> LimitGraph:
@@ -116,7 +117,7 @@ class _FoldedLimit(PiLimit):
         for f in self.folds.values():
             if f.store.columns and all(m.order == 0 for m in f.moments):
                 raise UserError(
-                    f"folding {f.store.fn} to degree {degree} would keep nothing of it but a constant; "
+                    f"folding {text(f.store.fn)} to degree {degree} would keep nothing of it but a constant; "
                     f"give a degree from {least_useful_degree(f.store)} on"
                 )
         self._places: dict[Tensor, int] = {}  # latents in order of appearance: equal products get one form

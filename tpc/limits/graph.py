@@ -19,6 +19,7 @@ from tpc.passes.backward import Flow, vjp
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, union, without
 from tpc.program.functions import X, argument
+from tpc.program.naming import split_number
 from tpc.program.node import Node, node, topological
 from tpc.program.tensor import ONE, ZERO, Tensor
 
@@ -105,9 +106,9 @@ def gram(a: Tensor, b: Tensor) -> Tensor:
 
 
 def kernel(phi: Expr, psi: Expr, p: Tensor, q: Tensor, c: Tensor) -> Tensor:
-    """V[φ,ψ]; numbers pulled out, trivial cases resolved."""
-    m, phi = phi.as_independent(X, as_Add=False)
-    n, psi = psi.as_independent(X, as_Add=False)
+    """V[φ,ψ] with numbers pulled out, so that functions have names where they can; trivial cases resolved."""
+    m, phi = split_number(phi)
+    n, psi = split_number(psi)
     if m * n == 0 or phi == 0 or psi == 0:
         return ZERO
     return tensor.contract((tensor.Constant(m * n), _kernel(phi, psi, p, q, c)))

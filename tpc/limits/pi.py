@@ -26,6 +26,7 @@ from tpc.program.functions import X, argument, partial
 from tpc.program.ir import Matrix, Vector, theta
 from tpc.program.node import Node, rebuild
 from tpc.program.program import AnyWeight, Program
+from tpc.program.rewrite import Recursion
 from tpc.program.tensor import ONE, ZERO, Add, Broadcast, Contract, Map, Rename, Tensor, Weight
 
 
@@ -64,6 +65,7 @@ class PiLimit:
         self._tensors: dict[Tensor, Tensor] = {}
         self._latents: dict[Vector, Tensor] = {}
         self._limits: dict[Term, list[LimitTerm]] = {}
+        self._recall = Recursion()
         self.divergent: dict[str, None] = {}
         for w in program.weights:
             if isinstance(w, ir.MatrixWeight) or (isinstance(w, ir.VectorWeight) and w.role == "readout"):
@@ -185,9 +187,7 @@ class PiLimit:
 
     def tensor(self, n: Tensor) -> Tensor:
         """The limit of a finite tensor."""
-        if n not in self._tensors:
-            self._tensors[n] = self._tensor(n)
-        return self._tensors[n]
+        return self._recall(self._tensors, n, self._tensor)
 
     @singledispatchmethod
     def _tensor(self, n: Tensor) -> Tensor:
@@ -230,9 +230,7 @@ class PiLimit:
 
     def latent(self, x: Vector) -> Tensor:
         """E[z x(z)]: the latent of a G-vector, the latent of the projection of any other."""
-        if x not in self._latents:
-            self._latents[x] = self._latent(x)
-        return self._latents[x]
+        return self._recall(self._latents, x, self._latent)
 
     @singledispatchmethod
     def _latent(self, x: Vector) -> Tensor:
@@ -302,15 +300,16 @@ class PiLimit:
 
     def limits(self, t: Term) -> list[LimitTerm]:
         """A term with its leaves replaced by sums over atoms."""
-        if t not in self._limits:
-            made = []
-            for choice in product(*(self._leaf(x) for x in t.leaves)):
-                whole = self.without_leaves(t)
-                for part in choice:
-                    whole = _multiply(whole, part, t.axes)
-                made.append(whole)
-            self._limits[t] = made
-        return self._limits[t]
+        return self._recall(self._limits, t, self._limits_of)
+
+    def _limits_of(self, t: Term) -> list[LimitTerm]:
+        made = []
+        for choice in product(*(self._leaf(x) for x in t.leaves)):
+            whole = self.without_leaves(t)
+            for part in choice:
+                whole = _multiply(whole, part, t.axes)
+            made.append(whole)
+        return made
 
     def without_leaves(self, t: Term) -> LimitTerm:
         """All of a term but its leaves."""

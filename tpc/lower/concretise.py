@@ -21,7 +21,8 @@ from tpc.limits.graph import kernel as kernel_node
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, union
 from tpc.program.functions import X, argument, step
-from tpc.program.node import Node, node, rebuild
+from tpc.program.node import node
+from tpc.program.rewrite import Rewriter
 from tpc.program.tensor import ONE, Tensor
 
 
@@ -70,22 +71,17 @@ def norm_power(g: Tensor, k: int) -> Tensor:
     return tensor.elementwise(fn, (p,))
 
 
-class Concretiser:
-    """Rewrites tensors; remembers the image of every node. `multipliers` gives every atom a factor of its own."""
+class Concretiser(Rewriter[Tensor]):
+    """Rewrites tensors. `multipliers` gives every atom a factor of its own."""
 
     def __init__(self, stores: tuple[Store, ...], multipliers: bool = False) -> None:
-        self._known: dict[Tensor, Tensor] = {}
+        super().__init__()
         for s in stores:
             raw = State(s.coefficients.name, s.coefficients.shape)
             scale = State(f"{s.name}.scale", (s.atom,) if multipliers else ())
-            self._known[s.coefficients] = tensor.contract((scale, raw))
+            self.known[s.coefficients] = tensor.contract((scale, raw))
 
-    def __call__(self, x: Tensor) -> Tensor:
-        if x not in self._known:
-            self._known[x] = self._image(x)
-        return self._known[x]
-
-    def _image(self, x: Tensor) -> Tensor:
+    def rule(self, x: Tensor) -> Tensor:
         match x:
             case Kernel():
                 return self._kernel(x)
@@ -105,13 +101,7 @@ class Concretiser:
                 return tensor.broadcast(self(x.arg), x.axes)
             case State() | tensor.Input():
                 return x
-
-        def image(n: Node) -> Node:
-            return self(n) if isinstance(n, Tensor) else n
-
-        made = rebuild(x, image)
-        assert isinstance(made, Tensor)
-        return made
+        return self.rebuilt(x)
 
     def _kernel(self, x: Kernel) -> Tensor:
         v = kernel(x.phi, x.psi)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from numbers import Real
 from typing import Any, NoReturn
 
@@ -25,8 +24,10 @@ from tpc.program.axes import FEATURE, SAMPLE, SUPPORT, Axis, without
 from tpc.program.context import fail, user_line
 from tpc.program.functions import argument
 from tpc.program.ir import Matrix, Vector
-from tpc.program.node import Node, rebuild, topological
+from tpc.program.naming import text
+from tpc.program.node import Node, topological
 from tpc.program.program import AnyWeight, Program
+from tpc.program.rewrite import Rewriter
 from tpc.program.tensor import ONE, Input, Tensor
 from tpc.program.trace import Traced, TracedTensor, scalar
 
@@ -158,14 +159,7 @@ class _Adaptation:
     def _widened(self) -> Tensor:
         """The network with every product of a matrix that adapts made sample by sample, even of what all share."""
 
-        @cache
-        def image(n: Node) -> Node:
-            made = rebuild(n, image)
-            if isinstance(made, ir.MatMul) and SAMPLE not in made.axes and set(self.rates) & _names_of(made.matrix):
-                made = replace(made, x=ir.LinComb(((tensor.Broadcast(ONE, (SAMPLE,)), made.x, ()),)))
-            return made
-
-        f = image(self.f)
+        f = _Widened(set(self.rates))(self.f)
         assert isinstance(f, Tensor)
         return f
 
@@ -232,11 +226,25 @@ class _Adaptation:
                 deep = [name for name in self.rates if name in _names_of(n)]
                 if deep:
                     self.refuse(
-                        f"second-order adaptation of {deep[0]!r} differentiates {n.fn} twice, and has a jump in it: "
-                        "expectations of its derivatives, δ and δ', are infinite where a latent equals a stored one",
+                        f"second-order adaptation of {deep[0]!r} differentiates {text(n.fn)} twice, and has a jump in "
+                        "it: expectations of its derivatives, δ and δ', are infinite where a latent equals a stored one",
                         "use order=1, adapt what comes after the jump only, or take a nonlinearity without jumps such "
                         "as tpc.erf",
                     )
+
+
+class _Widened(Rewriter[Node]):
+    """Products of the matrices named, of what all samples share, as one for every sample."""
+
+    def __init__(self, names: set[str]) -> None:
+        super().__init__()
+        self._names = names
+
+    def rule(self, n: Node) -> Node:
+        made = self.rebuilt(n)
+        if isinstance(made, ir.MatMul) and SAMPLE not in made.axes and self._names & _names_of(made.matrix):
+            return replace(made, x=ir.LinComb(((tensor.Broadcast(ONE, (SAMPLE,)), made.x, ()),)))
+        return made
 
 
 def _mixes_samples(n: Node) -> bool:
@@ -309,12 +317,12 @@ def _applied(i: Increment, rate: Tensor, other: Axis) -> Increment:
 
 def release(program: Program) -> Program:
     """Drop the marks that stop gradients, which have done their work once a program is differentiated."""
-    known: dict[Node, Node] = {}
-
-    def image(n: Node) -> Node:
-        if n not in known:
-            known[n] = image(n.arg) if isinstance(n, tensor.StopGradient | ir.StopGradientVector) else rebuild(n, image)
-        return known[n]
-
+    image = _Released()
     outputs = tuple((name, image(value)) for name, value in program.outputs)
-    return replace(program, outputs=outputs, sources={known.get(n, n): line for n, line in program.sources.items()})
+    sources = {image.known.get(n, n): line for n, line in program.sources.items()}
+    return replace(program, outputs=outputs, sources=sources)
+
+
+class _Released(Rewriter[Node]):
+    def rule(self, n: Node) -> Node:
+        return self(n.arg) if isinstance(n, tensor.StopGradient | ir.StopGradientVector) else self.rebuilt(n)

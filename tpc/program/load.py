@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tpc.errors import ProgramError, SourceLine, TpcError, UsageError, did_you_mean
+from tpc.errors import ProgramError, SourceLine, TpcError, UsageError, did_you_mean, text_of
 from tpc.program.absent import PAGE, absent
 from tpc.program.program import Program
 from tpc.program.trace import trace
@@ -141,4 +141,4 @@ def _translated(e: BaseException, file: Path) -> ProgramError:
             return ProgramError(f"unknown operation tpc.{name}: {told[0]}", where, f"{told[1]}; see {PAGE}")
         near = did_you_mean(name, tpc.__all__).strip()
         return ProgramError(f"unknown operation tpc.{name}", where, near or "tpc.__all__ lists them")
-    return ProgramError(f"{type(e).__name__}: {e}", where)
+    return ProgramError(f"{type(e).__name__}: {text_of(e)}", where)

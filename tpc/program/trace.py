@@ -6,7 +6,6 @@ nodes are built once all of them are known.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from numbers import Real
 from typing import Any, NoReturn, overload
@@ -23,7 +22,6 @@ from tpc.program.node import Node
 from tpc.program.numbers import exact
 from tpc.program.program import Program
 
-DEEPEST = 20_000  # calls: rewrites recurse over operands, some forty calls a layer
 _ARITHMETIC = "networks have + - * / and ** with a number, and the operations of tpc"
 
 
@@ -37,15 +35,17 @@ class Traced:
         self.label = label
         self.where = user_line()
         self._make = make
-        self._node: Node | None = None
+        self._nodes: dict[str, Node] = {}
 
     def build(self) -> Node:
         """The node, made on first use, once spaces are known."""
-        if self._node is None:
-            self._node = self._make()
-            if self.where is not None:
-                self._tell_lines(self._node, self.where)
-        return self._node
+        return Trace.current().recall(self._nodes, "node", self._built)
+
+    def _built(self, _: str) -> Node:
+        made = self._make()
+        if self.where is not None:
+            self._tell_lines(made, self.where)
+        return made
 
     @staticmethod
     def _tell_lines(made: Node, where: SourceLine) -> None:
@@ -235,7 +235,7 @@ class TracedVector(Traced):
 
 
 def _flat_sum(vectors: tuple[ir.Vector, ...]) -> ir.Vector:
-    """A sum of scaled vectors is one LinComb."""
+    """A sum of scaled vectors is one LinComb, up to `FLAT` terms."""
     terms: list[tuple[tensor.Tensor, ir.Vector, Axes]] = []
     for x in vectors:
         terms.extend(x.terms if isinstance(x, ir.LinComb) and _is_cheap(x) else ((tensor.ONE, x, ()),))
@@ -249,8 +249,8 @@ def _scaled(c: tensor.Tensor, x: ir.Vector) -> ir.Vector:
 
 
 def _is_cheap(x: ir.LinComb) -> bool:
-    """Whether repeating x inside another sum repeats additions only, no contraction."""
-    return not any(over for _, _, over in x.terms)
+    """Whether repeating x inside another sum repeats additions only, no contraction, and few of them."""
+    return len(x.terms) <= tensor.FLAT and not any(over for _, _, over in x.terms)
 
 
 def fail_scalar_plus_vector(vector: TracedVector) -> NoReturn:
@@ -323,7 +323,6 @@ def trace(function: Callable[..., Any], name: str | None = None, **settings: Any
 
     Raises ProgramError, with the user's line, for anything a Tensor Program cannot express.
     """
-    sys.setrecursionlimit(max(sys.getrecursionlimit(), DEEPEST))
     with tracing() as t:
         x = scalar((SAMPLE, FEATURE), lambda: tensor.Input("x", (SAMPLE, FEATURE)))
         x.where = None  # made here, not on a line of the user's
