@@ -227,7 +227,8 @@ class _Adaptation:
                 if deep:
                     self.refuse(
                         f"second-order adaptation of {deep[0]!r} differentiates {text(n.fn)} twice, and has a jump in "
-                        "it: expectations of its derivatives, δ and δ', are infinite where a latent equals a stored one",
+                        "it: expectations of its derivatives, δ and δ', are infinite where a latent equals a stored "
+                        "one",
                         "use order=1, adapt what comes after the jump only, or take a nonlinearity without jumps such "
                         "as tpc.erf",
                     )
