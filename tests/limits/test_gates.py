@@ -8,6 +8,10 @@ import pytest
 import tpc
 from tests.support.problems import CLASSES, DIM, assert_gradients, batch
 from tests.support.repeated import DISTANCES, GATES, coinciding, gated, gradients, limit_of
+from tpc.gaussian import expectation
+from tpc.limits.graph import Expectation
+from tpc.lower.lowered import lower
+from tpc.program.functions import argument
 from tpc.runtime.folding import FoldOptions
 from tpc.tasks.check import run_check
 
@@ -18,6 +22,15 @@ PLACES = [("a", (0, 0)), ("a", (3, 2)), ("b", (1, 1))]
 @pytest.mark.parametrize("gate", GATES)
 def test_nothing_is_infinite_and_nothing_is_warned_of(gate):
     assert limit_of(gate).warnings == ()
+
+
+def test_tables_serve_gates_of_higher_degree():
+    limit = tpc.compile(gated("tpc.tanh(a) * b**2"))
+    (first, *_) = (n for n in limit.graph().nodes if isinstance(n, Expectation))
+    found = expectation(first.fn, [argument(i) for i in range(first.size)])
+    assert found.value is None
+    assert not found.given
+    assert lower(limit.graph()).gradients.outputs
 
 
 @pytest.mark.parametrize("gate", GATES)
