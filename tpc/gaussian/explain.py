@@ -78,9 +78,10 @@ def _text(found: Kernel, series: MehlerSeries, data: dict[str, Any]) -> str:
     name = f"V[{unicode_line(found.phi)}, {unicode_line(found.psi)}](p, q, c)"
     lines = [f"{name} = E φ(u)ψ(v),  φ = {unicode_line(found.phi)},  ψ = {unicode_line(found.psi)}", ""]
     if found.plain is None:
+        accuracy = "" if found.numeric is None else found.numeric.promise
         lines.append(
-            "  No closed form: evaluated by quadrature here, and in compiled programs from a Chebyshev\n"
-            "  table in the angle and both variances, accurate to 1e-10 of √(V[φ,φ] V[ψ,ψ])."
+            "  No closed form: evaluated by quadrature here, and in compiled programs from Chebyshev tables\n"
+            f"  in the angle and both variances, {accuracy}."
         )
     else:
         lines += ["  V = " + unicode_line(found.plain), "", "LaTeX:  " + latex(found.plain)]
