@@ -32,7 +32,13 @@ def function(phi):
     if phi == sp.log(1 + X**2):
         return lambda x: np.log1p(x * x)
     f = sp.lambdify(X, phi, modules=[_NUMPY, "numpy"])
-    return lambda x: np.broadcast_to(f(x), np.shape(x))
+
+    def call(x):
+        with np.errstate(over="ignore", invalid="ignore"):
+            y = np.broadcast_to(f(x), np.shape(x))
+        return np.where(np.isnan(y), 0.0, y)  # e^x·step(−x) beyond the largest float
+
+    return call
 
 
 def correlation(p, q, c):

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from tpc.private import private_folder
 
@@ -36,7 +37,7 @@ def recall(what: str, compute: Callable[[], Arrays]) -> Arrays:
     place = None if folder is None else folder / f"{_key(what)}.npz"
     if place is not None and (found := _read(place)) is not None:
         return found
-    with _told():
+    with _told(), threadpool_limits(1):  # many small products: threads only wait for each other
         made = compute()
     if place is not None:
         _write(place, made)
