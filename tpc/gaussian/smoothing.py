@@ -23,6 +23,7 @@ Array = NDArray[Any]
 LEAST = 1e-9  # the first node, in standard deviations
 TAIL = 12.0  # standard deviations beyond which nothing is left
 BEYOND = 9.5  # the same, of what is smoothed
+CLOSE = 0.1  # a standard deviation within which no function bends that can be tabulated up to a variance of 1
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def _smoothed_sides(plus: Any, minus: Any, deviation: Array, theta: float, z: Ar
         above[:, :reach] = right @ same.T + left @ other.T
         below[:, :reach] = right @ other.T + left @ same.T
     if reach < len(z):
-        w, weight = _gauss(effort.gauss)
+        close = spread * deviation.max() < CLOSE  # φ hardly bends within
+        w, weight = _gauss(min(effort.gauss, STANDARD.gauss) if close else effort.gauss)
         x = np.maximum(common * z[reach:, None] + spread * w, 0)
         x = deviation[:, None, None] * x
         above[:, reach:], below[:, reach:] = plus(x) @ weight, minus(x) @ weight
