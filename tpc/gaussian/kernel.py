@@ -24,6 +24,7 @@ from tpc.program.functions import X
 if TYPE_CHECKING:
     from tpc.gaussian.numeric import NumericKernel
 
+MOST_PAIRS = 400  # of terms of φ and ψ: beyond, a table is quicker to make
 ROOT = Symbol("g", nonnegative=True)  # √(pq − c²) while deriving
 
 
@@ -155,6 +156,8 @@ def degree(terms: Sum) -> int | None:
 
 
 def _derive(phi: Expr, psi: Expr, left: Sum, right: Sum) -> tuple[Expr | None, tuple[Step, ...]]:
+    if len(left) * len(right) > MOST_PAIRS:
+        return None, ()
     derivation = Derivation()
     law = Covariance.of([[P, C], [C, Q]], root=ROOT)
     total: Expr = sp.S.Zero

@@ -64,9 +64,9 @@ def run_check(
     The π-limit of rank `rank` (8) starts as `initial_state(…, init="paper")`, in float64, but with readout
     coefficients N(0, std²/M) as in hidden matrices: logits and all gradients are then far from zero at the first step.
     `x` (N, d) and `y` (N,) hold the steps·batch training samples, then held-out ones; by default the digits of the
-    program's classes; `input_scale` multiplies x. Without `lr` it is the largest of 2, 1, ½, … at which the limit's logits move by no more than
-    half their own size: enough to see learning, little enough for n^(-1/2) to show at these widths. With `fold` the
-    limit folds its old atoms. A network that adapts takes the first half of a batch as the support of two tasks, and
+    program's classes; `input_scale` multiplies x. Without `lr` it is the largest of 2, 1, ½, … at which the limit's
+    logits move by no more than half their own size: enough to see learning, little enough for n^(-1/2) to show at
+    these widths. With `fold` the limit folds its old atoms. A network that adapts takes the first half of a batch as the support of two tasks, and
     learns from the other half. `step_options` go to `Model.step`: lr_mult, weight_decay, momentum, clip, …
 
     For the limits "nngp" and "ntk" kernels of random networks are compared with the limit's. Networks in NTK
