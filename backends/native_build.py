@@ -21,6 +21,8 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
+from tpc.private import private_folder
+
 FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math",
          "-ffp-contract=fast", "-fopenmp-simd")  # fmt: skip
 MACHINE = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler knows
@@ -76,20 +78,7 @@ def compiler() -> tuple[str, ...]:
 
 def cache() -> Path:
     """A folder nobody else can write to: tpc/native in $XDG_CACHE_HOME or ~/.cache, else a temporary one."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    own = Path(base) / "tpc"
-    folder = own / "native"
-    if not own.is_absolute():  # it would be another one in every working folder
-        return _temporary()
-    try:
-        own.parent.mkdir(parents=True, exist_ok=True)
-        for part in (own, folder):  # in a folder that others may write to, they could replace ours
-            part.mkdir(mode=0o700, exist_ok=True)
-        if _private(own) and _private(folder) and os.access(folder, os.W_OK | os.X_OK):
-            return folder
-    except OSError:  # no home, or a read-only one
-        pass
-    return _temporary()
+    return private_folder("native") or _temporary()
 
 
 @lru_cache(maxsize=1)
@@ -100,13 +89,6 @@ def _temporary() -> Path:
 
 
 _temporary_folders: list[tempfile.TemporaryDirectory[str]] = []  # removed when the process ends
-
-
-def _private(folder: Path) -> bool:
-    """Whether the folder is the user's own and only the user may write to it."""
-    found = folder.lstat()
-    own = not hasattr(os, "getuid") or found.st_uid == os.getuid()
-    return stat.S_ISDIR(found.st_mode) and own and not found.st_mode & 0o022
 
 
 def _verified(folder: Path, key: str) -> Path | None:

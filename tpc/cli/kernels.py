@@ -85,6 +85,8 @@ def regress(program: Path, ridges: tuple[float, ...], as_json: bool, **given: An
 @click.option("--seeds", type=click.IntRange(min=1), default=8, show_default=True, help="Networks per width.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The first of the seeds.")
 @click.option("--batch-size", "batch", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option("--input-scale", type=FiniteRange(min=0, min_open=True), default=1.0, show_default=True,
+              help="Multiplies the inputs.")  # fmt: skip
 @click.option("--lr", type=FiniteRange(min=0, min_open=True),
               help="Default: the largest of 2, 1, 1/2, … that does not move too far.")  # fmt: skip
 @click.option("--loss", type=Choice(["cross_entropy", "mse"]), default="cross_entropy", show_default=True)

@@ -109,9 +109,10 @@ def _text(found: Kernel, series: MehlerSeries, data: dict[str, Any]) -> str:
     called = [unicode_line(names.shown(f)) for f in (found.phi, found.psi)]
     lines = [f"V[{called[0]}, {called[1]}](p, q, c) = E φ(u)ψ(v),  φ = {called[0]},  ψ = {called[1]}", ""]
     if found.plain is None:
+        accuracy = "" if found.numeric is None else found.numeric.promise
         lines.append(
-            "  No closed form: evaluated by quadrature here, and in compiled programs from a Chebyshev\n"
-            "  table in the angle and both variances, accurate to 1e-10 of √(V[φ,φ] V[ψ,ψ])."
+            "  No closed form: evaluated by quadrature here, and in compiled programs from Chebyshev tables\n"
+            f"  in the angle and both variances, {accuracy}."
         )
     else:
         lines += ["  V = " + unicode_line(found.plain), "", "LaTeX:  " + latex(found.plain)]

@@ -17,8 +17,9 @@ from sympy import DiracDelta, Expr
 
 from tpc.gaussian.evaluate import precise
 from tpc.gaussian.mehler import coefficients
-from tpc.gaussian.quadrature import mehler_coefficients, single
+from tpc.gaussian.numeric import check_domain
 from tpc.gaussian.regular import split_delta
+from tpc.gaussian.smoothing import HIGHEST, energy, mehler
 from tpc.gaussian.symbols import SIGMA, C, P, Q
 from tpc.program.functions import X, step
 
@@ -39,7 +40,8 @@ def _coefficients(phi: Expr, p: float, terms: int) -> list[Any]:
         deviation = mpmath.sqrt(p)
         return [precise(a, {SIGMA: deviation}, DIGITS) for a in closed]
     regular, weight = split_delta(phi)
-    values = [mpmath.mpf(float(a)) for a in mehler_coefficients(regular, np.array(p), terms)]
+    check_domain(regular, np.array(p), (phi, regular))
+    values = [mpmath.mpf(float(a)) for a in mehler(regular, np.array(p), terms, HIGHEST)]
     if weight != 0:
         spike = _coefficients(DiracDelta(X), p, terms)
         values = [a + float(weight) * b for a, b in zip(values, spike, strict=True)]
@@ -60,7 +62,7 @@ def _tail(phi: Expr, p: float, terms: int) -> float:
 
 def _energy(phi: Expr, p: float, value: Expr | None) -> Any:
     if value is None:
-        return mpmath.mpf(float(single(phi**2, np.array([p]))[0]))
+        return mpmath.mpf(float(energy(phi, np.array([p]), HIGHEST)[0]))
     return precise(value, {P: p, Q: p, C: p}, DIGITS)
 
 

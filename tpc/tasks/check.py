@@ -55,6 +55,7 @@ def run_check(
     progress: Progress | None = None,
     fold: FoldOptions | None = None,
     fit_steps: int | None = None,
+    input_scale: float = 1.0,
     **step_options: Any,
 ) -> CheckResult:
     """Train `seeds` networks of every width on the same batches beside the limit; compare the logits at every step.
@@ -62,9 +63,9 @@ def run_check(
     The π-limit of rank `rank` (8) starts as `initial_state(…, init="paper")`, in float64, but with readout
     coefficients N(0, std²/M) as in hidden matrices: logits and all gradients are then far from zero at the first step.
     `x` (N, d) and `y` (N,) hold the steps·batch training samples, then held-out ones; by default the digits of the
-    program's classes. Without `lr` it is the largest of 2, 1, ½, … at which the limit's logits move by no more than
-    half their own size: enough to see learning, little enough for n^(-1/2) to show at these widths. With `fold` the
-    limit folds its old atoms. A network that adapts takes the first half of a batch as the support of two tasks, and
+    program's classes; `input_scale` multiplies x. Without `lr` it is the largest of 2, 1, ½, … at which the limit's
+    logits move by no more than half their own size: enough to see learning, little enough for n^(-1/2) to show at
+    these widths. With `fold` the limit folds its old atoms. A network that adapts takes the first half of a batch as the support of two tasks, and
     learns from the other half. `step_options` go to `Model.step`: lr_mult, weight_decay, momentum, clip, …
 
     For the limits "nngp" and "ntk" kernels of random networks are compared with the limit's. Networks in NTK
@@ -78,6 +79,7 @@ def run_check(
     for name, value, least in counts:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UsageError(f"expected {name} to be a whole number from {least} on, got {value!r}")
+    check_not_negative(input_scale=input_scale)
     if lr is not None:
         check_not_negative(lr=lr)
         if lr == 0:
@@ -90,6 +92,7 @@ def run_check(
         sizes = _checked_widths(widths)
         fit_steps = kernel_check.FIT_STEPS if fit_steps is None else fit_steps
         inputs, labels = _samples(x, y, max(steps, min(1, fit_steps)) * batch, number)
+        inputs = inputs * input_scale
         known = kernel_check.beside(derived, inputs, labels, number, steps, batch, loss, fit_steps)
         return _beside_kernel(known, sizes, seeds, seed, lr, progress)
     if fit_steps is not None:
@@ -97,6 +100,7 @@ def run_check(
     rank = RANK if rank is None else rank
     sizes = _checked_widths(widths, rank)
     inputs, labels = _samples(x, y, steps * batch, number)
+    inputs = inputs * input_scale
     ends = [*range(0, steps * batch + 1, batch), len(inputs)]
     *batches, held_out = (_batch(inputs[a:b], labels[a:b], is_adapted(program)) for a, b in pairwise(ends))
     mode = "exact" if fold is None else "folded"
