@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import sympy as sp
+from sympy import Expr
 
 from tpc.compiler import Limit
 from tpc.limits.graph import Accumulate, Append, Kernel, LimitGraph, Update
@@ -50,10 +51,10 @@ def with_nodes(graph: LimitGraph, image: Callable[[Tensor], Tensor]) -> LimitGra
 
 
 def kernel_scaled(place: int, factor: float = 1.02) -> Change:
-    """The evaluations of one kernel V[φ,ψ] times a factor, the one at `place` in order of first use."""
+    """The evaluations of one kernel V[φ,ψ] times a factor, the one at `place` in `kernels_of_steps`."""
 
     def change(graph: LimitGraph) -> LimitGraph:
-        chosen = graph.kernels[place]
+        chosen = kernels_of_steps(graph)[place]
 
         def scaled(t: Tensor) -> Tensor:
             if isinstance(t, Kernel) and (t.phi, t.psi) == chosen:
@@ -63,6 +64,12 @@ def kernel_scaled(place: int, factor: float = 1.02) -> Change:
         return with_nodes(graph, scaled)
 
     return change
+
+
+def kernels_of_steps(graph: LimitGraph) -> list[tuple[Expr, Expr]]:
+    """The pairs (φ, ψ) of the kernels that logits and updates need, in order of first use; norms need more."""
+    needed = topological([graph["logits"], *replace(graph, outputs=(), norms=()).roots])
+    return list(dict.fromkeys((n.phi, n.psi) for n in needed if isinstance(n, Kernel)))
 
 
 def gradient_of(weight: str, change: Callable[[Tensor], Tensor]) -> Change:

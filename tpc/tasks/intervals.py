@@ -77,8 +77,8 @@ def fit_slope(row: str, widths: Sequence[int], errors: ArrayLike) -> Slope:
 class Deviation:
     """How far the mean of networks is from the limit, relative to the root mean square of what is compared.
 
-    `size` is the root mean square of the mean difference, `error` its standard error, and `freedom` the degrees of
-    freedom of the F statistic (size/error)². A mean of networks of finite width is itself off by a `bias`, of the order
+    `size` is the root mean square of the mean difference and `error` its standard error. With F = (size/error)² it is
+    1 + stretch·(F − 1) that has Fisher's distribution with the degrees of `freedom`. A mean of networks of finite width is itself off by a `bias`, of the order
     of their squared error. A limit is told to be right where `bound` is within `tolerance`.
     """
 
@@ -86,13 +86,14 @@ class Deviation:
     size: float
     error: float
     freedom: tuple[float, float]
+    stretch: float = 1.0
     bias: float = 0.0
     tolerance: float = TOLERANCE
 
     @property
     def radius(self) -> float:
         """Of the confidence ball around the mean difference."""
-        return self.error * math.sqrt(float(fdtri(*self.freedom, LEVEL)))
+        return self.error * math.sqrt(1 + (float(fdtri(*self.freedom, LEVEL)) - 1) / self.stretch)
 
     @property
     def bound(self) -> float:
@@ -105,7 +106,7 @@ class Deviation:
         excess = max(self.size - self.bias, 0.0)
         if not self.error:
             return 1.0 if excess <= SMALLEST else 0.0
-        return float(fdtrc(*self.freedom, (excess / self.error) ** 2))
+        return float(fdtrc(*self.freedom, max(0.0, 1 + self.stretch * ((excess / self.error) ** 2 - 1))))
 
     def __str__(self) -> str:
         return f"{self.size:.2%} ± {self.radius:.2%}"
@@ -114,22 +115,24 @@ class Deviation:
 def mean_deviation(
     row: str, means: F64, scatter: F64, variance: float, freedom: int, size: float, order: int = 1, share: float = 1.0
 ) -> Deviation:
-    """The deviation of a mean difference (m,) from zero, by the test of Dempster (1958) for more numbers than samples.
+    """The deviation of a mean difference (m,) from zero, by a test for more numbers than samples (Dempster 1958).
 
     `scatter` (s, m) has the deviations of single networks from their mean, with so many degrees of freedom, and
-    `variance` is that of the mean in parts of theirs: 1/K for the mean of K. The F statistic is the squared size of
-    the mean difference by its expectation; its degrees of freedom are the scatter's effective dimension (tr Σ)²/tr Σ²,
-    found in the sample and so rather too small, and that times `freedom`. The bias allowed for is `share` times the
-    relative variance of a network to the power `order`.
+    `variance` is that of the mean in parts of theirs: 1/K for the mean of K. The statistic is the squared size of the
+    mean difference by its expectation, for Gaussians of covariance Σ a sum of χ² with the eigenvalues of Σ as weights:
+    it is taken as the F distribution that has its first three moments (Pearson 1959), tr Σᵏ from the sample. The bias
+    allowed for is `share` times the relative variance of a network to the power `order`.
     """
     count = means.size
     products = scatter @ scatter.T / (freedom * count)
-    total = float(np.trace(products))
-    squares = float(np.square(products).sum())
-    dimension = max(total**2 / squares, 1.0) if squares else 1.0
+    total, squares, cubes = (float(np.trace(np.linalg.matrix_power(products, k))) for k in (1, 2, 3))
     error = math.sqrt(total * variance) / size
     bias = share * (total / size**2) ** order
-    return Deviation(row, math.sqrt(float(means @ means) / count) / size, error, (dimension, dimension * freedom), bias)
+    scaled = [squares / total**2, cubes / total**3] if total else [1.0, 1.0]
+    dimension = max(scaled[0] ** 3 / scaled[1] ** 2, 1.0)
+    stretch = 1 / math.sqrt(scaled[0] * dimension)
+    length = math.sqrt(float(means @ means) / count) / size
+    return Deviation(row, length, error, (dimension, dimension * freedom), stretch, bias)
 
 
 def of_mean(row: str, differences: F64, size: float) -> Deviation:

@@ -155,7 +155,7 @@ def random_errors(
 
 def even_networks(largest: int, seeds: int) -> Even:
     """How many networks are averaged, and their width: a power of two of at least twice the largest."""
-    return Even(max(seeds, LEAST_EVEN), max(1 << (2 * largest - 1).bit_length(), LEAST_EVEN_WIDTH), "evenly drawn")
+    return Even(max(2 * seeds, LEAST_EVEN), max(1 << (2 * largest - 1).bit_length(), LEAST_EVEN_WIDTH), "evenly drawn")
 
 
 def mean_deviations(
