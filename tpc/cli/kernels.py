@@ -119,7 +119,7 @@ def check(
       tpc check programs/mlp.py --limit all --widths 128:2048 --report convergence.html
     """
     from tpc.runtime.folding import fold_from
-    from tpc.runtime.progress import Display
+    from tpc.runtime.progress import Display, Pace
     from tpc.tasks.check import run_check
     from tpc.tasks.verdict import joint
 
@@ -131,9 +131,11 @@ def check(
         own: dict[str, Any] = {"rank": rank, "fold": fold} if kind == "pi" or limit != "all" else {}
         own |= {"fit_steps": fit_steps} if kind != "pi" or limit != "all" else {}
         with Display(PARTS, f"{kind}-limit", sys.stderr) as display:
+            pace = Pace(display, sys.stderr.isatty())
 
-            def done(spent: int, total: int, what: str, display: Display = display) -> None:
+            def done(spent: int, total: int, what: str, pace: Pace = pace, display: Display = display) -> None:
                 display.step(PARTS * spent // total, {"": what})
+                pace.told(spent / total, what)
 
             results.append(run_check(traced, limit=kind, progress=done, **own, **options))
     if plot is not None:

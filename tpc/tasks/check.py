@@ -139,21 +139,20 @@ def _beside_pi(
     rate = pi_check.moderate_rate(model, state, course) if plan.lr is None else plan.lr
     course = replace(course, options={**course.options, "lr": rate})
 
-    model.load_state(state)
-    wanted = course.trajectory(model)
-    pi_check.require_finite(wanted, "limit", rate)
-    if fold is not None and not model.remainders:
-        raise UsageError(
-            f"nothing was folded: {max(model.atoms.values())} atoms stay within the window of {fold.window}; "
-            "give a smaller one (--window 0)"
-        )
+    limit = pi_check.expected(model, state, course)
+    wanted = limit.logits
     if not pi_check.rms(wanted).all():
         raise UsageError(f"the limit of {program.name} has zero logits: there is no relative error to measure")
-    alone = pi_check.steps_alone(model, state, course, wanted[0])
+    allowed: list[float] = []
+    if fold is not None:
+        pi_check.require_folded(model, course, state)
+        exact = build(derived, inputs.shape[1], rank, dtype="float64", seed=plan.seed)
+        apart = pi_check.expected_alike(exact, state, course, limit)
+        allowed = limit.distances(apart, fold.tolerance)
     even = pi_check.even_networks(plan.widths[-1], plan.seeds)
     done = plan.told(even, POWER[derived.kind])
     errors = pi_check.random_errors(derived, state, course, wanted, plan.widths, plan.seeds, plan.seed, done)
-    deviations = pi_check.mean_deviations(derived, state, course, wanted, alone, even, plan.seed, done)
+    deviations = pi_check.mean_deviations(derived, state, course, limit, even, plan.seed, done, allowed)
     rows = tuple(f"step {t}" for t in range(plan.steps + 1))
     moved = tuple(float(m) for m in pi_check.rms(wanted - wanted[0]) / pi_check.rms(wanted)[0])
     degree = model.fold.degree if fold is not None else None

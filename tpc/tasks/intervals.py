@@ -78,8 +78,9 @@ class Deviation:
     """How far the mean of networks is from the limit, relative to the root mean square of what is compared.
 
     `size` is the root mean square of the mean difference and `error` its standard error. With F = (size/error)² it is
-    1 + stretch·(F − 1) that has Fisher's distribution with the degrees of `freedom`. A mean of networks of finite width is itself off by a `bias`, of the order
-    of their squared error. A limit is told to be right where `bound` is within `tolerance`.
+    1 + stretch·(F − 1) that has Fisher's distribution with the degrees of `freedom`. A mean of networks of finite width
+    is itself off by a `bias`, of the order of their squared error. A limit is told to be right where `bound` is within
+    `tolerance`.
     """
 
     row: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -158,32 +158,78 @@ def even_networks(largest: int, seeds: int) -> Even:
     return Even(max(2 * seeds, LEAST_EVEN), max(1 << (2 * largest - 1).bit_length(), LEAST_EVEN_WIDTH), "evenly drawn")
 
 
+@dataclass(frozen=True)
+class Expected:
+    """What the limit has for the samples held out: logits before and after every step, and steps of one weight."""
+
+    logits: F64
+    alone: Mapping[str, Alone]
+
+    def rows(self) -> list[tuple[str, F64, float]]:
+        """What means are compared in: the name, what is expected (N, classes), and its size.
+
+        Where next to nothing is expected the size is the hundredth part of the logits'.
+        """
+        changes = np.diff(self.logits, axis=0, prepend=0)
+        names = ["the initial logits", *(f"the change by step {t}" for t in range(1, len(changes)))]
+        found = [*zip(names, changes), *((f"the change by {name} alone", a.change) for name, a in self.alone.items())]
+        least = 0.01 * float(rms(self.logits)[0])
+        return [(name, value, max(float(rms(value[None])[0]), least)) for name, value in found]
+
+    def distances(self, other: Expected, most: float) -> list[float]:
+        """How far two limits are apart in every row, relative to its size, up to `most`."""
+        pairs = zip(self.rows(), other.rows())
+        return [min(float(rms((a - b)[None])[0]) / size, most) for (_, a, size), (_, b, _) in pairs]
+
+
+def expected(model: Model, state: Mapping[str, F64], course: Course) -> Expected:
+    """What the limit does from a state, at the course's rate and with the rates that suit its weights."""
+    model.load_state(state)
+    logits = course.trajectory(model)
+    require_finite(logits, "limit", course.options["lr"])
+    return Expected(logits, steps_alone(model, state, course, logits[0]))
+
+
+def expected_alike(model: Model, state: Mapping[str, F64], course: Course, other: Expected) -> Expected:
+    """The same at the rates of another limit."""
+    model.load_state(state)
+    logits, alone = course.trajectory(model), {}
+    for name, one in other.alone.items():
+        model.load_state(state)
+        alone[name] = Alone(one.rate, course.alone(model, name, one.rate) - logits[0])
+    return Expected(logits, alone)
+
+
 def mean_deviations(
-    derived: Limit, state: Mapping[str, F64], course: Course, wanted: F64, alone: Mapping[str, Alone], even: Even,
-    seed: int, done: Done,
+    derived: Limit, state: Mapping[str, F64], course: Course, limit: Expected, even: Even, seed: int, done: Done,
+    allowed: Sequence[float] = (),
 ) -> tuple[Deviation, ...]:  # fmt: skip
-    """The deviation of the logits, of what every step changes in them, and of what a step of one weight does."""
-    courses, singles = [], []
+    """The deviations of evenly drawn networks in every row of the limit, of which so much is `allowed`."""
+    found = []
     for k in range(even.count):
         network = FiniteNetwork(derived, state, even.width, seed=seed * even.count + k, draw=balanced_gaussian)
-        singles.append(course.network_alone(network, alone))
-        courses.append(course.trajectory(network))
-        require_finite(courses[-1], f"network of width {even.width}", course.options["lr"])
+        alone = course.network_alone(network, limit.alone)
+        logits = course.trajectory(network)
+        require_finite(logits, f"network of width {even.width}", course.options["lr"])
+        found.append([*np.diff(logits, axis=0, prepend=0), *(a - logits[0] for a in alone)])
         done(even.width, f"evenly drawn networks of width {even.width}")
-    trained = np.stack(courses)
-    changes, expected = np.diff(trained, axis=1, prepend=0), np.diff(wanted, axis=0, prepend=0)
-    names = ["the initial logits", *(f"the change by step {t}" for t in range(1, len(wanted)))]
-    found = [_deviation(row, changes[:, t], expected[t], wanted[0]) for t, row in enumerate(names)]
-    for j, (name, one) in enumerate(alone.items()):
-        moved = np.stack([s[j] for s in singles]) - trained[:, 0]
-        found.append(_deviation(f"the change by {name} alone", moved, one.change, wanted[0]))
-    return tuple(found)
+    deviations = []
+    for j, (row, wanted, size) in enumerate(limit.rows()):
+        d = of_mean(row, np.stack([f[j] for f in found]) - wanted, size)
+        more = allowed[j] if allowed else 0.0
+        deviations.append(replace(d, bias=d.bias + more, tolerance=d.tolerance + more))
+    return tuple(deviations)
 
 
-def _deviation(row: str, values: F64, expected: F64, scale: F64) -> Deviation:
-    """Relative to what is expected; where next to nothing is, to the hundredth part of the logits."""
-    size = max(float(rms(expected[None])[0]), 0.01 * float(rms(scale[None])[0]))
-    return of_mean(row, values - expected, size)
+def require_folded(model: Model, course: Course, state: Mapping[str, F64]) -> None:
+    """Raise UsageError where a folded limit keeps every atom of the course."""
+    model.load_state(state)
+    course.trajectory(model)
+    if not model.remainders:
+        raise UsageError(
+            f"nothing was folded: {max(model.atoms.values())} atoms stay within the window of {model.fold.window}; "
+            "give a smaller one (--window 0)"
+        )
 
 
 def require_finite(values: F64, what: str, rate: float) -> None:

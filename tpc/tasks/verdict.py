@@ -52,10 +52,11 @@ def judge(slopes: Sequence[Slope], deviations: Sequence[Deviation], rate: float,
     Deviations shrink like width^(−rate), and a network takes time like width^power.
     """
     level = 1 - ALARM / max(1, len(slopes))
-    wrong = [f"{d.row} is off by {d}" for d in deviations if d.chance * len(deviations) < ALARM]
+    off = sorted((d for d in deviations if d.chance * len(deviations) < ALARM), key=lambda d: d.chance)
+    wrong = [f"{d.row} {'are' if d.row.endswith('s') else 'is'} off by {d}" for d in off]
     wrong += [f"the error of {s.row} stays, with slope {s}" for s in slopes if stays(s, level)]
     if wrong:
-        return Verdict("wrong", tuple(wrong))
+        return Verdict("wrong", _shortened(wrong))
     open_slopes = [(s, why) for s in slopes if not s.exact and (why := _doubt(s))]
     open_deviations = [d for d in deviations if d.bound > d.tolerance]
     if open_slopes or open_deviations:
