@@ -249,7 +249,7 @@ def convergence(*results: CheckResult) -> Figure:
 
 def _plot_convergence(axes: Axes, result: CheckResult) -> None:
     for slope, values, colour, marker in zip(result.slopes, result.errors, SERIES * 9, MARKERS * 9):
-        label = f"{slope.row}: slope {slope.slope:.2f}".replace("-", "−")
+        label = f"{slope.row}: {'exact' if slope.exact else f'slope {slope.slope:.2f}'}".replace("-", "−")
         axes.plot(result.widths, values, marker=marker, markersize=5, color=colour, label=label)
     top = max(max(values) for values in result.errors)
     guide = [1.25 * top * (width / result.widths[0]) ** -0.5 for width in result.widths]

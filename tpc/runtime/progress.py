@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
@@ -75,6 +76,26 @@ class Display:
             self._progress.console.print(line, markup=False, highlight=False)
         else:
             print(line, file=self._stream, flush=True)
+
+
+class Pace:
+    """Lines with the time left where there is no bar, at most one in `SECONDS`; nothing of what is done sooner."""
+
+    SECONDS = 10.0
+
+    def __init__(self, display: Display, has_bar: bool) -> None:
+        self._display = display
+        self._has_bar = has_bar
+        self._start = self._last = time.monotonic()
+
+    def told(self, part: float, what: str) -> None:
+        """So large a part of the work is done."""
+        now = time.monotonic()
+        if self._has_bar or part >= 1 or now - self._last < self.SECONDS:
+            return
+        self._last = now
+        left = (now - self._start) * (1 / part - 1)
+        self._display.say(f"{what}: {part:.0%} done, about {human_time(left)} left")
 
 
 def _bar(stream: TextIO) -> Progress:
