@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tpc.errors import UsageError
 from tpc.gaussian.names import Kernels
-from tpc.limits.existence import check_kernels, refuse_singular, singular_kernels
+from tpc.limits.existence import check_kernels, divergence_warnings, refuse_divergent
 from tpc.limits.fold import fold
 from tpc.limits.graph import LimitGraph
 from tpc.limits.nngp import nngp_limit
@@ -123,14 +123,14 @@ class Limit:
             graph = verify_limit(LIMITS[self.kind](program), f"the {self.kind}-limit")
             check_kernels(graph, self.program)
             if self.is_kernel:
-                refuse_singular(graph, self.program)
+                refuse_divergent(graph, self.program)
             self._derived[loss] = (program, graph)
         return self._derived[loss]
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a user should know before training: kernels that are infinite at coinciding latents."""
-        return () if self.is_kernel else singular_kernels(self.graph())
+        """What a user should know before training: expectations that are infinite at coinciding latents."""
+        return () if self.is_kernel else divergence_warnings(self.graph())
 
     @property
     def kernels(self) -> Kernels:

@@ -288,7 +288,7 @@ def test_warnings_of_the_compiler_are_printed_once(tmp_path, monkeypatch):
     for result in (invoke("compile", MLP), invoke(*arguments)):
         assert result.stderr.count("warning: kernel k is singular\n") == 1
         assert "warning" not in result.stdout
-    assert "singular where a latent meets a stored one" in " ".join(result.output.split())
+    assert "infinite where a latent meets a stored one" in " ".join(result.output.split())
 
 
 WAYS = {

@@ -69,6 +69,12 @@ class Kernel:
             return None
         return self.value.xreplace({P: sp.S.One, Q: sp.S.One, C: RHO})
 
+    @cached_property
+    def pole(self) -> int:
+        """k, where V grows like (pq − c²)^(−k/2) as |ρ| → 1; 0 where it is bounded."""
+        powers = () if self.value is None else self.value.atoms(sp.Pow)
+        return max((-int(e.exp) for e in powers if isinstance(e.base, gap) and e.exp.is_negative), default=0)
+
     def series(self, terms: int = 8) -> MehlerSeries:
         """The Mehler series up to ρ^terms."""
         return MehlerSeries(self, terms)

@@ -28,7 +28,7 @@ from tpc.errors import InternalError, ProgramError, SourceLine, UserError
 from tpc.limits.expect import expectation
 from tpc.limits.graph import LimitGraph, State, Store, rank_axis
 from tpc.limits.hermite import Index, derivative, indices
-from tpc.limits.pi import Leaf, LimitTerm, PiLimit, mean
+from tpc.limits.pi import Leaf, LimitTerm, PiLimit
 from tpc.limits.power import Half, Opened, power, slope, slot_axis
 from tpc.limits.tail import Tail, read, tail_of
 from tpc.passes.normal import Term
@@ -130,7 +130,7 @@ class _FoldedLimit(PiLimit):
 
     def means(self, t: Term) -> Iterator[Tensor]:
         for s, leaf in self._sums(t):
-            yield mean(s, s.fn)
+            yield self.mean(s, s.fn)
             if leaf is not None:
                 yield from self._series(self.without_leaves(t), t.fn, leaf)
 
@@ -149,14 +149,15 @@ class _FoldedLimit(PiLimit):
                 if slope_fn == 0:
                     continue
                 if leaf is None or j >= len(base.latents):  # the stored latents of an atom: E[R ∇x]
-                    yield mean(s, slope_fn, g)
+                    yield self.mean(s, slope_fn, g, projected=True)
                     continue
                 base_slope = partial(t.fn, argument(j))
                 if set(g.axes) & set(s.over):
-                    yield mean(s, slope_fn, g)
+                    yield self.mean(s, slope_fn, g, projected=True)
                     yield from self._series(base, base_slope, leaf, (g,), by="latent")
                 else:
-                    sums = tensor.add((mean(s, slope_fn), *self._series(base, base_slope, leaf, by="latent")))
+                    known = self.mean(s, slope_fn, projected=True)
+                    sums = tensor.add((known, *self._series(base, base_slope, leaf, by="latent")))
                     yield tensor.contract((g, sums))
             if leaf is not None:
                 yield from self._series(base, t.fn, leaf, by="z")

@@ -72,6 +72,11 @@ class Expectation(Tensor):
     fn: Expr
     grams: tuple[Tensor, ...]
 
+    @property
+    def size(self) -> int:
+        """The number of variables."""
+        return upper_triangle(len(self.grams))[-1][1] + 1
+
     def _find_axes(self) -> Axes:
         return union(*(g.axes for g in self.grams))
 
@@ -226,7 +231,8 @@ class LimitGraph:
     """A derived limit: outputs, the update of every weight, squared gradient norms.
 
     `folds` is empty while every atom is kept. `sources` maps a node to the first instruction of the program that it
-    is the limit of (side data, for reports).
+    is the limit of (side data, for reports). `divergent` are the expectations that are infinite where two latents are
+    one up to a factor.
     """
 
     name: str
@@ -236,6 +242,7 @@ class LimitGraph:
     norms: tuple[tuple[str, Tensor], ...]
     sources: dict[Tensor, Node] = field(default_factory=dict, compare=False, repr=False)
     folds: tuple[Fold, ...] = ()
+    divergent: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __getitem__(self, output: str) -> Tensor:
         return dict(self.outputs)[output]

@@ -19,6 +19,7 @@ from tpc.report.layers import LEAST_TIMES, Layers, in_step
 
 _WORD = re.compile(r"[^\W\d][\w.']*")
 LEAST_SAVED = 4
+LARGEST_LAYER = 500  # nodes
 TIMES = "repeats"  # node attribute: how many layers a node stands for
 LAST = "last"  # node attribute: the one of the last layer, that the rest of the network reads
 STANDS_FOR = "stands_for"  # node attribute: the nodes it stands for, itself first
@@ -103,7 +104,8 @@ def repeats(graph: nx.DiGraph, order: Sequence[Hashable] | None = None) -> list[
     place = {node: i for i, node in enumerate(order)}
     before = [sorted(place[p] for p in graph.predecessors(node) if p in place) for node in order]
     codes = [forms[node] for node in order]
-    found = [r for size in range(1, len(order) // LEAST_TIMES + 1) for r in _tandems(codes, before, size)]
+    largest = min(len(order) // LEAST_TIMES, LARGEST_LAYER)
+    found = [r for size in range(1, largest + 1) for r in _tandems(codes, before, size)]
     found.sort(key=lambda r: (-r.saved, _mixed(graph, r.layers(order)), r.size, r.first))
     chosen: list[Repeat] = []
     taken = [False] * len(order)
@@ -171,11 +173,14 @@ def _tandems(codes: Sequence[str], before: Sequence[Sequence[int]], size: int) -
     for i in range(len(codes) - size - 1, -1, -1):
         same[i] = same[i + 1] + 1 if codes[i] == codes[i + size] else 0
     found = []
+    counts = [1] * len(codes)
     for start in range(len(codes)):
         most = same[start] // size + 1
-        times = 1
+        # a layer later has at least what is left of the repeat from here on
+        times = max(1, counts[start - size] - 1) if start >= size else 1
         while times < most and _is_next(before, start, size, times):
             times += 1
+        counts[start] = times
         if times >= LEAST_TIMES:
             found.append(Repeat(start, size, times))
     return found

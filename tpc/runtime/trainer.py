@@ -27,8 +27,8 @@ from tpc.runtime.source import Batch, Result, Source
 
 Array = NDArray[Any]
 _SINGULAR = (
-    " The limit of this program has warnings: kernels of step-like functions and gates are singular where a "
-    "latent meets a stored one; a smooth nonlinearity avoids that."
+    " The limit of this program has warnings: expectations of derivatives of jumps are infinite where a "
+    "latent meets a stored one; a nonlinearity without jumps avoids that."
 )
 
 
