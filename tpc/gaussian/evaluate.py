@@ -17,6 +17,7 @@ from tpc.errors import GaussianError, InternalError
 from tpc.gaussian.regular import on_side
 from tpc.gaussian.symbols import C, P, Q
 from tpc.program.functions import X
+from tpc.program.naming import kernel_name
 
 if TYPE_CHECKING:
     from tpc.gaussian.kernel import Kernel
@@ -142,7 +143,7 @@ def evaluate_kernel(kernel: Kernel, p: Any, q: Any, c: Any, dtype: str = "float6
     if kernel.value is not None:
         return vectorised(kernel.value, (P, Q, C))(p, q, c).astype(dtype)
     if kernel.numeric is None:
-        raise InternalError(f"V[{kernel.phi}, {kernel.psi}] has neither a closed form nor a table")
+        raise InternalError(f"{kernel_name(kernel.phi, kernel.psi)} has neither a closed form nor a table")
     return kernel.numeric(p, q, c).astype(dtype)
 
 
@@ -154,7 +155,7 @@ def _closed(kernel: Kernel, p: float, q: float, c: float) -> float:
         return float(precise(kernel.value, {P: p, Q: q, C: c}))
     except ZeroDivisionError:
         raise GaussianError(
-            f"V[{kernel.phi}, {kernel.psi}] is infinite at p = {p:g}, q = {q:g}, c = {c:g}: it diverges as the "
+            f"{kernel_name(kernel.phi, kernel.psi)} is infinite at p = {p:g}, q = {q:g}, c = {c:g}: it diverges as the "
             "correlation goes to ±1\n  Fix: take a point with c² < p·q"
         ) from None
 

@@ -20,7 +20,7 @@ from tpc.gaussian.regular import check_regular, parity, split_delta, straighten
 from tpc.gaussian.symbols import RHO, C, P, Q, U, V
 from tpc.gaussian.tidy import collect_terms
 from tpc.program.functions import X
-from tpc.program.naming import function_name, text
+from tpc.program.naming import kernel_name, text
 
 if TYPE_CHECKING:
     from tpc.gaussian.numeric import NumericKernel
@@ -46,8 +46,7 @@ class Kernel:
 
     def __repr__(self) -> str:
         form = "without a closed form" if self.value is None else f"= {self.plain}"
-        phi, psi = (function_name(f) or text(f) for f in (self.phi, self.psi))
-        return f"<V[{phi}, {psi}](p, q, c) {form}>"
+        return f"<{kernel_name(self.phi, self.psi)}(p, q, c) {form}>"
 
     @cached_property
     def conditions(self) -> tuple[str, ...]:

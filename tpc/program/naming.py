@@ -175,3 +175,8 @@ def same_up_to_number(phi: Expr, psi: Expr) -> Expr | None:
         return sp.radsimp(phi / psi) if phi.is_number and psi.is_number and psi != 0 else None
     (a, one), (b, two) = _key(phi), _key(psi)
     return sp.radsimp(a / b) if one == two else None
+
+
+def kernel_name(phi: Expr, psi: Expr) -> str:
+    """V[φ, ψ] by names where there are, for messages about one kernel."""
+    return f"V[{function_name(phi) or text(phi)}, {function_name(psi) or text(psi)}]"
