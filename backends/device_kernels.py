@@ -65,7 +65,7 @@ class DeviceKernelRuntime(DeviceRuntime):
     def tabulated(self, phi: str, psi: str) -> Callable[[Any, Any, Any], Any]:
         """V[phi, psi](p, q, c) for a pair without a closed form."""
         xp = self._xp
-        table = on_device(self.numeric(phi, psi), xp, self.angle, np.float64)
+        table = on_device(self.numeric(phi, psi), xp, self.angle, self._device.to_host, np.float64)
 
         def evaluate(p: Any, q: Any, c: Any) -> Any:
             p, q = (x.reshape((1,) * (c.ndim - x.ndim) + x.shape) for x in map(xp.asarray, (p, q)))
