@@ -74,8 +74,8 @@ class DeviceKernelRuntime(DeviceRuntime):
         """V[phi, psi](p, q, c) for a pair without a closed form."""
         numeric, xp = self.numeric(phi, psi), self._xp
         tables = {
-            np.dtype(np.float32): on_device(numeric.truncated(SINGLE_TOLERANCE), xp, self.angle),
-            np.dtype(np.float64): on_device(numeric, xp, self.angle, np.float64),
+            np.dtype(np.float32): on_device(numeric.truncated(SINGLE_TOLERANCE), xp, self.angle, self._device.to_host),
+            np.dtype(np.float64): on_device(numeric, xp, self.angle, self._device.to_host, np.float64),
         }
 
         def evaluate(p: Any, q: Any, c: Any) -> Any:

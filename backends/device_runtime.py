@@ -140,7 +140,7 @@ class DeviceRuntime:
 
     def tabulated(self, phi: str, psi: str) -> Callable[[Any, Any, Any], Any]:
         """V[phi, psi](p, q, c) for a pair without a closed form."""
-        return on_device(self.numeric(phi, psi).truncated(SINGLE_TOLERANCE), self._xp, self.angle)
+        return on_device(self.numeric(phi, psi).truncated(SINGLE_TOLERANCE), self._xp, self.angle, self._device.to_host)
 
     def numeric(self, phi: str, psi: str) -> NumericKernel:
         """The table of a pair without a closed form."""

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.blocks import threads
 from backends.kernel_runtime import settled
+from backends.threads import threads
 from tpc.lower.kernel_native import NativeKernels
 
 Array = NDArray[Any]

@@ -6,16 +6,16 @@ Needs numpy alone; with threadpoolctl installed, blocks are shared between threa
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backends.atoms import Atoms
-from backends.blocks import over_blocks, threads
+from backends.blocks import over_blocks
 from backends.large import matmul, matvecs, outer_sum, over_rows, square, vecmats
 from backends.powers import opened, power, product, slope
+from backends.threads import threads
 
 Array = NDArray[Any]
 
@@ -133,7 +133,7 @@ def tabulated(phi: str, psi: str) -> Callable[[Array, Array, Array], Array]:
     if table is None:
         raise ValueError(f"V[{phi}, {psi}] has a closed form and no table")
     single = table.truncated(SINGLE_TOLERANCE)
-    flipped = {id(t): replace(t, parts=tuple((w, part.mirrored()) for w, part in t.parts)) for t in (table, single)}
+    flipped = {id(t): t.mirrored() for t in (table, single)}
 
     def evaluate(p: Array, q: Array, c: Array) -> Array:
         dtype = np.result_type(*(x for x in (p, q, c) if isinstance(x, np.ndarray | np.floating)))

@@ -65,6 +65,14 @@ class InternalError(TpcError):
         super().__init__(f"internal error: {message}. This is a bug in tpc; please report it with the program.")
 
 
+def text_of(error: BaseException) -> str:
+    """What an exception says of itself, or that it cannot say it; exceptions of users' programs may fail even there."""
+    try:
+        return str(error)
+    except Exception as failure:
+        return f"its text cannot be had: __str__ raised {type(failure).__name__}"
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """A sentence, after a blank, that proposes the choice closest to a name; nothing where none is close."""
     close = difflib.get_close_matches(name, list(choices), n=1)

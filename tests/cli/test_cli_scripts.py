@@ -48,8 +48,20 @@ def test_an_error_is_json_too(arguments, kind, told, code):
     error = json.loads(result.stdout)["error"]
     assert (error["type"], error["exit_code"], result.exit_code) == (kind, code, code)
     assert told in error["message"]
-    assert "rror: " in result.stderr
+    assert result.stderr.startswith("error: ")
     assert json.loads(invoke(*arguments).stdout)["error"] == error
+
+
+@pytest.mark.parametrize(
+    "arguments", [["train", "--epoch", "3"], ["trian"], ["compile"], ["kernel", "relu", "--at", "1"]]
+)
+def test_errors_have_one_style(arguments):
+    result = invoke(*arguments)
+    told = result.stderr.splitlines()
+    assert told[0].startswith("error: ")
+    assert told[0][7].islower()
+    assert told[-1].startswith("  Help: tpc")
+    assert "Usage" not in result.stderr
 
 
 def test_without_json_standard_output_stays_empty():
@@ -86,7 +98,7 @@ def test_compile_tells_scripts_what_the_summary_says(tmp_path):
     assert found["program"] == "mlp"
     assert found["limit"] == "pi"
     assert list(found["parameters"]) == ["embed", "embed.bias", "hidden1", "hidden1.bias", "readout", "readout.bias"]
-    assert "V[relu(x), relu(x)]" in found["kernels"]
+    assert list(found["kernels"]) == ["V[relu, relu]", "V[relu, δ]", "V[step, step]"]
     assert found["stages"] == {}
     for text in (*found["parameters"].values(), *found["cost_of_a_step"]):
         assert text in invoke("compile", MLP).stdout

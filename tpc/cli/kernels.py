@@ -11,15 +11,16 @@ from typing import Any
 import click
 
 from tpc.cli.common import default_program, load_program, print_json
+from tpc.cli.lasting import outlives_output
 from tpc.cli.options import (
     LIMITS,
     checked_options,
     debug_option,
     fold_options,
     json_option,
+    kernel_options,
     plot_option,
     program_argument,
-    program_options,
     regress_options,
 )
 from tpc.cli.types import Choice, FiniteRange, Named, OutputFile, powers_of_two
@@ -31,10 +32,11 @@ UNDECIDED = 3  # the exit code of a check that cannot tell
 
 @click.command(short_help="Fit a kernel limit by kernel regression.")
 @program_argument
-@program_options
+@kernel_options
 @regress_options
+@outlives_output(lambda given: given["out"] is not None and not given["as_json"])
 def regress(program: Path, ridges: tuple[float, ...], as_json: bool, **given: Any) -> None:
-    """Fit the kernel limit of PROGRAM (--limit nngp or ntk) by kernel regression.
+    """Fit the kernel limit of PROGRAM (--limit ntk or nngp) by kernel regression.
 
     The ridge is chosen among those given on training samples held out. For omniglot every task is a regression on its
     support, and the ridge is chosen on validation tasks.
@@ -53,8 +55,6 @@ def regress(program: Path, ridges: tuple[float, ...], as_json: bool, **given: An
         click.echo(line, err=as_json)
 
     settings = {"function": given["function"], "settings": dict(given["settings"])}
-    if given["limit"] == "pi":
-        raise click.UsageError("the pi-limit is trained, with tpc train; regression is for --limit nngp or ntk.")
     if given["data"] == "omniglot":
         places = {"data_dir": given["data_dir"], "seed": given["seed"], "episodes": given["episodes"]}
         few = FewShotJob(str(program), **places, **settings)
@@ -88,6 +88,8 @@ def regress(program: Path, ridges: tuple[float, ...], as_json: bool, **given: An
 @click.option("--seeds", type=click.IntRange(min=1), default=8, show_default=True, help="Networks per width.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The first of the seeds.")
 @click.option("--batch-size", "batch", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option("--input-scale", type=FiniteRange(min=0, min_open=True), default=1.0, show_default=True,
+              help="Multiplies the inputs.")  # fmt: skip
 @click.option("--lr", type=FiniteRange(min=0, min_open=True),
               help="Default: the largest of 2, 1, 1/2, … that does not move too far.")  # fmt: skip
 @click.option("--loss", type=Choice(["cross_entropy", "mse"]), default="cross_entropy", show_default=True)
@@ -96,6 +98,7 @@ def regress(program: Path, ridges: tuple[float, ...], as_json: bool, **given: An
 @click.option("--report", type=OutputFile(".html"), metavar="FILE", help="Write plot and tables as one page (html).")
 @json_option
 @debug_option
+@outlives_output(lambda given: given["report"] is not None and not given["as_json"])
 def check(
     program: Path, function: str | None, settings: tuple[tuple[str, Any], ...], limit: str, plot: Path | None,
     report: Path | None, as_json: bool, mode: str, fold_degree: int | None, fold_tolerance: float | None,
@@ -174,6 +177,7 @@ def check(
 @click.option("--dry-run", is_flag=True, help="Print the commands only.")
 @json_option
 @debug_option
+@outlives_output(lambda given: not given["dry_run"] and not given["as_json"])
 def reproduce(
     what: str, quick: bool, data_dir: str | None, out: Path, rows: tuple[str, ...], columns: tuple[str, ...], seed: int,
     dry_run: bool, as_json: bool,

@@ -13,8 +13,8 @@ from tpc.lower.kernel_module import KernelPrinter, is_elementwise, kernel_module
 from tpc.lower.kernels import OTHER, LoweredKernels
 from tpc.lower.schedule import Function, Loop
 from tpc.program import tensor
+from tpc.program.axes import SAMPLE
 from tpc.program.functions import argument
-from tpc.program.nn import SAMPLE
 from tpc.program.tensor import Contract, Input, Tensor
 
 PRECISE = Path(__file__).with_name("kernel_functions.h")

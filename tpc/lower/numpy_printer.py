@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from string import ascii_letters
 
 from tpc.errors import InternalError
@@ -13,13 +14,13 @@ from tpc.lower.concretise import Tabulated
 from tpc.lower.elementwise import Builder, Operation, Value
 from tpc.lower.schedule import Function, Loop
 from tpc.program import tensor
-from tpc.program.axes import Axes, Axis, union, without
+from tpc.program.axes import SAMPLE, SUPPORT, Axes, Axis, union, without
 from tpc.program.functions import argument
-from tpc.program.nn import SAMPLE, SUPPORT
 from tpc.program.node import Node, topological
 from tpc.program.tensor import Constant, Contract, Tensor
 
 _SAMPLES = (SAMPLE.name, SUPPORT.name)  # axes whose lengths are those of a batch
+_WORD = re.compile(r"\w+")
 _OF_FOLD = re.compile(r"[Mw]\d+$")
 _OF_TAIL = {"Z": "points", "T": "tail", "wT": "scale"}
 _INFIX = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
@@ -428,8 +429,8 @@ class NumpyPrinter:
         lines += self._steps()
         results = ", ".join(f'"{name}": {self._aligned(self._value(t), t.axes)}' for name, t in self._function.outputs)
         lines.append(f"return {{{results}}}")
-        used = "\n".join(lines)
-        body = [line for line in lines if not line.endswith("]") or _is_used(line, used)]
+        uses = Counter(_WORD.findall("\n".join(lines)))
+        body = [line for line in lines if not line.endswith("]") or _is_used(line, uses)]
         return f"def {self._function.name}({arguments}):\n" + "\n".join(f"    {line}" for line in body)
 
 
@@ -438,9 +439,9 @@ def commented(line: str, axes: Axes) -> str:
     return f"{line}  # [{', '.join(map(str, layout(axes)))}]" if axes else line
 
 
-def _is_used(line: str, text: str) -> bool:
+def _is_used(line: str, uses: Mapping[str, int]) -> bool:
     names, _, value = line.partition(" = ")
-    return not value.startswith('state["') or any(text.count(name) > 1 for name in names.split(", "))
+    return not value.startswith('state["') or any(uses[name] > 1 for name in names.split(", "))
 
 
 def _found(state: State) -> str:

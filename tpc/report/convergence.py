@@ -10,7 +10,7 @@ import tpc
 from tpc.report import plots
 from tpc.report.graph import limit_name
 from tpc.report.page import figure, page, section, table
-from tpc.runtime.checkpoint import write_atomic
+from tpc.runtime.files import write_atomic
 from tpc.tasks.convergence import CheckResult
 
 NOTES = {

@@ -17,8 +17,7 @@ from tpc.errors import InternalError, UsageError
 from tpc.passes.per_sample import gradients, single_output
 from tpc.passes.project import PREFIX, outers
 from tpc.program import ir, tensor
-from tpc.program.axes import without
-from tpc.program.nn import SAMPLE
+from tpc.program.axes import SAMPLE, without
 from tpc.program.program import AnyWeight, Program
 from tpc.runtime.interpret import Value, evaluate
 from tpc.runtime.lazy_gaussian import lazy_gaussian

@@ -19,8 +19,7 @@ from tpc.errors import UsageError
 from tpc.limits.graph import Accumulate, Append, Store, Update
 from tpc.passes.adapt import is_adapted
 from tpc.program import ir
-from tpc.program.axes import without
-from tpc.program.nn import SAMPLE
+from tpc.program.axes import SAMPLE, without
 from tpc.program.program import AnyWeight, Program
 from tpc.runtime.arguments import clip_factors, unknown_name
 from tpc.runtime.interpret import Value, evaluate, numeric

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tpc.errors import UsageError
 from tpc.lower.kernels import LoweredKernels, lower_kernels
-from tpc.program.nn import SAMPLE
+from tpc.program.axes import SAMPLE
 from tpc.runtime.backend import load_backend
 
 if TYPE_CHECKING:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
+from tpc.runtime.output import lasting
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -45,7 +47,7 @@ class Display:
     def __init__(self, total: int, title: str, stream: TextIO | None = None) -> None:
         self._total = total
         self._title = title
-        self._stream = stream if stream is not None else sys.stdout
+        self._stream = lasting(stream if stream is not None else sys.stdout)
         self._progress: Progress | None = None
         self._task: TaskID | None = None
 
@@ -117,7 +119,7 @@ def _bar(stream: TextIO) -> Progress:
 def warn(warnings: Iterable[str]) -> None:
     """Print each warning once, on standard error."""
     for warning in dict.fromkeys(warnings):
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
 
 
 def human_bytes(count: float) -> str:

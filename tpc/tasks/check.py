@@ -14,8 +14,7 @@ from tpc.compiler import Limit, compile_program
 from tpc.data import load as load_data
 from tpc.errors import UsageError
 from tpc.passes.adapt import is_adapted
-from tpc.program.axes import without
-from tpc.program.nn import SAMPLE
+from tpc.program.axes import SAMPLE, without
 from tpc.program.program import Program
 from tpc.runtime.arguments import check_not_negative
 from tpc.runtime.folding import FoldOptions
@@ -50,6 +49,7 @@ def run_check(
     progress: Progress | None = None,
     fold: FoldOptions | None = None,
     fit_steps: int | None = None,
+    input_scale: float = 1.0,
     **step_options: Any,
 ) -> CheckResult:
     """Train `seeds` networks of every width on the same batches beside the limit; compare the logits at every step.
@@ -57,10 +57,11 @@ def run_check(
     The π-limit of rank `rank` (8) starts as `initial_state(…, init="paper")`, in float64, but with readout
     coefficients N(0, std²/M) as in hidden matrices: logits and all gradients are then far from zero at the first step.
     `x` (N, d) and `y` (N,) hold the steps·batch training samples, then held-out ones; by default the digits of the
-    program's classes. Without `lr` it is the largest of 2, 1, ½, … at which the limit's logits move by no more than
-    half their own size: enough to see learning, little enough for n^(-1/2) to show at these widths. With `fold` the
-    limit folds its old atoms. A network that adapts takes the first half of a batch as the support of two tasks, and
-    learns from the other half. `step_options` go to `Model.step`: lr_mult, weight_decay, momentum, clip, …
+    program's classes; `input_scale` multiplies x. Without `lr` it is the largest of 2, 1, ½, … at which the limit's
+    logits move by no more than half their own size: enough to see learning, little enough for n^(-1/2) to show at
+    these widths. With `fold` the limit folds its old atoms. A network that adapts takes the first half of a batch as
+    the support of two tasks, and learns from the other half. `step_options` go to `Model.step`: lr_mult,
+    weight_decay, momentum, clip, …
 
     For the limits "nngp" and "ntk" kernels of random networks are compared with the limit's. Networks in NTK
     parametrization, of which readouts alone learn for "nngp", train beside gradient descent on functions with the
@@ -68,12 +69,13 @@ def run_check(
     Raises UsageError for numbers out of range and where training diverges.
     """
     _check_counts(steps=(steps, 0), seeds=(seeds, 1), batch=(batch, 1), seed=(seed, 0), fit_steps=(fit_steps, 0))
+    check_not_negative(input_scale=input_scale)
     if lr is not None:
         check_not_negative(lr=lr)
         if lr == 0:
             raise UsageError(f"expected lr to be above 0, got {lr!r}")
     derived = compile_program(program, limit)
-    plan = Plan(derived, tuple(sorted(set(widths))), steps, seeds, batch, lr, seed, loss, progress)
+    plan = Plan(derived, tuple(sorted(set(widths))), steps, seeds, batch, lr, seed, loss, input_scale, progress)
     if derived.is_kernel:
         kernel_check.refuse(step_options, fold, rank)
         return _beside_kernel(plan, x, y, kernel_check.FIT_STEPS if fit_steps is None else fit_steps)
@@ -94,7 +96,13 @@ class Plan:
     lr: float | None
     seed: int
     loss: str
+    input_scale: float
     progress: Progress | None
+
+    def samples(self, x: ArrayLike | None, y: ArrayLike | None, train: int) -> tuple[F64, NDArray[Any]]:
+        """`train` training samples followed by held-out ones, with the inputs scaled."""
+        inputs, labels = _samples(x, y, train, self.classes)
+        return inputs * self.input_scale, labels
 
     @property
     def classes(self) -> int:
@@ -129,7 +137,7 @@ def _beside_pi(
 ) -> CheckResult:  # fmt: skip
     derived, program, adapts = plan.derived, plan.derived.program, is_adapted(plan.derived.program)
     plan.check_widths(rank)
-    inputs, labels = _samples(x, y, plan.steps * plan.batch, plan.classes)
+    inputs, labels = plan.samples(x, y, plan.steps * plan.batch)
     ends = [*range(0, plan.steps * plan.batch + 1, plan.batch), len(inputs)]
     *batches, held_out = (pi_check.batch_of(inputs[a:b], labels[a:b], adapts) for a, b in pairwise(ends))
     mode = "exact" if fold is None else "folded"
@@ -161,7 +169,7 @@ def _beside_pi(
 
 def _beside_kernel(plan: Plan, x: ArrayLike | None, y: ArrayLike | None, fit_steps: int) -> CheckResult:
     plan.check_widths()
-    inputs, labels = _samples(x, y, max(plan.steps, min(1, fit_steps)) * plan.batch, plan.classes)
+    inputs, labels = plan.samples(x, y, max(plan.steps, min(1, fit_steps)) * plan.batch)
     known = kernel_check.beside(
         plan.derived, inputs, labels, plan.classes, plan.steps, plan.batch, plan.loss, fit_steps
     )  # fmt: skip
