@@ -15,6 +15,7 @@ from tests.support.sabotage import without_multiplier as forgotten
 from tpc.program.program import Program
 from tpc.tasks.convergence import CheckResult, Even
 from tpc.tasks.intervals import fit_slope
+from tpc.tasks.verdict import BAND
 
 PROGRAMS = Path(__file__).parents[2] / "programs"
 
@@ -98,6 +99,11 @@ def first_term_dropped(weight: str) -> Change:
         return term_dropped(graph, max(filter(used, range(len(sums_of_updates(graph))))), 0)
 
     return change
+
+
+def falls(slopes) -> bool:
+    """Whether every interval reaches into the band around −1/2, and none to 0."""
+    return all(s.interval()[0] < BAND[1] and BAND[0] < s.interval()[1] < 0 for s in slopes)
 
 
 def result_of(widths, rows, errors, *, limit="pi", deviations=(), moved=None, fit=None, name="net") -> CheckResult:
