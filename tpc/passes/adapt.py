@@ -226,8 +226,9 @@ class _Adaptation:
                 deep = [name for name in self.rates if name in _names_of(n)]
                 if deep:
                     self.refuse(
-                        f"second-order adaptation of {deep[0]!r} differentiates {text(n.fn)} twice, and has a jump in "
-                        "it: expectations of its derivatives, δ and δ', are infinite where a latent equals a stored one",
+                        f"second-order adaptation of {deep[0]!r} differentiates {text(n.fn)} twice, and has a jump "
+                        "in it: expectations of its derivatives, δ and δ', are infinite where a latent equals a stored "
+                        "one",
                         "use order=1, adapt what comes after the jump only, or take a nonlinearity without jumps such "
                         "as tpc.erf",
                     )
