@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from backends import native_workers
 from backends.atoms import Atoms
-from backends.blocks import KEEP_SHARE, ranges, threads
+from backends.blocks import KEEP_SHARE
+from backends.threads import ranges, threads
 from tpc.lower.native_loop import NativeLoop, Sum
 
 Array = NDArray[Any]

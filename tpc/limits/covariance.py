@@ -18,10 +18,9 @@ from tpc.limits.expect import mean
 from tpc.passes.normal import Normaliser, Term, freshened
 from tpc.passes.per_sample import Randomness
 from tpc.program import ir, tensor
-from tpc.program.axes import Axes, Axis, fresh, union, without
+from tpc.program.axes import SAMPLE, Axes, Axis, fresh, union, without
 from tpc.program.functions import argument
 from tpc.program.ir import Vector, theta
-from tpc.program.nn import SAMPLE
 from tpc.program.node import Node, rebuild
 from tpc.program.program import Program
 from tpc.program.rewrite import Recursion

@@ -11,11 +11,13 @@ from functools import cache
 import sympy as sp
 from sympy import Expr
 
-from tpc.errors import GaussianError
+from tpc.gaussian.expectation import expectation
 from tpc.gaussian.kernel import kernel
 from tpc.gaussian.primitives import rsqrt
 from tpc.gaussian.symbols import RHO, C, P, Q
-from tpc.limits.graph import Append, Expectation, Gram, Kernel, State, Store, gram, rank_axis
+from tpc.gaussian.symbols import gram as gram_symbol
+from tpc.limits.graph import Append, Expectation, Gram, Kernel, State, Store, gram, rank_axis, upper_triangle
+from tpc.limits.graph import kernel as kernel_node
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, union
 from tpc.program.functions import X, argument, step
@@ -123,16 +125,22 @@ class Concretiser(Rewriter[Tensor]):
         return tensor.contract((tensor.Constant(number), value))
 
     def _expectation(self, x: Expectation) -> Tensor:
-        from tpc.gaussian import expectation
-        from tpc.gaussian import gram as gram_symbol
-        from tpc.limits.graph import upper_triangle
+        found = expectation(x.fn, [argument(i) for i in range(x.size)])
+        images = {gram_symbol(i, j): argument(k) for k, (i, j) in enumerate(upper_triangle(len(x.grams)))}
 
-        pairs = upper_triangle(len(x.grams))
-        found = expectation(x.fn, [argument(i) for i in range(pairs[-1][1] + 1)])
-        if found.value is None:
-            raise GaussianError(f"no rule for E {x.fn} over jointly Gaussian variables")
-        images = {gram_symbol(i, j): argument(k) for k, (i, j) in enumerate(pairs)}
-        return tensor.elementwise(found.value.xreplace(images), [self(g) for g in x.grams])
+        def made(value: Expr) -> Tensor:
+            return tensor.elementwise(value.xreplace(images), x.grams)
+
+        if found.value is not None and not found.given:
+            return self(made(found.value))
+        terms = []
+        for t in found.terms:
+            factors = [made(t.coefficient)]
+            if t.kernel is not None and t.variances is not None and t.covariance is not None:
+                places = (made(value) for value in (*t.variances, t.covariance))
+                factors.append(kernel_node(t.kernel.phi, t.kernel.psi, *places))
+            terms.append(self(tensor.contract(factors)))
+        return tensor.add(terms)
 
     def column(self, update: Append, i: int) -> Tensor:
         """The i-th stored latent of the atoms a step appends."""

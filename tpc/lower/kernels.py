@@ -16,8 +16,7 @@ from tpc.lower.concretise import Concretiser
 from tpc.lower.plan import Planner
 from tpc.lower.schedule import Function
 from tpc.program import tensor
-from tpc.program.axes import Axes, Axis
-from tpc.program.nn import FEATURE, SAMPLE
+from tpc.program.axes import FEATURE, SAMPLE, Axes, Axis
 from tpc.program.node import topological
 from tpc.program.rewrite import Rewriter
 from tpc.program.tensor import Constant, Input, Tensor

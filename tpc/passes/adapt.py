@@ -20,11 +20,11 @@ from tpc.passes.loss import LOSSES, per_sample
 from tpc.passes.project import outers
 from tpc.passes.substitute import Increment, Part, Substitution, freshened, within
 from tpc.program import ir, tensor
-from tpc.program.axes import Axis, without
+from tpc.program.axes import FEATURE, SAMPLE, SUPPORT, Axis, without
 from tpc.program.context import fail, user_line
 from tpc.program.functions import argument
 from tpc.program.ir import Matrix, Vector
-from tpc.program.nn import FEATURE, SAMPLE, SUPPORT
+from tpc.program.naming import text
 from tpc.program.node import Node, topological
 from tpc.program.program import AnyWeight, Program
 from tpc.program.rewrite import Rewriter
@@ -56,7 +56,7 @@ def adapt(
     (support, class), near (sample, support) and near_support, the weight of a support sample in the mean over its
     task, zero for other tasks, and share (sample,), the weight of a sample in the loss.
     Raises ProgramError, at the user's line, where samples depend on each other, and for order 2 through a hidden
-    layer with a kinked nonlinearity, whose V[φ'',φ''] is infinite at coinciding latents.
+    layer with a jump (step, sign), whose second derivatives have infinite expectations at coinciding latents.
     """
     if not isinstance(logits, TracedTensor) or not logits.origin:
         fail("tpc.adapt expects the logits of a network", "write f = tpc.readout(…) and return tpc.adapt(f, …)")
@@ -222,15 +222,15 @@ class _Adaptation:
         for n in topological([self.f]):
             if _mixes_samples(n):
                 self.refuse("tpc.adapt expects a network that treats samples one by one, got a sum over samples")
-            if self.order == 2 and isinstance(n, ir.Nonlin | ir.Moment) and _is_kinked(n.fn, len(n.xs)):
+            if self.order == 2 and isinstance(n, ir.Nonlin | ir.Moment) and _jumps(n.fn, len(n.xs)):
                 deep = [name for name in self.rates if name in _names_of(n)]
                 if deep:
                     self.refuse(
-                        f"second-order adaptation of {deep[0]!r} differentiates {n.fn} twice on both sides of a kernel:"
-                        " V[φ'',φ''] of a function with kinks is infinite where a latent equals a stored one (for relu "
-                        "it is 1/(2π√(pq − c²)))",
-                        "use order=1, adapt what comes after the kink only, or take a smooth nonlinearity such as "
-                        "tpc.gelu or tpc.erf",
+                        f"second-order adaptation of {deep[0]!r} differentiates {text(n.fn)} twice, and has a jump in "
+                        "it: expectations of its derivatives, δ and δ′, are infinite where a latent equals a stored "
+                        "one",
+                        "use order=1, adapt what comes after the jump only, or take a nonlinearity without jumps such "
+                        "as tpc.erf",
                     )
 
 
@@ -258,9 +258,8 @@ def _mixes_samples(n: Node) -> bool:
     return isinstance(n, tensor.Contract) and SAMPLE in n.over
 
 
-def _is_kinked(fn: sp.Expr, arguments: int) -> bool:
-    pairs = ((i, j) for i in range(arguments) for j in range(i, arguments))
-    return any(sp.diff(fn, argument(i), argument(j)).has(sp.DiracDelta) for i, j in pairs)
+def _jumps(fn: sp.Expr, arguments: int) -> bool:
+    return any(sp.diff(fn, argument(i)).has(sp.DiracDelta) for i in range(arguments))
 
 
 # --- changes: a tensor, a vector, or what is added to a matrix -------------------------------------------------

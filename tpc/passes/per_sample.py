@@ -15,9 +15,8 @@ from tpc.passes.backward import differentiate, lines_of
 from tpc.passes.project import PREFIX, outers
 from tpc.passes.substitute import Substitution
 from tpc.program import ir, tensor
-from tpc.program.axes import Axes, Axis, without
+from tpc.program.axes import SAMPLE, Axes, Axis, without
 from tpc.program.ir import Matrix
-from tpc.program.nn import SAMPLE
 from tpc.program.node import Node
 from tpc.program.program import AnyWeight, Program, axes_in
 from tpc.program.rewrite import Recursion

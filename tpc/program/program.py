@@ -15,7 +15,7 @@ from tpc.program.tensor import Contract, Input, Size, Tensor, Weight
 AnyWeight = Weight | VectorWeight | MatrixWeight
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Program:
     """A Tensor Program.
 
@@ -26,6 +26,17 @@ class Program:
     name: str
     outputs: tuple[tuple[str, Node], ...]
     sources: Mapping[Node, SourceLine] = field(default_factory=dict, compare=False, repr=False)
+
+    def __repr__(self) -> str:
+        weights, outputs = ", ".join(w.name for w in self.weights), ", ".join(dict(self.outputs))
+        return f"<program {self.name}: {len(self.nodes)} lines, weights {weights}, outputs {outputs}>"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        from tpc.program.text import listing
+
+        return f"<pre>{escape(listing(self))}</pre>"
 
     @cached_property
     def _by_name(self) -> dict[str, Node]:

@@ -20,6 +20,7 @@ from tpc.limits.graph import LimitGraph
 from tpc.limits.power import packed_size
 from tpc.program.functions import argument
 from tpc.program.ir import theta
+from tpc.program.naming import text
 
 COEFFICIENTS = ("fitted", "taylor")
 TOLERANCE = 0.1
@@ -119,7 +120,7 @@ def least_degree(graph: LimitGraph, tolerance: float) -> int:
         within = [d for d, error in enumerate(found, first) if error <= tolerance]
         if not within:
             raise UserError(
-                f"no degree up to {LARGEST_DEGREE} folds {s.fn} within {tolerance:g}: the series of degree "
+                f"no degree up to {LARGEST_DEGREE} folds {text(s.fn)} within {tolerance:g}: the series of degree "
                 f"{LARGEST_DEGREE} leaves {found[-1]:.2g}. Allow more (--fold-tolerance), or set --fold-degree."
             )
         least = max(least, within[0])
