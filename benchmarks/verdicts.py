@@ -33,7 +33,8 @@ def main() -> None:
     for name, wrong in WRONG.items():
         with limits_changed(wrong.change):
             make = RIGHT[wrong.program]
-            report(f"{name} ({wrong.program})", options.wrong_seeds, lambda seed, make=make: run_check(make(), seed=seed))
+            row = f"{name} ({wrong.program})"
+            report(row, options.wrong_seeds, lambda seed, make=make: run_check(make(), seed=seed))
 
 
 def report(name: str, seeds: int, check: Callable[[int], CheckResult]) -> None:

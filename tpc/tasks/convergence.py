@@ -177,7 +177,7 @@ class CheckResult:
         lines = [*_aligned([self.head, *self.cells]), *self.notes]
         if self.deviations:
             worst = max(self.deviations, key=lambda d: d.bound)
-            lines.append(f"{self.mean_title}: off by {worst.size:.2%}, at most {worst.bound:.2%} ({worst.row})")
+            lines.append(f"mean of {self.even}: off by {worst.size:.2%}, by {worst.bound:.2%} at most ({worst.row})")
         return "\n".join([self.title, *lines, str(self.verdict)])
 
 
