@@ -39,7 +39,8 @@ class Even:
     kind: str
 
     def __str__(self) -> str:
-        return f"{self.count} {self.kind} networks of width {self.width}"
+        too = ", and of those above" if self.kind == "random" else ""
+        return f"{self.count} {self.kind} networks of width {self.width}{too}"
 
 
 @dataclass(frozen=True)
