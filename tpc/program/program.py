@@ -19,12 +19,14 @@ class Program:
     """A Tensor Program.
 
     `outputs` maps names to nodes: "logits"; after `attach_loss` also "loss"; after `backward` `grad:<weight>`;
-    after `norms` `norm2:<weight>`. Two programs are equal when name and output nodes are the same.
+    after `norms` `norm2:<weight>`. `joins_samples` says that samples may depend on each other (tpc/passes/samples.py). Two
+    programs are equal when name, output nodes and that are the same.
     """
 
     name: str
     outputs: tuple[tuple[str, Node], ...]
     sources: Mapping[Node, SourceLine] = field(default_factory=dict, compare=False, repr=False)
+    joins_samples: bool = False
 
     def __getitem__(self, output: str) -> Node:
         for name, value in self.outputs:

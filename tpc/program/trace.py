@@ -353,4 +353,5 @@ def trace(function: Callable[..., Any], name: str | None = None, **settings: Any
                 result.where or here,
                 "check the numbers and settings that multiply them",
             )
-        return Program(name or function.__name__, (("logits", logits),), dict(t.sources))
+        joins = bool(getattr(function, "joins_samples", False))
+        return Program(name or function.__name__, (("logits", logits),), dict(t.sources), joins)

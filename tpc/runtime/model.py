@@ -174,7 +174,7 @@ class Model:
         data = {"x": rows, **self._support(support, len(rows))}
         run = self._module("cross_entropy").predict
         with np.errstate(all="ignore"):  # a diverged model has no finite logits
-            size = self.predict_rows
+            size = self.predict_rows if not self.limit.program.joins_samples else max(1, len(rows))
             parts = [
                 run(self._state, **_taken(run, {n: v[i : i + size] if n in BY_SAMPLE else v for n, v in data.items()}))
                 for i in range(0, len(rows), size)

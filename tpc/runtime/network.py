@@ -20,13 +20,13 @@ from tpc.passes.adapt import is_adapted
 from tpc.passes.factors import has_projections, unprojected
 from tpc.passes.loss import LOSSES
 from tpc.passes.project import project
+from tpc.passes.samples import admitted
 from tpc.program import ir
 from tpc.program.axes import Axes, without
 from tpc.program.ir import Vector
 from tpc.program.nn import FEATURE, SAMPLE
 from tpc.program.node import Node, topological
 from tpc.program.program import AnyWeight, Program
-from tpc.program.verify import verify
 from tpc.runtime.arguments import (
     check_shape,
     check_sizes,
@@ -85,7 +85,7 @@ class Network:
         self.limit: Limit | None = None
         if parametrization == "pi":
             self.limit = program if isinstance(program, Limit) else compile_program(program)
-        self.program = verify(program.program if isinstance(program, Limit) else program, "tracing")
+        self.program = admitted(program.program if isinstance(program, Limit) else program)
         self.width, self.input_dim, self.rank = int(width), int(input_dim), rank
         self.parametrization = parametrization
         self.dtype = dtype
@@ -175,7 +175,7 @@ class Network:
         data = {"x": rows, **self._support(support, len(rows))}
         program = self.plan(LOSSES[0]).program
         order = topological([program["logits"]])
-        size = self.predict_rows
+        size = self.predict_rows if not self.program.joins_samples else max(1, len(rows))
         parts = [np.empty((0, self.classes), self.dtype)]
         for start in range(0, len(rows), size):
             part = {n: v[start : start + size] if n in BY_SAMPLE else v for n, v in data.items()}
