@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from tpc.runtime.model import Model
 
 _JOINED = (
-    "the network declares that samples depend on each other (tpc.joins_samples): its outputs are those of the batches of "
-    "training, and of an evaluation's, which differ in size"
+    "the network declares that samples depend on each other (tpc.joins_samples): its outputs are those of the batches "
+    "of training, and of an evaluation's, which differ in size"
 )
 Passes = tuple[tuple[str, Callable[[Program], Program]], ...]
 

@@ -1,6 +1,6 @@
 """Samples are answered one by one: a network in which they meet is refused unless it says that they may.
 
-What is left out here is adaptation (`tpc.adapt`): there a sample meets the support of its task, along an axis of its own.
+Adaptation (`tpc.adapt`) is left out here: there a sample meets the support of its task, along an axis of its own.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Network = TypeVar("Network", bound=Callable[..., Any])
 def joins_samples(network: Network) -> Network:
     """Declare, as a decorator of a network, that the output of a sample may depend on the others of its batch.
 
-    Without it a sum, a softmax or a count along the axis "sample" is refused, for predictions then change with the batch
-    that they are made in. A network that says so is predicted in one batch, whatever its size; kernel limits, which are
-    functions of two samples, do not exist for it.
+    Without it a sum, a softmax or a count along the axis "sample" is refused, for predictions then change with the
+    batch that they are made in. A network that says so is predicted in one batch, whatever its size; kernel limits,
+    which are functions of two samples, do not exist for it.
     """
     network.joins_samples = True  # type: ignore[attr-defined]
     return network

@@ -19,8 +19,8 @@ class Program:
     """A Tensor Program.
 
     `outputs` maps names to nodes: "logits"; after `attach_loss` also "loss"; after `backward` `grad:<weight>`;
-    after `norms` `norm2:<weight>`. `joins_samples` says that samples may depend on each other (tpc/passes/samples.py). Two
-    programs are equal when name, output nodes and that are the same.
+    after `norms` `norm2:<weight>`. `joins_samples` says that samples may depend on each other
+    (tpc/passes/samples.py). Two programs are equal when name, output nodes and that are the same.
     """
 
     name: str

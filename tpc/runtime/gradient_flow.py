@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tpc.errors import UsageError
+from tpc.runtime.divergence import DivergedError
+
 Array = NDArray[Any]
 
 
@@ -24,6 +27,8 @@ def flow_coefficients(
     multiplied with. The basis is kept orthogonal in full, so it takes `steps`·n·k numbers. The error is how much the
     last tenth of the steps still changed.
     """
+    if not np.isfinite(y).all():
+        raise UsageError("expected finite targets of gradient flow, got NaN or infinity")
     n, k = y.shape
     steps = min(steps, n)
     size = np.linalg.norm(y.astype(np.float64), axis=0)
@@ -42,6 +47,12 @@ def flow_coefficients(
     found, before = (
         _combined(basis, alpha[:m], beta[:m], size, time) for m in (steps, max(1, steps - max(1, steps // 10)))
     )
+    if not np.isfinite(found).all():
+        raise DivergedError(
+            f"gradient flow for a time {time:g} is not finite: the products with the kernel matrix leave the range of "
+            f"{y.dtype}; take float64, or scale the inputs down",
+            quantity="coefficients",
+        )
     scale = max(float(np.linalg.norm(found)), np.finfo(np.float64).tiny)
     return found.astype(y.dtype), float(np.linalg.norm(found - before)) / scale
 

@@ -17,10 +17,9 @@ from tpc.errors import UsageError
 from tpc.limits.fold import Fold
 from tpc.limits.graph import LimitGraph, Store
 from tpc.limits.power import packed_size
-from tpc.lower.lowered import lower
+from tpc.lower.lowered import UpdatePlan, lower
 from tpc.lower.numpy_printer import layout
 from tpc.passes.adapt import is_adapted
-from tpc.passes.loss import LOSSES
 from tpc.program.axes import without
 from tpc.program.nn import FEATURE, SAMPLE
 from tpc.runtime.arguments import (
@@ -32,13 +31,15 @@ from tpc.runtime.arguments import (
     input_rows,
     multipliers,
     real_array,
-    target_rows,
     unknown_name,
 )
 from tpc.runtime.backend import load_backend
+from tpc.runtime.divergence import DivergedError
 from tpc.runtime.folding import FoldOptions
 from tpc.runtime.initial import initial_state, shape_of
+from tpc.runtime.step_checks import StepChecks
 from tpc.runtime.support import BY_SAMPLE, Support, check_given
+from tpc.runtime.targets import check_loss, read_targets
 
 if TYPE_CHECKING:
     from tpc.compiler import Limit
@@ -122,6 +123,7 @@ class Model:
         self._state: dict[str, Any] = {}
         self._momentum = False
         self._modules: dict[tuple[str, bool], ModuleType] = {}
+        self._plans: dict[tuple[str, bool], tuple[UpdatePlan, ...]] = {}
 
     # --- description -------------------------------------------------------------------------------------------
 
@@ -153,17 +155,18 @@ class Model:
         return sum(int(v.nbytes) for v in self._state.values())
 
     def _module(self, loss: str) -> ModuleType:
-        _check_loss(loss)
         key = (loss, self._momentum)
         if key not in self._modules:
             points = self.fold.points
             graph = self.limit.graph(loss, self._degree, self.backend.HALVES, points)
             lowered = lower(graph, self._momentum, self.limit.graph(loss, self._degree, points=points))
             self._modules[key] = self.backend.compile_module(lowered)
+            self._plans[key] = lowered.updates
         return self._modules[key]
 
     def prepare(self, loss: str) -> None:
-        """Compile what a step runs. Raises UsageError for an unknown loss."""
+        """Compile what a step runs. Raises UsageError for an unknown loss, and for one that needs more outputs."""
+        check_loss(loss, self.classes)
         self._module(loss)
 
     # --- running -----------------------------------------------------------------------------------------------
@@ -205,42 +208,53 @@ class Model:
         loss: str = "cross_entropy",
         support: Support | None = None,
     ) -> dict[str, Any]:
-        """One SGD step on a batch; returns its loss and accuracy before the update (and gradient norms if clipped).
+        """One SGD step on a batch; returns loss and accuracy before the update (and gradient norms if clipped).
 
         For every weight m ← momentum·m + ∇ and W ← (1 - lr·decay)·W - lr·mult·m, ∇ scaled by min(1, clip/(norm + 1e-6))
         with the norm of each weight ("param") or of all together ("global"). Decay is lr·λ, times the weight's
-        multiplier with `decay_follows_lr_mult`. `y` holds class numbers or one row of targets per sample. An adapted
+        multiplier with `decay_follows_lr_mult`. `y` holds class numbers, one row of targets per sample or, for one
+        output, real values; on real values "r2" takes the place of "accuracy" (tpc/runtime/targets.py). An adapted
         network learns from `support` first; its loss is the mean over the samples of a task, summed over tasks.
+        Raises DivergedError where the loss, a gradient or what would be stored is not finite; the step is not taken
+        then, and the state is as it was.
         """
-        mult = multipliers(lr_mult or {}, self.weights)
+        mult = multipliers({} if lr_mult is None else lr_mult, self.weights)
         check_step(lr, weight_decay, momentum, clip, clip_mode)
         rows = self._inputs(x)
         if not len(rows):
             raise UsageError("expected at least one sample in a batch, got none")
-        wanted = self._targets(y, len(rows))
-        targets = self.backend.array(wanted, self.dtype)
+        check_loss(loss, self.classes)
+        wanted = read_targets(y, len(rows), self.classes, loss)
+        targets = self.backend.array(wanted.rows, self.dtype)
         data = {"x": rows, "y": targets, **self._support(support, len(rows))}
-        _check_loss(loss)
-        if momentum and not self._momentum:
+        rate = {w: lr * mult[w] for w in self.weights}
+        keep = {w: 1 - lr * weight_decay * (mult[w] if decay_follows_lr_mult else 1) for w in self.weights}
+        starts = bool(momentum) and not self._momentum
+        if starts:
             self._start_momentum()
         module = self._module(loss)
-        with np.errstate(all="ignore"):  # a step that diverges is told by its loss
-            out = module.gradients(self._state, **_taken(module.gradients, data))
-            squares = {} if clip is None else self._squared_norms(module, out, data)
-            (value, *sizes), finite = self.backend.inspect([out["loss"], *squares.values()], self._appended(out))
-            guess = self.backend.to_numpy(out["logits"]).argmax(axis=1)
-            metrics: dict[str, Any] = {"loss": value, "accuracy": float(np.mean(guess == wanted.argmax(axis=1)))}
-            scales = dict.fromkeys(self.weights, 1.0)
-            if clip is not None:
-                norms = {name: math.sqrt(max(0.0, size)) for name, size in zip(squares, sizes)}
-                metrics["grad_norm"] = norms
-                scales = clip_factors(norms, clip, clip_mode)
-            rate = {w: lr * mult[w] for w in self.weights}
-            keep = {w: 1 - lr * weight_decay * (mult[w] if decay_follows_lr_mult else 1) for w in self.weights}
-            if math.isfinite(value) and finite:  # else the state stays as it was
-                module.update(self._state, out, rate, scales, keep, momentum)
-                if self.folds:
-                    module.fold(self._state)
+        checks = StepChecks(self, self._plans[loss, self._momentum], lr, clip)
+        try:
+            with np.errstate(all="ignore"):  # what is not finite is told by the checks
+                out = module.gradients(self._state, **_taken(module.gradients, data))
+                squares = {} if clip is None else self._squared_norms(module, out, data)
+                (value, *sizes), finite = self.backend.inspect([out["loss"], *squares.values()], self._changes(out))
+                checks.gradients(value, out, dict(zip(squares, sizes)), finite)
+                metrics: dict[str, Any] = {"loss": value, **wanted.measure(self.backend.to_numpy(out["logits"]))}
+                scales = dict.fromkeys(self.weights, 1.0)
+                if clip is not None:
+                    norms = {name: math.sqrt(max(0.0, size)) for name, size in zip(squares, sizes)}
+                    metrics["grad_norm"] = norms
+                    scales = clip_factors(norms, clip, clip_mode)
+                checks.update(out, rate, scales, keep, self._momentum)
+        except DivergedError:
+            if starts:
+                self._forget_momentum()
+            raise
+        with np.errstate(all="ignore"):
+            module.update(self._state, out, rate, scales, keep, momentum)
+        if self.folds:
+            self._fold(module)
         return metrics
 
     def _squared_norms(self, module: ModuleType, out: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,19 +262,37 @@ class Model:
         squares: dict[str, Any] = module.norms(self._state, *arguments)
         return squares
 
-    def _appended(self, out: Mapping[str, Any]) -> list[Any]:
-        """What a step appends; where it is finite, so are the accumulated gradients in exact mode."""
-        return [v for key, v in out.items() if ":" in key and (self.folds or not key.endswith(":gradient"))]
+    @staticmethod
+    def _changes(out: Mapping[str, Any]) -> list[Any]:
+        """What a step appends, and the gradients that it accumulates."""
+        return [v for key, v in out.items() if ":" in key]
 
     def _start_momentum(self) -> None:
         self._momentum = True
         for name in self._stores:
             self._state[name].with_momentum()
 
+    def _forget_momentum(self) -> None:
+        """Undo `_start_momentum`, before any step."""
+        self._momentum = False
+        for name in self._stores:
+            self._state[name].without_momentum()
+
+    def _fold(self, module: ModuleType) -> None:
+        try:
+            with np.errstate(all="ignore"):
+                module.fold(self._state)
+        except OverflowError as error:
+            raise DivergedError(
+                f"the step was taken, but the old atoms of a store cannot be folded any more: {error}. Training has "
+                "diverged: lower lr or clip the gradients, and go on from an earlier state",
+                quantity="folded atoms",
+            ) from error
+
     # --- arguments ---------------------------------------------------------------------------------------------
 
     def _inputs(self, x: ArrayLike) -> Any:
-        rows = input_rows(x, self.input_dim)
+        rows = input_rows(x, self.input_dim, self.dtype)
         return self.backend.array(rows, self.dtype)
 
     def _support(self, support: Support | None, samples: int) -> dict[str, Any]:
@@ -272,11 +304,9 @@ class Model:
         if not len(x):
             raise UsageError("expected at least one support sample, got none")
         weights = {name: self.backend.array(v, self.dtype) for name, v in support.weights(samples).items()}
-        targets = self.backend.array(self._targets(support.y, len(x)), self.dtype)
+        answers = read_targets(support.y, len(x), self.classes, what="support targets")
+        targets = self.backend.array(answers.rows, self.dtype)
         return {"x_support": x, "y_support": targets, **weights}
-
-    def _targets(self, y: ArrayLike, n: int) -> Array:
-        return target_rows(y, n, self.classes)
 
     # --- state -------------------------------------------------------------------------------------------------
 
@@ -424,11 +454,6 @@ def _folded_names(f: Fold) -> list[str]:
     """The arrays of a state that hold folded atoms."""
     tail = (f.tail.points.name, f.tail.values.name) if f.tail else ()
     return [f"{f.store.name}.w", *(m.state.name for m in f.moments), *tail]
-
-
-def _check_loss(loss: str) -> None:
-    if loss not in LOSSES:
-        raise UsageError(f"expected a loss among {', '.join(LOSSES)}, got {loss!r}")
 
 
 def _taken(run: Callable[..., Any], data: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,15 +35,17 @@ from tpc.runtime.arguments import (
     input_rows,
     multipliers,
     real_array,
-    target_rows,
     unknown_name,
 )
 from tpc.runtime.arrays import library
 from tpc.runtime.descent import Gradient, Plan, add_scaled, gradient, make_plan
+from tpc.runtime.divergence import not_taken
 from tpc.runtime.interpret import Evaluation
 from tpc.runtime.matrix import Dense
 from tpc.runtime.parametrization import PARAMETRIZATIONS, Scales, role, scales
+from tpc.runtime.step_checks import UNHEARD, largest
 from tpc.runtime.support import BY_SAMPLE, Support, check_given
+from tpc.runtime.targets import check_loss, read_targets
 
 Array = NDArray[Any]
 DTYPES = ("float32", "float64")
@@ -159,7 +161,8 @@ class Network:
         return self._plans[loss]
 
     def prepare(self, loss: str) -> None:
-        """Derive what a step needs. Raises UsageError for an unknown loss."""
+        """Derive what a step needs. Raises UsageError for an unknown loss, and for one that needs more outputs."""
+        check_loss(loss, self.classes)
         self.plan(loss)
 
     # --- running -----------------------------------------------------------------------------------------------
@@ -171,7 +174,7 @@ class Network:
 
     def predict(self, x: ArrayLike, support: Support | None = None) -> Array:
         """Logits of `x`, (N, input_dim) → (N, classes); an adapted network learns from `support` first."""
-        rows = input_rows(x, self.input_dim)
+        rows = input_rows(x, self.input_dim, self.dtype)
         data = {"x": rows, **self._support(support, len(rows))}
         program = self.plan(LOSSES[0]).program
         order = topological([program["logits"]])
@@ -203,30 +206,49 @@ class Network:
 
         The parametrization scales lr; `clip` measures the gradients of its trained entries. Decay is lr·λ in all.
         """
-        mult = multipliers(lr_mult or {}, self.weights)
+        mult = multipliers({} if lr_mult is None else lr_mult, self.weights)
         check_step(lr, weight_decay, momentum, clip, clip_mode)
-        rows = input_rows(x, self.input_dim)
+        rows = input_rows(x, self.input_dim, self.dtype)
         if not len(rows):
             raise UsageError("expected at least one sample in a batch, got none")
-        targets = target_rows(y, len(rows), self.classes)
+        check_loss(loss, self.classes)
+        targets = read_targets(y, len(rows), self.classes, loss)
         plan = self.plan(loss)
-        run = self._evaluated(plan.program, plan.order, {"x": rows, "y": targets, **self._support(support, len(rows))})
+        data = {"x": rows, "y": targets.rows, **self._support(support, len(rows))}
+        run = self._evaluated(plan.program, plan.order, data)
         logits = plan.program.tensor("logits")
-        guess = self.arrays.to_numpy(run.rows(logits, (SAMPLE,), *without(logits.axes, (SAMPLE,)))).argmax(axis=1)
-        metrics: dict[str, Any] = {
-            "loss": float(run.array(plan.program.tensor("loss"))),
-            "accuracy": float(np.mean(guess == targets.argmax(axis=1))),
-        }
+        value = float(run.array(plan.program.tensor("loss")))
+        if not math.isfinite(value):
+            raise not_taken("loss", "", f"is {value}", value, lr, clip)
+        f = self.arrays.to_numpy(run.rows(logits, (SAMPLE,), *without(logits.axes, (SAMPLE,))))
+        metrics: dict[str, Any] = {"loss": value, **targets.measure(f)}
         gradients = {w.name: gradient(w, plan, run, self._unit(w)) for w in plan.gradients}
         factors = dict.fromkeys(gradients, 1.0)
         if clip is not None:
             norms = metrics["grad_norm"] = {n: self.scales[n].norm * g.norm() for n, g in gradients.items()}
+            for name, norm in norms.items():
+                if not math.isfinite(norm):
+                    raise not_taken("the gradient norm", name, f"is {norm}", value, lr, clip)
             factors = clip_factors(norms, clip, clip_mode)
-        if math.isfinite(metrics["loss"]) and all(g.is_finite() for g in gradients.values()):
-            for name, g in gradients.items():
-                keep = 1 - lr * weight_decay * (mult[name] if decay_follows_lr_mult else 1)
-                self._descend(name, g, factors[name], lr * mult[name] * self.scales[name].rate, keep, momentum)
+        rates = {name: lr * mult[name] * self.scales[name].rate for name in gradients}
+        for name, g in gradients.items():
+            if not g.is_finite():
+                raise not_taken("the gradient", name, "is not finite", value, lr, clip)
+            if not (reached := self._reached(name, g, factors[name], rates[name])) < float(np.finfo(self.dtype).max):
+                raise not_taken("the update", name, f"would reach {reached:.3g}, beyond {self.dtype}", value, lr, clip)
+        for name, g in gradients.items():
+            keep = 1 - lr * weight_decay * (mult[name] if decay_follows_lr_mult else 1)
+            self._descend(name, g, factors[name], rates[name], keep, momentum)
         return metrics
+
+    def _reached(self, name: str, g: Gradient, factor: float, rate: float) -> float:
+        """What no number of a weight, its momentum and their change exceeds after a step, unless it is negligible."""
+        with np.errstate(all="ignore"):
+            change = factor * g.largest()
+        if change * max(1.0, rate) < UNHEARD * float(np.finfo(self.dtype).max):
+            return 0.0
+        moved = change + (largest(self._velocity[name]) if name in self._velocity else 0.0)
+        return max(moved, largest(self._state[name]) + rate * moved)
 
     def _evaluated(self, program: Program, order: Iterable[Node], data: Mapping[str, Array]) -> Evaluation:
         leaves: dict[str, Any] = {name: self.arrays.array(v, self.dtype) for name, v in data.items()}
@@ -249,10 +271,11 @@ class Network:
         check_given(support, self.adapts)
         if support is None:
             return {}
-        x = input_rows(support.x, self.input_dim)
+        x = input_rows(support.x, self.input_dim, self.dtype)
         if not len(x):
             raise UsageError("expected at least one support sample, got none")
-        return {"x_support": x, "y_support": target_rows(support.y, len(x), self.classes), **support.weights(samples)}
+        answers = read_targets(support.y, len(x), self.classes, what="support targets")
+        return {"x_support": x, "y_support": answers.rows, **support.weights(samples)}
 
     def _unit(self, w: AnyWeight) -> float:
         """∂L/∂W over what the program has: n ∂L/∂U for U, n ∂L/∂W as a sum of products for W, ∂L/∂v for v."""

@@ -17,12 +17,14 @@ from tpc.passes.adapt import is_adapted
 from tpc.program.axes import without
 from tpc.program.nn import SAMPLE
 from tpc.program.program import Program
-from tpc.runtime.arguments import check_not_negative
+from tpc.runtime.arguments import as_array, check_not_negative, real_array
+from tpc.runtime.divergence import DivergedError
 from tpc.runtime.finite import FiniteNetwork
 from tpc.runtime.folding import FoldOptions
 from tpc.runtime.initial import initial_state
 from tpc.runtime.model import Model, build
 from tpc.runtime.support import Support
+from tpc.runtime.targets import check_loss, one_hot, read_targets
 from tpc.tasks import kernel_check
 from tpc.tasks.convergence import CheckResult
 
@@ -90,14 +92,14 @@ def run_check(
         kernel_check.refuse(step_options, fold, rank)
         sizes = _checked_widths(widths)
         fit_steps = kernel_check.FIT_STEPS if fit_steps is None else fit_steps
-        inputs, labels = _samples(x, y, max(steps, min(1, fit_steps)) * batch, number)
+        inputs, labels = _samples(x, y, max(steps, min(1, fit_steps)) * batch, number, loss)
         known = kernel_check.beside(derived, inputs, labels, number, steps, batch, loss, fit_steps)
         return _beside_kernel(known, sizes, seeds, seed, lr, progress)
     if fit_steps is not None:
         raise UsageError("fit_steps are taken beside kernel limits: limit='nngp' or limit='ntk'")
     rank = RANK if rank is None else rank
     sizes = _checked_widths(widths, rank)
-    inputs, labels = _samples(x, y, steps * batch, number)
+    inputs, labels = _samples(x, y, steps * batch, number, loss)
     ends = [*range(0, steps * batch + 1, batch), len(inputs)]
     *batches, held_out = (_batch(inputs[a:b], labels[a:b], is_adapted(program)) for a, b in pairwise(ends))
     mode = "exact" if fold is None else "folded"
@@ -151,7 +153,12 @@ def _beside_kernel(
         if progress is not None:
             progress(count, len(widths) * seeds)
 
-    errors, moved = kernel_check.compare(known, widths, seeds, seed, rate, done)
+    try:
+        errors, moved = kernel_check.compare(known, widths, seeds, seed, rate, done)
+    except DivergedError as error:
+        raise UsageError(
+            f"training of the networks diverged at learning rate {rate:g} ({error.where}); give a smaller one"
+        ) from error
     _require_finite(errors, "networks", rate)
     limit = known.limit
     rows = tuple(tuple(map(float, row)) for row in errors)
@@ -180,7 +187,11 @@ def _trajectory(
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         found = [network.predict(x, known)]
         for inputs, targets, support in batches:
-            network.step(inputs, targets, support=support, **options)
+            try:
+                network.step(inputs, targets, support=support, **options)
+            except DivergedError:  # told by the logits, which are compared
+                found.append(np.full_like(found[0], np.nan))
+                continue
             found.append(network.predict(x, known))
     return np.stack(found)
 
@@ -215,21 +226,29 @@ def _initial(derived: Limit, model: Model, seed: int) -> dict[str, F64]:
     return state
 
 
-def _samples(x: ArrayLike | None, y: ArrayLike | None, train: int, classes: int) -> tuple[F64, NDArray[Any]]:
-    """`train` training samples followed by held-out ones."""
+def _samples(
+    x: ArrayLike | None, y: ArrayLike | None, train: int, classes: int, loss: str
+) -> tuple[F64, NDArray[Any]]:
+    """`train` training samples followed by held-out ones, and rows of their targets.
+
+    One output learns whether a digit is odd (1) or even (−1).
+    """
+    check_loss(loss, classes)
     if (x is None) != (y is None):
         raise UsageError("expected both x and y, or neither")
     if x is None or y is None:
         digits = load_data("digits", dtype=np.float64)
-        known, new = digits.train_y < classes, digits.test_y < classes
+        among = classes if classes > 1 else digits.classes
+        known, new = digits.train_y < among, digits.test_y < among
         _check_enough(int(known.sum()), train)
         rows = np.concatenate([digits.train_x[known][:train], digits.test_x[new][:HELD_OUT]], dtype=np.float64)
-        return rows, np.concatenate([digits.train_y[known][:train], digits.test_y[new][:HELD_OUT]])
-    inputs, labels = np.asarray(x, dtype=np.float64), np.asarray(y)
-    if inputs.ndim != 2 or len(labels) != len(inputs):
-        raise UsageError(f"expected x (N, d) and N labels, got shapes {inputs.shape} and {labels.shape}")
+        labels = np.concatenate([digits.train_y[known][:train], digits.test_y[new][:HELD_OUT]])
+        return rows, one_hot(labels, classes) if classes > 1 else np.where(labels % 2 == 1, 1.0, -1.0)[:, None]
+    inputs, given = real_array(x, "x").astype(np.float64), as_array(y, "y")
+    if inputs.ndim != 2 or given.ndim == 0 or len(given) != len(inputs):
+        raise UsageError(f"expected x (N, d) and N labels, got shapes {inputs.shape} and {given.shape}")
     _check_enough(len(inputs) - 1, train)
-    return inputs, labels
+    return inputs, read_targets(given, len(inputs), classes, loss, "y").rows.astype(np.float64)
 
 
 def _check_enough(available: int, train: int) -> None:
