@@ -219,6 +219,17 @@ class Atoms:
             return self._typed(self.scale)
         return self._scales[k][: self._filled(k)].astype(self.dtype).reshape(-1, *([1] * (ndim - 1)))
 
+    def multipliers(self) -> dict[str, Array]:
+        """What the rows of A are as they are "stored", and the "scale" of all or of each; momentum has a "velocity"."""
+        host, filled = self._arrays.to_host, [self._filled(k) for k in range(len(self._segments))]
+        rows = [host(self._arrays.load(s["A"][:n], self.dtype)) for s, n in zip(self._segments, filled)]
+        empty = np.empty((0, *self.widths["A"]), self.dtype)
+        found = {"stored": np.concatenate([empty, *rows]), "scale": np.array([self.scale])}
+        if self.per_atom:
+            for name, parts in (("scale", self._scales), ("velocity", self._velocities)):
+                found[name] = np.concatenate([np.empty(0), *(host(part[:n]) for part, n in zip(parts, filled))])
+        return found
+
     # --- saving ------------------------------------------------------------------------------------------------
 
     def dump(self) -> dict[str, list[Array]]:

@@ -96,6 +96,11 @@ class Moments:
         return self.dtype.type(self.scale * self.weights[self.orders.index(order)])
 
     @property
+    def sums(self) -> Array:
+        """Running sums over pairs of atoms of products of the terms, and of V in the last place."""
+        return self._sums
+
+    @property
     def remainder(self) -> float | None:
         """√(Σ (V − Σ_n w_n s_n)² / Σ V²) over the pairs seen lately; None before the first fold."""
         total = self._sums[-1, -1]

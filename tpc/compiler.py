@@ -66,6 +66,12 @@ class Limit:
     program: Program
     kind: str
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return compile_program, (self.program, self.kind)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Limit:
+        return self  # it never changes
+
     @cached_property
     def _derived(self) -> dict[str, tuple[Program, LimitGraph]]:
         return {}

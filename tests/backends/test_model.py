@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tpc
-from tests.support.problems import CLASSES, DIM, RANK, batch, generic_state, make
+from tests.support.problems import CLASSES, DIM, RANK, batch, generic_state, make, plain
 from tpc.errors import DataError, UsageError
 from tpc.runtime.divergence import DivergedError
 
@@ -400,7 +400,7 @@ def test_momentum_that_has_begun_is_saved(mlp, tmp_path):
     train(model, 3, momentum=0.9)
     model.save(tmp_path / "model.npz")
     forgetful = make(mlp)
-    forgetful.load_state(model.state())
+    forgetful.load_state(plain(model.state()))
     loaded = tpc.Model.load(tmp_path / "model.npz")
     a, b, c = (train(m, 2, start=3, momentum=0.9) for m in (model, loaded, forgetful))
     assert a == b

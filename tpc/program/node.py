@@ -33,6 +33,12 @@ class Node(metaclass=_Interning):
         name = getattr(self, "name", "")
         return f"<{type(self).__name__}{' ' + name if name else ''}>"
 
+    def __copy__(self) -> Node:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Node:
+        return self
+
     @property
     def operands(self) -> tuple[Node, ...]:
         """The nodes this one is computed from, in order."""

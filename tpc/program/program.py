@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tpc.errors import InternalError, SourceLine
 from tpc.program.axes import Axis
@@ -27,6 +28,14 @@ class Program:
     outputs: tuple[tuple[str, Node], ...]
     sources: Mapping[Node, SourceLine] = field(default_factory=dict, compare=False, repr=False)
     joins_samples: bool = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from tpc.program.text import pickled, unpickled
+
+        return unpickled, pickled(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Program:
+        return self  # it never changes
 
     def __getitem__(self, output: str) -> Node:
         for name, value in self.outputs:

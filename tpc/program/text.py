@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import sympy as sp
 
@@ -28,6 +29,17 @@ def listing(program: Program) -> str:
     lines += [f"{names[n]} : {type_of(n)} = {operation(n, names)}" for n in program.nodes if not _inline(n)]
     lines += [f"output {name} = {names[value]}" for name, value in program.outputs]
     return "\n".join(lines) + "\n"
+
+
+def pickled(program: Program) -> tuple[str, tuple[SourceLine | None, ...]]:
+    """What `unpickled` needs: the listing, and the user's line of every node."""
+    return listing(program), tuple(program.sources.get(n) for n in program.nodes)
+
+
+def unpickled(text: str, lines: Sequence[SourceLine | None]) -> Program:
+    """The program of a pickle."""
+    made = parse(text)
+    return replace(made, sources={n: line for n, line in zip(made.nodes, lines) if line is not None})
 
 
 class Names:

@@ -14,6 +14,7 @@ from tpc.errors import UsageError, did_you_mean
 
 Array = NDArray[Any]
 CLIP_EPSILON = 1e-6
+RANGE_NUMBERS = 1 << 20
 CLIP_MODES = ("param", "global")
 
 
@@ -55,6 +56,22 @@ def as_array(value: ArrayLike, name: str) -> Array:
         raise UsageError(f"expected {name} to be an array ({e})") from e
 
 
+def check_range(name: str, value: Array, dtype: str, most: float | None = None) -> None:
+    """Raise UsageError for numbers that are not finite, or that `dtype` (up to `most`, by default its own) cannot hold.
+
+    Large arrays are looked at in parts.
+    """
+    limit = most if most is not None else float(np.finfo(dtype).max)
+    flat = value.reshape(-1)
+    for start in range(0, len(flat), RANGE_NUMBERS):
+        part = flat[start : start + RANGE_NUMBERS]
+        if not np.isfinite(part).all():
+            raise UsageError(f"expected finite numbers in {name}, got NaN or infinity")
+        if not -limit <= float(part.min()) <= float(part.max()) <= limit:
+            found = f"{part.min():.3g} to {part.max():.3g}"
+            raise UsageError(f"expected numbers in {name} that {dtype} can hold, up to {limit:.3g}, got {found}")
+
+
 def real_array(value: ArrayLike, name: str) -> Array:
     """The value as an array of real numbers."""
     array = as_array(value, name)
@@ -78,7 +95,8 @@ def input_rows(x: ArrayLike, input_dim: int, dtype: str = "float64") -> Array:
     if not np.isfinite(rows).all():
         raise UsageError("expected finite inputs, got NaN or infinity")
     most = float(np.finfo(dtype).max)
-    if rows.size and rows.dtype.itemsize > np.dtype(dtype).itemsize and not -most <= rows.min() <= rows.max() <= most:
+    wider = rows.size and rows.dtype.itemsize > np.dtype(dtype).itemsize
+    if wider and not -most <= float(rows.min()) <= float(rows.max()) <= most:
         raise UsageError(
             f"expected inputs in the range of {dtype}, up to {most:.3g}, got {rows.min():.3g} to {rows.max():.3g}: "
             "scale them down, or take dtype float64"

@@ -29,8 +29,8 @@ def not_taken(quantity: str, weight: str, found: str, loss: float, lr: float, cl
     reason = f"{what} {found}" + (f", at a loss of {loss:.4g}" if weight else "")
     clipping = f"clip more (clip is {clip:g})" if clip is not None else "clip the gradients (clip=0.4)"
     return DivergedError(
-        f"the step was not taken, and the state is as it was: {reason}. Training has diverged: lower lr (it is {lr:g}) or "
-        f"{clipping}, and go on from an earlier state",
+        f"the step was not taken, and the state is as it was: {reason}. Training has diverged: lower lr (it is {lr:g}) "
+        f"or {clipping}, and go on from an earlier state",
         weight,
         quantity,
         reason,

@@ -24,19 +24,18 @@ from tpc.program.axes import without
 from tpc.program.nn import FEATURE, SAMPLE
 from tpc.runtime.arguments import (
     check_seed,
-    check_shape,
     check_sizes,
     check_step,
     clip_factors,
     input_rows,
     multipliers,
-    real_array,
-    unknown_name,
 )
 from tpc.runtime.backend import load_backend
 from tpc.runtime.divergence import DivergedError
 from tpc.runtime.folding import FoldOptions
 from tpc.runtime.initial import initial_state, shape_of
+from tpc.runtime.model_state import loaded_state, short, state_of
+from tpc.runtime.room import require_model_room
 from tpc.runtime.step_checks import StepChecks
 from tpc.runtime.support import BY_SAMPLE, Support, check_given
 from tpc.runtime.targets import check_loss, read_targets
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 PREDICT_ROWS = 1024
 PREDICT_NUMBERS = 1 << 23
-LOAD_ROWS = 8192
 DTYPES = ("float32", "float64")
 MODES = ("exact", "folded")
 
@@ -68,10 +66,12 @@ def build(
     """An initialized model of a π-limit with `rank` latent dimensions per space.
 
     `init` is "zero_readout" or "paper" (readout coefficients N(0,1)/M); `storage` is the number type of stored atoms
-    (by default `dtype`); `fold` says how mode "folded" folds. Raises UsageError for values out of range.
+    (by default `dtype`); `fold` says how mode "folded" folds. Raises UsageError for values out of range, and UserError,
+    before anything is allocated, for a model that does not fit into memory.
     """
     model = Model(limit, input_dim, rank, backend=backend, dtype=dtype, mode=mode, storage=storage, fold=fold)
     check_seed(seed)
+    require_model_room(model)
     model.load_state(initial_state(limit.graph(), model.sizes, rank, int(seed), init))
     return model
 
@@ -311,100 +311,29 @@ class Model:
     # --- state -------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Array]:
-        """Arrays by name; `<layer>.A` has every multiplier applied.
+        """Copies of the arrays by name: `load_state` makes the same model of them (tpc/runtime/model_state.py).
 
-        A folded model has the newest atoms in `<layer>.A` and `<layer>.B`, the others in `<layer>.M0`, `<layer>.M1`, …
-        (packed, backends/powers.py), which are read with the weights `<layer>.w`, and what they leave out as values
-        `<layer>.T` at the points `<layer>.Z`.
+        `<layer>.A` has every multiplier applied. A folded model has the newest atoms in `<layer>.A` and `<layer>.B`,
+        the others in `<layer>.M0`, `<layer>.M1`, … (packed, backends/powers.py), which are read with the weights
+        `<layer>.w`, and what they leave out as values `<layer>.T` at the points `<layer>.Z`.
         """
-        found: dict[str, Array] = {}
-        for u in self.graph.accumulated:
-            found[u.state.name] = self.backend.to_numpy(self._state[u.state.name]).copy()
-        for s in self._stores.values():
-            for column in (s.coefficients, *s.columns, *s.thetas):
-                found[column.name] = self._state[s.name].column(_short(s, column.name))
-        for name, f in self.folds.items():
-            moments = self._state[f"{name}.folded"]
-            found[f"{name}.w"] = moments.weights.copy()
-            for m in f.moments:
-                found[m.state.name] = self.backend.to_numpy(moments.moment(m.order)) * moments.scale
-            if f.tail:
-                found[f.tail.points.name] = self.backend.to_numpy(moments.points).copy()
-                found[f.tail.values.name] = self.backend.to_numpy(moments.tail) * moments.scale
-        return found
+        return state_of(self)
 
     def load_state(self, arrays: Mapping[str, ArrayLike]) -> None:
-        """Replace the whole state; momentum starts at zero.
+        """Replace the whole state; momentum is that of the arrays, and starts at zero where they have none.
 
-        Raises UsageError for missing or unknown names and wrong shapes, and leaves the state as it was.
+        Raises UsageError for missing or unknown names, wrong shapes and numbers that are not finite, and leaves the
+        state as it was.
         """
-        given = {name: real_array(value, name) for name, value in arrays.items()}
-        expected = [u.state.name for u in self.graph.accumulated]
-        expected += [c.name for s in self._stores.values() for c in (s.coefficients, *s.columns, *s.thetas)]
-        folded = [n for f in self.folds.values() for n in _folded_names(f)]
-        for name in given:
-            if name not in expected and name not in folded:
-                raise UsageError(unknown_name(name, expected + folded, "array in the state"))
-        missing = [name for name in expected if name not in given]
-        if any(name in given for name in folded):
-            missing += [name for name in folded if name not in given]
-        if missing:
-            raise UsageError(f"expected the arrays {', '.join(expected)} in the state; missing: {', '.join(missing)}")
-        new: dict[str, Any] = {}
-        for u in self.graph.accumulated:
-            shape = shape_of(u.state.axes, self.sizes, self.rank)
-            check_shape(u.state.name, given[u.state.name], shape)
-            new[u.state.name] = self.backend.array(given[u.state.name].copy(), self.dtype)
-        for s in self._stores.values():
-            new[s.name] = self._loaded_store(s, given)
-        for f in self.folds.values():
-            new[f"{f.store.name}.folded"] = self._loaded_moments(f, given)
-        self._state = new
-        self._momentum = False
+        new, momentum = loaded_state(self, arrays)
+        self._state, self._momentum = new, momentum
         if self.folds:
-            self._module("cross_entropy").fold(new)
-
-    def _loaded_moments(self, f: Fold, given: Mapping[str, Array]) -> Any:
-        rule = self.fold.window, self.fold.fitted, f.points
-        moments = self.backend.new_moments(*self.moment_shapes(f), self.dtype, *rule, storage=self.storage)
-        targets = {m.state.name: moments.moment(m.order) for m in f.moments}
-        if f.tail:
-            targets |= {f.tail.points.name: moments.points, f.tail.values.name: moments.tail}
-        for name, target in targets.items():
-            if name in given:
-                check_shape(name, given[name], target.shape)
-                target[...] = self.backend.array(given[name], self.dtype)
-        weights = f"{f.store.name}.w"
-        if weights in given:
-            check_shape(weights, given[weights], (len(f.moments),))
-            moments.weights = given[weights].astype(np.float64)
-        return moments
+            self._fold(self._module("cross_entropy"))
 
     def moment_shapes(self, f: Fold) -> tuple[tuple[int, ...], int, tuple[int, ...]]:
         """Lengths of the outer axes, rank, degrees."""
         outer = shape_of(layout(f.store.coefficients.axes[1:]), self.sizes, self.rank)
         return outer, self.rank, tuple(m.order for m in f.moments)
-
-    def _loaded_store(self, s: Store, given: Mapping[str, Array]) -> Any:
-        columns = (s.coefficients, *s.columns, *s.thetas)
-        count = next(iter(given[s.coefficients.name].shape), 0)
-        for c in columns:
-            check_shape(c.name, given[c.name], (count, *shape_of(c.axes[1:], self.sizes, self.rank)))
-        atoms = self.backend.new_atoms(self.widths(s), self.dtype, False, self.storage, self.segment_rows)
-        for start in range(0, count, LOAD_ROWS):
-            values = {_short(s, c.name): given[c.name][start : start + LOAD_ROWS].astype(np.float64) for c in columns}
-            if s.degree is not None:
-                self._normalise(values, s.degree)
-            atoms.extend({n: self.backend.array(v, self.dtype) for n, v in values.items()})
-        return atoms
-
-    def _normalise(self, values: dict[str, Array], degree: int) -> None:
-        """Rows become unit vectors, their norm goes into the coefficient."""
-        norm = np.linalg.norm(values["B"], axis=-1, keepdims=True)
-        off = np.abs(norm - 1) > 4 * np.finfo(self.dtype).eps
-        factor = np.where(off, norm, 1.0)
-        values["B"] = np.divide(values["B"], factor, out=values["B"], where=factor > 0)
-        values["A"] = values["A"] * (factor**degree).reshape(-1, *[1] * (values["A"].ndim - 1))
 
     @property
     def segment_rows(self) -> int | None:
@@ -428,7 +357,7 @@ class Model:
     def widths(self, s: Store) -> dict[str, tuple[int, ...]]:
         """Shapes of the rows of a store's columns."""
         columns = (s.coefficients, *s.columns, *s.thetas)
-        return {_short(s, c.name): shape_of(c.axes[1:], self.sizes, self.rank) for c in columns}
+        return {short(s, c.name): shape_of(c.axes[1:], self.sizes, self.rank) for c in columns}
 
     def save(self, path: str | Path) -> None:
         """Write everything to one .npz file: the program's listing, dimensions and the exact state."""
@@ -444,16 +373,24 @@ class Model:
         return load(cls, path, backend)
 
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        from tpc.runtime.saving import from_bytes, to_bytes
+
+        return from_bytes, (type(self), to_bytes(self))
+
+    def __copy__(self) -> Model:
+        return self.__deepcopy__({})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Model:
+        from tpc.runtime.saving import copied
+
+        return copied(self)
+
+
 def predicted_rows(folds: Iterable[Fold], rank: int) -> int:
     """Rows predicted at a time: what reading folded tensors makes of them is no larger than the tensors."""
     widest = max((max(1, f.points, *(packed_size(rank, m.order) for m in f.moments)) for f in folds), default=1)
     return max(16, min(PREDICT_ROWS, PREDICT_NUMBERS // widest))
-
-
-def _folded_names(f: Fold) -> list[str]:
-    """The arrays of a state that hold folded atoms."""
-    tail = (f.tail.points.name, f.tail.values.name) if f.tail else ()
-    return [f"{f.store.name}.w", *(m.state.name for m in f.moments), *tail]
 
 
 def _taken(run: Callable[..., Any], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -461,6 +398,3 @@ def _taken(run: Callable[..., Any], data: Mapping[str, Any]) -> dict[str, Any]:
     code = inspect.unwrap(run).__code__
     return {name: data[name] for name in code.co_varnames[1 : code.co_argcount]}
 
-
-def _short(s: Store, column: str) -> str:
-    return column.removeprefix(f"{s.name}.")

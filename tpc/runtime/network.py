@@ -28,6 +28,7 @@ from tpc.program.nn import FEATURE, SAMPLE
 from tpc.program.node import Node, topological
 from tpc.program.program import AnyWeight, Program
 from tpc.runtime.arguments import (
+    check_range,
     check_shape,
     check_sizes,
     check_step,
@@ -297,26 +298,41 @@ class Network:
         """Weights by name: input-like matrices (d, n), biases (n,), hidden matrices (n, n), readouts (classes, n).
 
         They are the W of W = n^(-a) w, in every parametrization. With "pi" come orthonormal bases `basis.<space>`
-        (n, rank) of what gradients are projected to.
+        (n, rank) of what gradients are projected to. Once there is momentum, `<weight>.velocity` is what it gathered.
         """
+        return self.parameters_now | {f"{name}.velocity": value.copy() for name, value in self.velocity.items()}
+
+    @property
+    def parameters_now(self) -> dict[str, Array]:
+        """Copies of the weights, and of the bases, without momentum."""
         return {name: self.arrays.to_numpy(value).copy() for name, value in self._state.items()}
 
     def load_state(self, arrays: Mapping[str, ArrayLike]) -> None:
-        """Replace the whole state; momentum starts at zero.
+        """Replace the whole state; momentum is that of the arrays, and starts at zero where they have none.
 
-        Raises UsageError for missing or unknown names and wrong shapes, and leaves the state as it was.
+        Raises UsageError for missing or unknown names, wrong shapes and numbers that are not finite, and leaves the
+        state as it was.
         """
+        if not isinstance(arrays, Mapping):
+            raise UsageError(f"expected the arrays of a state by name, as state() gives them, got {arrays!r}")
         shapes = self.shapes
-        given = {name: real_array(value, name) for name, value in arrays.items()}
+        moving = {f"{name}.velocity": shape for name, shape in shapes.items() if name in self.parameters}
+        given = {name: real_array(value, str(name)) for name, value in arrays.items()}
         for name in given:
-            if name not in shapes:
-                raise UsageError(unknown_name(name, shapes, "array in the state"))
+            if name not in shapes and name not in moving:
+                raise UsageError(unknown_name(name, [*shapes, *moving], "array in the state"))
         if missing := [name for name in shapes if name not in given]:
             raise UsageError(f"expected the arrays {', '.join(shapes)} in the state; missing: {', '.join(missing)}")
-        for name, shape in shapes.items():
-            check_shape(name, given[name], shape)
-        self._state = {name: self.arrays.xp.array(given[name], dtype=self.dtype, order="C") for name in shapes}
-        self._velocity = {}
+        for name, value in given.items():
+            check_shape(name, value, {**moving, **shapes}[name])
+            check_range(name, value, self.dtype)
+        self._state = {name: self._taken_over(given[name]) for name in shapes}
+        self._velocity = {
+            name.removesuffix(".velocity"): self._taken_over(given[name]) for name in moving if name in given
+        }
+
+    def _taken_over(self, value: Array) -> Any:
+        return self.arrays.xp.array(value, dtype=self.dtype, order="C")
 
     @property
     def velocity(self) -> dict[str, Array]:
@@ -326,8 +342,16 @@ class Network:
     def load_velocity(self, arrays: Mapping[str, ArrayLike]) -> None:
         """Replace what momentum has gathered."""
         for name, value in arrays.items():
-            check_shape(f"the velocity of {name}", np.asarray(value), self.shapes[name])
+            if name not in self.parameters:
+                raise UsageError(unknown_name(name, self.parameters, "weight with momentum"))
+            check_shape(f"the velocity of {name}", real_array(value, name), self.shapes[name])
+            check_range(f"the velocity of {name}", real_array(value, name), self.dtype)
         self._velocity = {name: self.arrays.array(value, self.dtype) for name, value in arrays.items()}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from tpc.runtime.network_file import from_bytes, to_bytes
+
+        return from_bytes, (type(self), to_bytes(self))
 
     def save(self, path: str | Path) -> None:
         """Write everything to one .npz file: the program's listing, sizes, weights and momentum."""

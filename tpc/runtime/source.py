@@ -41,7 +41,7 @@ class Result(Protocol):
 
     @property
     def measure(self) -> tuple[str, float | None]:
-        """What says how good it is: "accuracy", or "r2" on real values (None where they do not vary)."""
+        """What says how good it is: "accuracy", or "r2" on real values."""
 
 
 class Source(Protocol):
@@ -66,7 +66,7 @@ class Source(Protocol):
 
 
 class Samples:
-    """Training inputs (N, d) and targets in batches, in an order that (seed, epoch) decides; measured on test arrays."""
+    """Training inputs (N, d) and targets in batches, ordered by (seed, epoch); measured on test arrays."""
 
     measured = "test"
 
