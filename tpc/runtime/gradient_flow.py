@@ -44,15 +44,15 @@ def flow_coefficients(
         beta[j] = np.linalg.norm(w, axis=0)
         if j + 1 < steps:
             basis[j + 1] = w / np.where(beta[j] > 0, beta[j], 1)
-    found, before = (
-        _combined(basis, alpha[:m], beta[:m], size, time) for m in (steps, max(1, steps - max(1, steps // 10)))
-    )
-    if not np.isfinite(found).all():
+    if not (np.isfinite(alpha).all() and np.isfinite(beta).all()):
         raise DivergedError(
             f"gradient flow for a time {time:g} is not finite: the products with the kernel matrix leave the range of "
             f"{y.dtype}; take float64, or scale the inputs down",
             quantity="coefficients",
         )
+    found, before = (
+        _combined(basis, alpha[:m], beta[:m], size, time) for m in (steps, max(1, steps - max(1, steps // 10)))
+    )
     scale = max(float(np.linalg.norm(found)), np.finfo(np.float64).tiny)
     return found.astype(y.dtype), float(np.linalg.norm(found - before)) / scale
 

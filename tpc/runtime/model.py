@@ -326,9 +326,15 @@ class Model:
         state as it was.
         """
         new, momentum = loaded_state(self, arrays)
+        before = self._state, self._momentum
         self._state, self._momentum = new, momentum
         if self.folds:
-            self._fold(self._module("cross_entropy"))
+            try:
+                with np.errstate(all="ignore"):
+                    self._module("cross_entropy").fold(new)
+            except OverflowError as error:
+                self._state, self._momentum = before
+                raise UsageError(f"the atoms of the state cannot be folded: {error}") from error
 
     def moment_shapes(self, f: Fold) -> tuple[tuple[int, ...], int, tuple[int, ...]]:
         """Lengths of the outer axes, rank, degrees."""

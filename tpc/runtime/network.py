@@ -226,14 +226,15 @@ class Network:
         gradients = {w.name: gradient(w, plan, run, self._unit(w)) for w in plan.gradients}
         factors = dict.fromkeys(gradients, 1.0)
         if clip is not None:
-            norms = metrics["grad_norm"] = {n: self.scales[n].norm * g.norm() for n, g in gradients.items()}
+            with np.errstate(all="ignore"):
+                norms = metrics["grad_norm"] = {n: self.scales[n].norm * g.norm() for n, g in gradients.items()}
             for name, norm in norms.items():
                 if not math.isfinite(norm):
                     raise not_taken("the gradient norm", name, f"is {norm}", value, lr, clip)
             factors = clip_factors(norms, clip, clip_mode)
         rates = {name: lr * mult[name] * self.scales[name].rate for name in gradients}
         for name, g in gradients.items():
-            if not g.is_finite():
+            if not self._is_finite(g):
                 raise not_taken("the gradient", name, "is not finite", value, lr, clip)
             if not (reached := self._reached(name, g, factors[name], rates[name])) < float(np.finfo(self.dtype).max):
                 raise not_taken("the update", name, f"would reach {reached:.3g}, beyond {self.dtype}", value, lr, clip)
@@ -241,6 +242,11 @@ class Network:
             keep = 1 - lr * weight_decay * (mult[name] if decay_follows_lr_mult else 1)
             self._descend(name, g, factors[name], rates[name], keep, momentum)
         return metrics
+
+    @staticmethod
+    def _is_finite(g: Gradient) -> bool:
+        with np.errstate(all="ignore"):
+            return g.is_finite()
 
     def _reached(self, name: str, g: Gradient, factor: float, rate: float) -> float:
         """What no number of a weight, its momentum and their change exceeds after a step, unless it is negligible."""

@@ -89,8 +89,9 @@ class StepChecks:
         for key, target in zip(plan.keys, plan.targets):
             size = largest(out[key])
             kind = model.storage if math.prod(store.widths[target]) > 1 else model.dtype
-            for value, limit in ((size * stored if target == "A" else size, kind), (size * factor, model.dtype)):
-                if (limit == kind or target == "A") and not value <= most[limit]:
+            applied = [(size * stored, kind), (size * factor, model.dtype)]
+            for value, limit in applied if target == "A" else [(size, kind)]:
+                if not value <= most[limit]:
                     what = "the update" if target == "A" else f"the latent to be stored ({target})"
                     wider = "; a wider --storage holds more" if limit in widest else ""
                     found = f"would reach {value:.3g}, beyond {limit} ({most[limit]:.3g}){wider}"
