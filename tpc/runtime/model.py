@@ -379,6 +379,12 @@ class Model:
         return load(cls, path, backend)
 
 
+    def twin(self, path: str | Path) -> Model:
+        """A model like this one, of the same limit, with the state of a file that `save` wrote of it."""
+        from tpc.runtime.saving import twin
+
+        return twin(self, path)
+
     def __reduce__(self) -> tuple[Any, ...]:
         from tpc.runtime.saving import from_bytes, to_bytes
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tpc.runtime.backend import free_memory
 from tpc.runtime.checkpoint import Checkpoint
 from tpc.runtime.divergence import DivergedError
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from tpc.runtime.trainer import Schedule, Trainer, TrainSettings
 
 STEPS = 20
-SECONDS = 10.0  # for all trials together
+SECONDS = 20.0  # for all trials together
 FACTORS = tuple(4.0**-k for k in range(1, 6))
 CLIPS = (0.4, 0.1)
 ROOM = 3  # free memory, in sizes of the state, that a second model may be loaded into
@@ -60,8 +61,8 @@ def find_remedy(trainer: Trainer, saved: Checkpoint, stop: object) -> Remedy:
 
     Nothing is tried where a second model would not fit into memory, and no longer than `SECONDS`.
     """
-    load = getattr(type(trainer.model), "load", None)
-    if load is None or not _fits(trainer):
+    begin = _beginning(trainer.model, saved)
+    if begin is None or not _fits(trainer):
         return Remedy()
     start = int(saved.state["position"]["step"])
     trainer.observer.say(f"training diverged; trying other settings from the checkpoint of step {start} …")
@@ -73,7 +74,7 @@ def find_remedy(trainer: Trainer, saved: Checkpoint, stop: object) -> Remedy:
             if stop or time.monotonic() > until:
                 break
             try:
-                found = _trial(trainer, load(saved.model_path), saved, settings, until)
+                found = _trial(trainer, begin(), saved, settings, until)
             except MemoryError:
                 return Remedy()
             if found is not None and found[1] < found[0]:
@@ -83,9 +84,25 @@ def find_remedy(trainer: Trainer, saved: Checkpoint, stop: object) -> Remedy:
     return Remedy(STEPS, start, tuple(worked), tuple(tried))
 
 
+def _beginning(model: Any, saved: Checkpoint) -> Callable[[], Any] | None:
+    """Gives a model with the state of a checkpoint, again and again; None for a model that cannot be loaded."""
+    load = getattr(model, "twin", None) or getattr(type(model), "load", None)
+    if load is None or not hasattr(model, "load_state"):
+        return None if load is None else lambda: load(saved.model_path)
+    loaded: list[Any] = []
+
+    def begin() -> Any:
+        if not loaded:
+            made = load(saved.model_path)
+            loaded.extend((made, made.state()))
+        loaded[0].load_state(loaded[1])
+        return loaded[0]
+
+    return begin
+
+
 def _fits(trainer: Trainer) -> bool:
-    backend = getattr(trainer.model, "backend", None)
-    free = backend.available() if backend is not None else None
+    free = free_memory(trainer.model)
     return free is None or bool(free.bytes > ROOM * trainer.model.nbytes)
 
 

@@ -149,7 +149,28 @@ def from_bytes(kind: type[Model], data: bytes) -> Model:
 
 def copied(model: Model) -> Model:
     """An equal model of the same limit, which shares no numbers."""
-    made = type(model)(
+    made = _empty(model)
+    made.restore(_stored(made, _Pieces(_dumped(model))), model.has_momentum)
+    return made
+
+
+def twin(model: Model, path: str | Path) -> Model:
+    """A model like this one, of the same limit, with the state of a file that `save` wrote of it."""
+    try:
+        with open(path, "rb") as stream:
+            file = Npz(stream)
+            momentum = bool(file.meta()["momentum"])
+            made = _empty(model)
+            check_entries(file, {"meta": file.shapes["meta"], **_shapes(made, momentum)})
+            made.restore(_stored(made, file), momentum)
+    except DAMAGED as e:
+        raise DataError(f"{path} is not a complete saved model of this kind ({e})") from e
+    return made
+
+
+def _empty(model: Model) -> Model:
+    """A model of the same limit, without a state."""
+    return type(model)(
         model.limit,
         model.input_dim,
         model.rank,
@@ -159,8 +180,6 @@ def copied(model: Model) -> Model:
         storage=model.storage,
         fold=model.fold if model.mode == "folded" else None,
     )
-    made.restore(_stored(made, _Pieces(_dumped(model))), model.has_momentum)
-    return made
 
 
 class _Pieces(Mapping[str, Array]):

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tpc.errors import UserError
+from tpc.runtime.backend import free_memory
 from tpc.runtime.checkpoint import CheckpointStore
 from tpc.runtime.divergence import DivergedError
 from tpc.runtime.evaluate import Stopped
@@ -179,8 +180,7 @@ class Trainer:
     def _memory_advice(self, error: MemoryError) -> str:
         at, saved = self.position, self.checkpoints.newest()
         asked = str(error).strip().rstrip(".") or "an allocation failed"
-        backend = getattr(self.model, "backend", None)
-        left = backend.available() if backend is not None else None
+        left = free_memory(self.model)
         free = "" if left is None else f"; {human_bytes(left.bytes)} are left ({left.limit})"
         kept = ""
         if saved is not None:
