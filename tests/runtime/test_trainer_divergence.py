@@ -102,7 +102,8 @@ def test_a_step_that_raises_and_an_evaluation_that_is_not_finite(trainer, tmp_pa
             return found
 
     settings = TrainSettings(epochs=2, lr=Schedule(4.0))
-    with pytest.raises(DivergedError, match=r"at step 5 of 14 .*lr 4\): the gradient of w is not finite\. What.*--lr 1 "):
+    told = r"at step 5 of 14 .*lr 4\): the gradient of w is not finite\. What.*--lr 1"
+    with pytest.raises(DivergedError, match=told):
         trainer(tmp_path, Raises(), settings).run()
 
     class Blind(Softmax):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from backends.large import OuterSum
 from tpc.limits.graph import Accumulate
 from tpc.lower.lowered import UpdatePlan
 from tpc.runtime.divergence import not_taken
@@ -49,7 +48,7 @@ class StepChecks:
         for plan in self._plans:
             for key, target in zip(plan.keys, plan.targets):
                 if not self._model.backend.inspect([], [out[key]])[1]:
-                    wrong = int((~np.isfinite(self._model.backend.to_numpy(np_view(out[key])))).sum())
+                    wrong = int((~np.isfinite(self._model.backend.to_numpy(out[key]))).sum())
                     what = "the gradient" if target in ("A", "gradient") else f"the latent to be stored ({target})"
                     self._refuse(what, plan.weight, f"is not finite ({wrong} of its numbers are not)")
 
@@ -98,15 +97,10 @@ class StepChecks:
                     self._refuse(what, plan.weight, found)
 
 
-def np_view(x: Any) -> Any:
-    """An array, of the factors of one."""
-    return np.asarray(x) if isinstance(x, OuterSum) else x
-
-
 def largest(x: Any) -> float:
     """The largest magnitude in an array of any backend; of a sum of outer products, a bound of it."""
-    if isinstance(x, OuterSum):
-        return len(x.x) * largest(x.x) * largest(x.y)
+    if hasattr(x, "largest"):
+        return float(x.largest())
     return float(abs(x).max()) if x.size else 0.0
 
 
