@@ -1,4 +1,8 @@
-"""Build and check the tables of numeric kernels."""
+"""Build and check the tables of numeric kernels, a cell at a time.
+
+Variances are divided into cells of two decades. What smoothing a function takes (tpc.gaussian.smoothing) is shared by
+all tables it is in.
+"""
 
 from __future__ import annotations
 
@@ -7,162 +11,282 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import sympy as sp
-from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 from sympy import Expr
 
-from tpc.gaussian.evaluate import sides
-from tpc.gaussian.quadrature import fast, mehler_coefficients, pair, single
 from tpc.gaussian.regular import parity
-from tpc.gaussian.table import Basis, Table, envelope, nodes, variances
+from tpc.gaussian.smoothing import (
+    HIGH,
+    HIGHEST,
+    STANDARD,
+    Effort,
+    energy,
+    mehler,
+    on_diagonal,
+    products,
+    single,
+    smoothed,
+)
+from tpc.gaussian.table import Basis, Table, nodes, ungraded
 
 Array = NDArray[Any]
-ONE = sp.S.One
+Cell = tuple[float, float]  # of log p
 
-RANK_TOLERANCE = 1e-14  # of singular values and Chebyshev coefficients, relative to √(V[φ,φ]V[ψ,ψ])
-PROBES = 24
+DECADES = 2
+LOWEST, HIGHEST_CELL = -10, 4  # cells from 1e-21 to 1e9
+LARGEST = 1e9  # the largest variance of all
+TOLERANCE = 1e-10  # of a table, relative to √(V[φ,φ](p,p,p) V[ψ,ψ](q,q,q))
+RANK_TOLERANCE = 1e-13  # of singular values and Chebyshev coefficients, relative to the same
+KEPT = 4e-12  # what a table may leave out, relative to the same
+SETTLED = 2e-12  # what the last Chebyshev coefficients may be
+WIDTHS = (1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+ANGLES = (0.0, 3e-6, 1e-3, 0.02, 0.1, 0.4, 1.0, 1.5)  # where tables are checked, and at π less these
 
 
 @dataclass(frozen=True)
-class Effort:
-    """How many nodes a table is built from."""
+class Grid:
+    """How many nodes a table is built from, and the rule that evaluates them."""
 
-    variances: int = 40
-    angles: int = 96
-    sector: int = 60
-
-
-STANDARD, HIGH = Effort(), Effort(56, 144, 100)
+    variances: int
+    angles: int
+    effort: Effort
+    check: Effort
 
 
-def fit(phi: Expr, psi: Expr, p_max: float, effort: Effort = STANDARD) -> Table:
-    """The table of V[φ,ψ] for regular φ, ψ with kinks at 0 at most; ψ = 1 gives the unary E φ."""
-    p = variances(effort.variances, p_max)
-    left = _scale(phi, p)
-    if psi == ONE:
-        return _table(single(phi, p)[None, :, None], left, np.ones(1), phi, psi, p_max)
-    values = _sector_sums(phi, psi, p, effort)
-    return _table(values, left, _scale(psi, p), phi, psi, p_max)
+GRIDS = (
+    Grid(28, 128, STANDARD, Effort(0.14, 0.08, 48, 10.0)),
+    Grid(48, 160, HIGH, Effort(0.11, 0.045, 72, 20.0)),
+    Grid(64, 224, HIGHEST, Effort(0.09, 0.022, 112, 36.0)),
+)
 
 
-def fit_delta(phi: Expr, p_max: float, effort: Effort = STANDARD) -> Table:
-    """The table of E φ(u)δ(v) = E φ(√(p − c²/q) z)/√(2πq), by conditioning on v = 0."""
-    p, theta = variances(effort.variances, p_max), _angles(effort.angles)
-    inner = single(phi, p[None, :] * np.sin(theta)[:, None] ** 2) / np.sqrt(2 * np.pi)
-    table = _table(inner[:, :, None], _scale(phi, p), np.ones(1), phi, ONE, p_max)
-    return Table(table.left, table.right, table.core, table.orders, (0, 1))
+def cell_bounds(k: int, largest: float) -> Cell:
+    """log p at both ends of cell k, for a function known up to the variance `largest`."""
+    low = 10.0 ** (DECADES * k - DECADES // 2)
+    return float(np.log(low)), float(np.log(min(low * 10.0**DECADES, largest)))
 
 
-def fit_coefficients(phi: Expr, terms: int, p_max: float = 100.0) -> Basis:
-    """The Mehler coefficients a_0(√p) … a_terms(√p) of a regular φ with kinks at 0, as functions of p."""
-    p = variances(STANDARD.variances, p_max)
-    zero, growth = exponents(phi, p_max)
-    smooth = mehler_coefficients(phi, p, terms) / envelope(p, zero, growth)
-    return Basis(_to_coefficients(smooth, axis=1), p_max, zero, growth)
-
-
-def largest_error(table: Table, phi: Expr, psi: Expr, p_max: float) -> float:
-    """The largest |table − quadrature|/√(V[φ,φ]V[ψ,ψ]) over fixed pseudo-random probes and the corners."""
-    rng = np.random.default_rng(20211)
-    p = np.exp(rng.uniform(np.log(1e-3), np.log(p_max), (PROBES + 2, 2)))
-    p[-4:] = [[1e-3, p_max], [p_max, 1e-3], [1e-6, 1.0], [p_max, p_max]]
-    theta = np.concatenate([rng.uniform(0, np.pi, PROBES - 4), [0, np.pi, 1e-5, np.pi - 1e-5, 0.1, 3.0]])
-    found = table.at_angle(p[:, 0], p[:, 1], theta)
-    right = np.ones(len(p)) if psi == ONE else _scale(psi, p[:, 1])
-    if psi == ONE:
-        wanted = single(phi, p[:, 0])
-    else:
-        wanted = np.array([pair(phi, psi, a, b, t) for (a, b), t in zip(p, theta, strict=True)])
-    return float(np.max(np.abs(found - wanted) / (_scale(phi, p[:, 0]) * right)))
-
-
-def largest_delta_error(table: Table, phi: Expr, p_max: float) -> float:
-    """The largest error of `fit_delta`'s table for q = 1, relative to √V[φ,φ]."""
-    rng = np.random.default_rng(20212)
-    p = np.exp(rng.uniform(np.log(1e-3), np.log(p_max), PROBES))
-    theta = np.concatenate([rng.uniform(0, np.pi, PROBES - 4), [0, np.pi, 1e-5, np.pi / 2]])
-    wanted = single(phi, p * np.sin(theta) ** 2) / np.sqrt(2 * np.pi)
-    return float(np.max(np.abs(table.at_angle(p, np.ones(PROBES), theta) - wanted) / _scale(phi, p)))
+def cell_index(p: Array) -> Array:
+    """The cell of every variance; where there is none, the nearest one, and 0 for what is no number."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        k = np.floor((np.log10(p) + DECADES // 2) / DECADES)
+    return np.clip(np.nan_to_num(k, posinf=HIGHEST_CELL, neginf=LOWEST), LOWEST, HIGHEST_CELL).astype(np.int64)
 
 
 @lru_cache(maxsize=512)
-def exponents(phi: Expr, p_max: float) -> tuple[float, float]:
-    """(z, g) with E φ(√p z)² ~ p^z near p = 0 and ~ p^g for large p, or at p_max where φ outgrows powers."""
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        energy = single(phi**2, np.array([1e-12, 4e-12, p_max, 4 * p_max, 1e8, 4e8]))
-        zero, near, far = np.diff(np.log(energy))[::2] / np.log(4)
-    growth = far if np.isfinite(far) else near
-    return float(np.round(np.nan_to_num(zero))), float(np.clip(np.nan_to_num(growth, posinf=24), -2, 24))
+def largest_variance(phi: Expr) -> float:
+    """Up to which variance tables of φ are made: where it oscillates or grows too fast for them, and LARGEST at most.
+
+    0 where no variance from 1e-2 on is resolved.
+    """
+    tried = 10.0 ** np.arange(-2, np.log10(LARGEST) + 0.25, 0.5)
+    with np.errstate(all="ignore"):
+        found = energy(phi, tried, HIGHEST)
+        growth = np.diff(np.log(found), prepend=np.log(found[:1])) / np.log(10) * 2
+        good = np.isfinite(found) & (found > 0) & (growth < FASTEST_GROWTH)
+        good &= _resolved(phi, tried, Effort(0.2, 0.06), HIGHEST)
+    known = 0.0
+    for p, right in zip(tried, good, strict=True):
+        k = int(cell_index(np.array(p * 0.9)))
+        if not right or _roughness(phi, (cell_bounds(k, LARGEST)[0], float(np.log(p))), GRIDS[-1]) > SETTLED:
+            break
+        known = float(p)
+    return min(known, LARGEST)
 
 
-def _scale(phi: Expr, p: Array) -> Array:
-    return np.sqrt(single(phi**2, p))
+def _resolved(phi: Expr, p: Array, effort: Effort, finer: Effort) -> Array:
+    """Whether a rule gives E φ and E φ² as well as a finer one does."""
+    coarse, fine = (np.array([energy(phi, p, e), single(phi, p, e) ** 2]) for e in (effort, finer))
+    return np.asarray(np.abs(coarse - fine).max(axis=0) <= 1e-11 * fine[0])
 
 
-def _angles(count: int) -> Array:
-    """θ at the Chebyshev nodes x = 1 − 2θ/π"""
-    return np.asarray(np.pi * (1 - nodes(count)) / 2)
+@lru_cache(maxsize=512)
+def _roughness(phi: Expr, cell: Cell, grid: Grid) -> float:
+    """The last Chebyshev coefficients of V[φ,φ] in one variance, at ρ = ±1: as a share of its scale."""
+    values = on_diagonal(phi, _variances(cell, grid.variances), grid.effort)
+    if not np.all(np.isfinite(values)):
+        return float("inf")
+    return float(np.abs(_to_coefficients(values, axis=1)[:, -grid.variances // 12 :]).max())
 
 
-def _sector_sums(phi: Expr, psi: Expr, p: Array, effort: Effort) -> Array:
-    """V[φ,ψ] on the grid (angle, p, q = p); one sector width serves the angles θ and π − θ."""
-    f, g = list(sides(phi)), list(sides(psi))
-    mirror = parity(phi) if parity(phi) == parity(psi) else None  # φ(−x) = ±φ(x) halves the work
-    if mirror is not None:
-        f, g = f[:1], g[:1]
-    rule, theta, count = fast(effort.sector), _angles(effort.angles), len(p)
-    values = np.zeros((len(theta), count, count))
-    reach = np.sqrt(p)[:, None, None] * rule.radius[:, None]
-    weight = np.outer(rule.radial_weight, rule.share_weight) / (2 * np.pi)
-    for k, width in enumerate(theta):
-        u = reach * np.sin(width * rule.share)
-        left = [side(u) for side in f]
-        right = [x[:, :, ::-1] for x in left] if phi == psi else [side(u[:, :, ::-1]) for side in g]
-        left = [(x * (weight * width)).reshape(count, -1) for x in left]
-        right = [x.reshape(count, -1).T for x in right]
-        if mirror is None:
-            values[len(theta) - 1 - k] += left[0] @ right[0] + left[1] @ right[1]
-            values[k] += left[0] @ right[1] + left[1] @ right[0]
-        else:
-            agree = 2 * left[0] @ right[0]
-            values[len(theta) - 1 - k] += agree
-            values[k] += agree if mirror == 0 else -agree
-    return values
+FASTEST_GROWTH = 18.0  # E φ² grows no faster than p^18: beyond it, E φ² hangs on values at many standard deviations
 
 
-def _table(values: Array, left: Array, right: Array, phi: Expr, psi: Expr, p_max: float) -> Table:
-    """Compress values[angle, p, q]: Chebyshev in θ, then one orthogonal basis per variance (Tucker)."""
-    scaled = values / left[:, None] / right
-    core = _to_coefficients(scaled, axis=0)
-    left_basis = _directions(np.moveaxis(core, 1, 0))
-    right_basis = _directions(np.moveaxis(core, 2, 0))
-    core = np.einsum("kpq,pi,qj->ijk", core, left_basis, right_basis)
+class Unresolved(Exception):
+    """A cell for which no grid is fine enough; holds the error reached."""
+
+    def __init__(self, error: float) -> None:
+        super().__init__(f"error {error:.0e}")
+        self.error = error
+
+
+def fit(phi: Expr, psi: Expr, first: Cell, second: Cell) -> tuple[Table, float]:
+    """The table of V[φ,ψ] for regular φ, ψ with kinks at 0 at most, and its error. Raises `Unresolved`."""
+    best = np.inf
+    for grid in GRIDS:
+        if not all(_fits(f, cell, grid) for f, cell in ((phi, first), (psi, second))):
+            continue
+        table, rest = _flattest(phi, psi, first, second, grid)
+        error = max(_largest_error(table, phi, psi, first, second, grid), rest)
+        if error < TOLERANCE / 2:
+            return table, max(2 * error, 1e-12)
+        best = min(best, error)
+    raise Unresolved(best)
+
+
+def _fits(phi: Expr, cell: Cell, grid: Grid) -> bool:
+    """Whether the nodes of a grid resolve φ, as far as one dimension tells."""
+    with np.errstate(all="ignore"):
+        resolved = _resolved(phi, np.exp(np.array([cell[1]])), grid.effort, grid.check)[0]
+        return bool(resolved) and _roughness(phi, cell, grid) < SETTLED
+
+
+def _flattest(phi: Expr, psi: Expr, first: Cell, second: Cell, grid: Grid) -> tuple[Table, float]:
+    """The table with the width at which its last coefficients in the angle vanish, from a guess downhill, and those."""
+    made: dict[int, tuple[Table, float]] = {}
+
+    def rest(k: int) -> float:
+        if not 0 <= k < len(WIDTHS):
+            return float("inf")
+        if k not in made:
+            values = _values(phi, psi, first, second, WIDTHS[k], grid)
+            made[k] = _table(values, phi, psi, first, second, WIDTHS[k], grid)
+        return made[k][1]
+
+    k = int(np.clip(np.floor(min(first[1], second[1]) / np.log(100)), 0, len(WIDTHS) - 1))
+    if rest(k) > SETTLED:
+        step = 1 if rest(k + 1) < rest(k) else -1
+        while rest(k) > SETTLED and rest(k + step) < rest(k):
+            k += step
+    return made[k]
+
+
+def _values(phi: Expr, psi: Expr, first: Cell, second: Cell, width: float, grid: Grid) -> Array:
+    """V[φ,ψ]/√(V[φ,φ]V[ψ,ψ]) at (angle, p, q); the angles are those of the Chebyshev nodes."""
+    left, right = (_smoothed_cell(f, cell, width, grid) for f, cell in ((phi, first), (psi, second)))
+    same, opposite = products(left, right, grid.effort)
+    values = np.concatenate([same, opposite[::-1]])
+    return np.asarray(values / _scale(phi, first, grid)[:, None] / _scale(psi, second, grid))
+
+
+@lru_cache(maxsize=48)
+def _smoothed_cell(phi: Expr, cell: Cell, width: float, grid: Grid) -> tuple[Array, Array]:
+    theta = ungraded(nodes(grid.angles)[: grid.angles // 2], width)
+    return smoothed(phi, _variances(cell, grid.variances), theta, grid.effort)
+
+
+@lru_cache(maxsize=256)
+def _scale(phi: Expr, cell: Cell, grid: Grid) -> Array:
+    return np.sqrt(energy(phi, _variances(cell, grid.variances), grid.effort))
+
+
+def _variances(cell: Cell, count: int) -> Array:
+    lo, hi = cell
+    return np.asarray(np.exp((lo + hi) / 2 + nodes(count) * (hi - lo) / 2))
+
+
+def _table(
+    values: Array, phi: Expr, psi: Expr, first: Cell, second: Cell, width: float, grid: Grid
+) -> tuple[Table, float]:
+    """Compress values: Chebyshev in the angle, then one orthogonal basis per variance (Tucker).
+
+    Returns the largest of the last coefficients in the angle, too.
+    """
+    core = _to_coefficients(values, axis=0)
+    rest = float(np.abs(core[-grid.angles // 16 :]).max())
+    left, right = _directions(np.moveaxis(core, 1, 0)), _directions(np.moveaxis(core, 2, 0))
+    core = np.einsum("kpq,pi,qj->ijk", core, left, right, optimize=True)
     size = np.abs(core).max(axis=(0, 1))
-    orders = np.arange(1 + int(np.max(np.nonzero(size > RANK_TOLERANCE * size.max()), initial=0)))
-    for first in (0, 1):
-        if len(orders) > 2 and np.all(size[1 - first : len(orders) : 2] < RANK_TOLERANCE * size.max()):
-            orders = orders[first::2]
-    bases = _basis(left, left_basis, phi, p_max), _basis(right, right_basis, psi, p_max)
-    return Table(*bases, core[:, :, orders], orders)
+    orders = np.arange(1 + int(np.max(np.nonzero(size > RANK_TOLERANCE)[0], initial=0)))
+    kinds = parity(phi), parity(psi)
+    if kinds[0] is not None and kinds[0] == kinds[1]:
+        orders = orders[orders % 2 == kinds[0]] if len(orders) > 1 else np.array([kinds[0]])
+    bases = (_basis(f, directions, cell, grid) for f, directions, cell in ((phi, left, first), (psi, right, second)))
+    return Table(*bases, core[:, :, orders], orders, width).truncated(KEPT), rest
 
 
-def _basis(scale: Array, directions: Array, phi: Expr, p_max: float) -> Basis:
-    if phi == ONE:
-        return Basis(directions[:1, :1], p_max)
-    zero, growth = exponents(phi, p_max)
-    smooth = scale / envelope(variances(len(scale), p_max), zero, growth)
-    return Basis(_to_coefficients(smooth[:, None] * directions, axis=0).T, p_max, zero, growth)
+def _basis(phi: Expr, directions: Array, cell: Cell, grid: Grid) -> Basis:
+    rows = _shortened(_to_coefficients(directions, axis=0).T)
+    size = _shortened(_to_coefficients(np.log(_scale(phi, cell, grid)), axis=0)[None])[0]
+    return Basis(rows, size, *cell, _degree_at_zero(phi) if cell[0] <= cell_bounds(LOWEST, LARGEST)[0] else 0.0)
+
+
+@lru_cache(maxsize=256)
+def _degree_at_zero(phi: Expr) -> float:
+    """z with E φ(√p z)² ~ p^z near p = 0"""
+    low, high = np.log(energy(phi, np.array([1e-21, 1e-20])))
+    return float((high - low) / np.log(10))
+
+
+def fit_rows(rows: Any, phi: Expr, cell: Cell, grid: Grid) -> Basis:
+    """The functions of p that `rows` gives at variances, relative to √V[φ,φ], on a cell."""
+    p = _variances(cell, grid.variances)
+    coefficients = _to_coefficients(rows(p, grid.effort) / _scale(phi, cell, grid), axis=1)
+    made = _basis(phi, np.zeros((grid.variances, 1)), cell, grid)
+    return Basis(_shortened(coefficients), made.size, made.lo, made.hi, made.zero)
+
+
+def fit_mehler(phi: Expr, terms: int, cell: Cell) -> tuple[Basis, float]:
+    """The Mehler coefficients a_0(√p) … a_terms(√p) of φ as functions of p, and their error. Raises `Unresolved`.
+
+    The first one is E φ.
+    """
+    best = np.inf
+    for grid in GRIDS:
+        if not _fits(phi, cell, grid):
+            continue
+        made = fit_rows(lambda p, effort: mehler(phi, p, terms, effort), phi, cell, grid)
+        p = np.exp(cell[0] + (cell[1] - cell[0]) * np.array([0.003, 0.21, 0.58, 0.86, 0.997]))
+        wanted = mehler(phi, p, terms, grid.check)
+        error = float(np.max(np.abs(made(p) - wanted) / np.sqrt(energy(phi, p, grid.check))))
+        if error < TOLERANCE / 2:
+            return made, max(2 * error, 1e-12)
+        best = min(best, error)
+    raise Unresolved(best)
+
+
+def _largest_error(table: Table, phi: Expr, psi: Expr, first: Cell, second: Cell, grid: Grid) -> float:
+    """The largest error of a table between its nodes, found with another rule."""
+    left, right = (_probes(f, cell, k, grid.check) for k, (f, cell) in enumerate(((phi, first), (psi, second))))
+    same, opposite = products(left[1], right[1], grid.check)
+    theta = np.array(ANGLES)[:, None, None]
+    p, q = left[0][:, None], right[0]
+    scale = left[2][:, None] * right[2]
+    errors = (
+        np.abs(found - wanted) / scale
+        for found, wanted in ((table.at_angle(p, q, theta), same), (table.at_angle(p, q, np.pi - theta), opposite))
+    )
+    return float(max(e.max() for e in errors))
+
+
+@lru_cache(maxsize=128)
+def _probes(phi: Expr, cell: Cell, k: int, effort: Effort) -> tuple[Array, tuple[Array, Array], Array]:
+    """Variances of a cell, what smoothing φ gives there at ANGLES, and √V[φ,φ]."""
+    shares = np.array(((0.003, 0.37, 0.71), (0.004, 0.53, 0.996))[k])
+    p = np.exp(cell[0] + (cell[1] - cell[0]) * shares)
+    return p, smoothed(phi, p, np.array(ANGLES), effort), np.sqrt(energy(phi, p, effort))
 
 
 def _directions(unfolded: Array) -> Array:
     rows = unfolded.reshape(len(unfolded), -1)
     u, s, _ = np.linalg.svd(rows, full_matrices=False)
-    return np.asarray(u[:, : max(1, int(np.sum(s > RANK_TOLERANCE * s[0])))])
+    return np.asarray(u[:, : max(1, int(np.sum(s > RANK_TOLERANCE * np.sqrt(rows.shape[1] / len(rows)))))])
+
+
+def _shortened(rows: Array) -> Array:
+    """Rows of Chebyshev coefficients without the last ones that say nothing."""
+    size = np.abs(rows).max(axis=0)
+    return rows[:, : 1 + int(np.max(np.nonzero(size > 1e-15 * size.max())[0], initial=0))]
 
 
 def _to_coefficients(values: Array, axis: int) -> Array:
     """Chebyshev coefficients from values at the Chebyshev nodes along an axis."""
-    count = values.shape[axis]
-    inverse = np.linalg.inv(chebyshev.chebvander(nodes(count), count - 1))
-    return np.moveaxis(np.tensordot(inverse, values, (1, axis)), 0, axis)
+    return np.moveaxis(np.tensordot(_inverse(values.shape[axis]), values, (1, axis)), 0, axis)
+
+
+@lru_cache(maxsize=8)
+def _inverse(count: int) -> Array:
+    """The discrete cosine transform that takes values at nodes to coefficients."""
+    matrix = np.cos(np.pi / count * np.outer(np.arange(count), np.arange(count) + 0.5)) * (2 / count)
+    matrix[0] /= 2
+    return np.asarray(matrix)

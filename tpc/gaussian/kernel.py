@@ -20,14 +20,16 @@ from tpc.gaussian.regular import check_regular, parity, split_delta, straighten
 from tpc.gaussian.symbols import RHO, C, P, Q, U, V
 from tpc.gaussian.tidy import collect_terms
 from tpc.program.functions import X
+from tpc.program.naming import kernel_name, text
 
 if TYPE_CHECKING:
     from tpc.gaussian.numeric import NumericKernel
 
+MOST_PAIRS = 400  # of terms of φ and ψ: beyond, a table is quicker to make
 ROOT = Symbol("g", nonnegative=True)  # √(pq − c²) while deriving
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Kernel:
     """V[φ,ψ] with its derivation; `value` is None when only `numeric` exists.
 
@@ -40,12 +42,24 @@ class Kernel:
     psi: Expr
     value: Expr | None
     rules: tuple[Step, ...]
-    conditions: tuple[str, ...]
     degrees: tuple[int, int] | None
+
+    def __repr__(self) -> str:
+        form = "without a closed form" if self.value is None else f"= {self.plain}"
+        return f"<{kernel_name(self.phi, self.psi)}(p, q, c) {form}>"
+
+    @cached_property
+    def conditions(self) -> tuple[str, ...]:
+        """What p, q and c must satisfy, and how accurate the value is."""
+        accuracy = None if self.numeric is None else self.numeric.promise
+        return _conditions(self.phi, self.psi, self.value, accuracy)
 
     @cached_property
     def numeric(self) -> NumericKernel | None:
-        """The table that evaluates a kernel without a closed form, built on first use (about a second)."""
+        """What evaluates a kernel without a closed form, from tables that are made when they are first needed.
+
+        Raises `GaussianError` where φ or ψ varies too fast for tables at a variance of 1.
+        """
         if self.value is not None:
             return None
         from tpc.gaussian.numeric import numeric_kernel
@@ -63,6 +77,12 @@ class Kernel:
         if self.degrees is None or self.value is None:
             return None
         return self.value.xreplace({P: sp.S.One, Q: sp.S.One, C: RHO})
+
+    @cached_property
+    def pole(self) -> int:
+        """k, where V grows like (pq − c²)^(−k/2) as |ρ| → 1; 0 where it is bounded."""
+        powers = () if self.value is None else self.value.atoms(sp.Pow)
+        return max((-int(e.exp) for e in powers if isinstance(e.base, gap) and e.exp.is_negative), default=0)
 
     def series(self, terms: int = 8) -> MehlerSeries:
         """The Mehler series up to ρ^terms."""
@@ -115,7 +135,7 @@ def kernel(phi: Expr, psi: Expr | None = None) -> Kernel:
         steps = (Step("parity", E(phi.subs(X, U) * psi.subs(X, V)), value),)
     if value is None:
         _check_numeric(phi, psi)
-    return Kernel(phi, psi, value, steps, _conditions(phi, psi, value), degrees)
+    return Kernel(phi, psi, value, steps, degrees)
 
 
 def _check_numeric(phi: Expr, psi: Expr) -> None:
@@ -124,19 +144,19 @@ def _check_numeric(phi: Expr, psi: Expr) -> None:
     check_regular(psi)
     if all(split_delta(f)[1] != 0 for f in (phi, psi)):
         raise GaussianError(
-            f"E φ(u)ψ(v) diverges at ρ = ±1 for φ = {phi}, ψ = {psi}: expected a Dirac delta in at most one"
+            f"E φ(u)ψ(v) diverges at ρ = ±1 for φ = {text(phi)}, ψ = {text(psi)}: expected a Dirac delta in at most one"
         )
 
 
-def _conditions(phi: Expr, psi: Expr, value: Expr | None) -> tuple[str, ...]:
+def _conditions(phi: Expr, psi: Expr, value: Expr | None, accuracy: str | None) -> tuple[str, ...]:
     found = ["(u, v) jointly Gaussian with mean 0, Var u = p, Var v = q, Cov(u, v) = c"]
     for name, f in (("p", phi), ("q", psi)):
         if f.has(DiracDelta):
             found.append(f"{name} > 0 (taken as 0 at a zero vector)")
     if value is not None and value.replace(gap, lambda *_: sp.S.Zero).has(sp.zoo, sp.nan):
         found.append("|ρ| < 1 (diverges at ρ = ±1)")
-    if value is None:
-        found.append("no closed form: evaluated from a table, accurate to 1e-10 of √(V[φ,φ] V[ψ,ψ])")
+    if accuracy is not None:
+        found.append(f"no closed form: evaluated from tables, {accuracy}")
     return tuple(found)
 
 
@@ -147,6 +167,8 @@ def degree(terms: Sum) -> int | None:
 
 
 def _derive(phi: Expr, psi: Expr, left: Sum, right: Sum) -> tuple[Expr | None, tuple[Step, ...]]:
+    if len(left) * len(right) > MOST_PAIRS:
+        return None, ()
     derivation = Derivation()
     law = Covariance.of([[P, C], [C, Q]], root=ROOT)
     total: Expr = sp.S.Zero

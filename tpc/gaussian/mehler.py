@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from math import factorial
+from math import factorial, sqrt
 from typing import TYPE_CHECKING, Any
 
 import sympy as sp
@@ -21,7 +21,7 @@ from tpc.gaussian.tidy import collect_terms
 
 if TYPE_CHECKING:
     from tpc.gaussian.kernel import Kernel
-    from tpc.gaussian.table import Basis
+    from tpc.gaussian.numeric import Curve
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,14 @@ class MehlerSeries:
             )
         )
 
-    def tabulated(self, p_max: float = 100.0) -> tuple[Basis, Basis]:
-        """p ↦ a_k(√p) and q ↦ b_k(√q) as Chebyshev tables with one row per degree, for any regular φ and ψ."""
-        from tpc.gaussian.fitting import fit_coefficients
+    def tabulated(self) -> tuple[Curve, Curve]:
+        """p ↦ a_k(√p) and q ↦ b_k(√q) as Chebyshev series with one row per degree, for any regular φ and ψ.
 
-        return fit_coefficients(self.kernel.phi, self.terms, p_max), fit_coefficients(
-            self.kernel.psi, self.terms, p_max
-        )
+        They raise `GaussianError` for variances beyond what is known of φ and ψ.
+        """
+        from tpc.gaussian.numeric import Curve
+
+        return Curve(self.kernel.phi, self.terms), Curve(self.kernel.psi, self.terms)
 
     def remainder(self, p: float, q: float, c: float) -> float:
         """A bound on |V − partial sum| at a point; inf where the series does not converge absolutely."""
@@ -86,8 +87,8 @@ class MehlerSeries:
 
     def __call__(self, p: float, q: float, c: float) -> float:
         """The partial sum at a point."""
-        rho = float(c) / float(sp.sqrt(p * q)) if p * q > 0 else 0.0
-        return float(sum(a * b * rho**k for k, (a, b) in enumerate(self.numbers(p, q))))
+        rho = float(c) / sqrt(p) / sqrt(q) if p > 0 and q > 0 else 0.0
+        return float(sum(a * b * rho**k for k, (a, b) in enumerate(self.numbers(p, q)) if rho or k == 0))
 
 
 @lru_cache(maxsize=512)

@@ -16,11 +16,15 @@ from sympy import Expr
 from tpc.gaussian.covariance import Covariance
 from tpc.gaussian.factors import UNIT, Factor, differentiate
 from tpc.gaussian.terminal import orthant, thresholds, wave_and_sign, waves
+from tpc.gaussian.tidy import collect_terms
 
 E = sp.Function("E")  # expectation under the law of (u, v); E1, E2, … are the laws that rules pass to
 
 Factors = tuple[Factor, ...]
 Names = tuple[Expr, ...]
+
+LONGEST = 1500  # operations of a value: beyond, a table is quicker to make, and to use
+MOST = 1500  # moments of one derivation
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class Derivation:
         """E Π f_i(x_i) under the law, or None when no rule applies."""
         key = (factors, law)
         if key not in self.memo:
+            if len(self.memo) >= MOST:
+                return None
             self._name(law)
             before = len(self.steps)
             self.memo[key] = self._moment(factors, law, names)
@@ -137,6 +143,9 @@ class Derivation:
             total += coefficient * value
         rule = "Isserlis" if all(f.is_polynomial for f in factors) else "Stein"
         shown = sp.Add(*(c * self._expectation(fs, law, names) for c, fs in parts))
+        total = collect_terms(total)  # sums of sums would double with every power
+        if total.count_ops() > LONGEST:
+            return None
         return self._fired(rule, factors, law, names, shown, total)
 
     def _terminal(self, factors: Factors, law: Covariance, names: Names) -> Expr | None:

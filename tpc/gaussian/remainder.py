@@ -17,8 +17,9 @@ from sympy import DiracDelta, Expr
 
 from tpc.gaussian.evaluate import precise
 from tpc.gaussian.mehler import coefficients
-from tpc.gaussian.quadrature import mehler_coefficients, single
+from tpc.gaussian.numeric import check_domain
 from tpc.gaussian.regular import split_delta
+from tpc.gaussian.smoothing import HIGHEST, energy, mehler
 from tpc.gaussian.symbols import SIGMA, C, P, Q
 from tpc.program.functions import X, step
 
@@ -26,7 +27,9 @@ DIGITS = 40
 
 
 def coefficient_values(phi: Expr, p: float, terms: int) -> list[float]:
-    """a_0(√p) … a_terms(√p)"""
+    """a_0(√p) … a_terms(√p); 0 where a δ meets a zero vector, as in V."""
+    if p == 0 and phi.has(DiracDelta):
+        return [0.0] * (terms + 1)
     return [float(a) for a in _coefficients(phi, p, terms)]
 
 
@@ -37,7 +40,8 @@ def _coefficients(phi: Expr, p: float, terms: int) -> list[Any]:
         deviation = mpmath.sqrt(p)
         return [precise(a, {SIGMA: deviation}, DIGITS) for a in closed]
     regular, weight = split_delta(phi)
-    values = [mpmath.mpf(float(a)) for a in mehler_coefficients(regular, np.array(p), terms)]
+    check_domain(regular, np.array(p), (phi, regular))
+    values = [mpmath.mpf(float(a)) for a in mehler(regular, np.array(p), terms, HIGHEST)]
     if weight != 0:
         spike = _coefficients(DiracDelta(X), p, terms)
         values = [a + float(weight) * b for a, b in zip(values, spike, strict=True)]
@@ -58,7 +62,7 @@ def _tail(phi: Expr, p: float, terms: int) -> float:
 
 def _energy(phi: Expr, p: float, value: Expr | None) -> Any:
     if value is None:
-        return mpmath.mpf(float(single(phi**2, np.array([p]))[0]))
+        return mpmath.mpf(float(energy(phi, np.array([p]), HIGHEST)[0]))
     return precise(value, {P: p, Q: p, C: p}, DIGITS)
 
 
@@ -68,7 +72,7 @@ def remainder_bound(phi: Expr, psi: Expr, terms: int, p: float, q: float, c: flo
         return 0.0
     if any(part.args[1:] for f in (phi, psi) for part in f.atoms(DiracDelta)):
         return inf  # a derivative of δ
-    rho = min(abs(c) / sqrt(p * q), 1.0)
+    rho = min(abs(c) / sqrt(p) / sqrt(q), 1.0)
     (left, a), (right, b) = split_delta(phi), split_delta(psi)
     bound = 0.0
     if left != 0 and right != 0:
@@ -89,4 +93,4 @@ def _one_derivative_over(phi: Expr, p: float, q: float, terms: int) -> float:
         return inf
     if slope == 0:
         return 0.0
-    return float(sp.sqrt(2)) * sqrt(p / q) * _tail(slope, p, terms - 1) * _tail(step(X), q, terms + 1)
+    return float(sp.sqrt(2)) * sqrt(p) / sqrt(q) * _tail(slope, p, terms - 1) * _tail(step(X), q, terms + 1)

@@ -1,8 +1,11 @@
-"""Numeric kernels: V[φ,ψ](p, q, c) as a low-rank Chebyshev table, for functions without a closed form.
+"""Numeric kernels: V[φ,ψ](p, q, c) as low-rank Chebyshev tables, for functions without a closed form.
 
-V = Σ_k T_k(1 − 2θ/π) Σ_ij core[i, j, k] · left_i(p) · right_j(q), where left_i and right_j are Chebyshev
-series in s(p), a map of [0, p_max] to [0, 1], and θ is the angle of the pair. V is analytic in θ on [0, π]
-even for kinked φ; a power series in ρ is not.
+A table holds for variances p and q in a cell, an interval each. There, relative to √(V[φ,φ](p,p,p) V[ψ,ψ](q,q,q)),
+
+    V = Σ_k T_k(x) Σ_ij core[i, j, k] · left_i(p) · right_j(q),
+
+with Chebyshev series left_i and right_j in log p and log q, and x a map of the angle θ of the pair to [−1, 1]. Near
+θ = 0 and π, V may change within an angle of about 1/√p; x spreads these ends out.
 """
 
 from __future__ import annotations
@@ -14,68 +17,73 @@ import numpy as np
 from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
-from tpc.gaussian.evaluate import NUMPY, rsqrt
+from tpc.gaussian.evaluate import NUMPY
 
 Array = NDArray[Any]
 
 BLOCK = 32_768  # entries of V evaluated at once
-BEND = 0.1  # in s(p) = (1 + bend)·t/(t + bend), t = √(p/p_max): half of [0, 1] is spent on t < bend
 
 
 @dataclass(frozen=True)
 class Basis:
-    """Functions of a variance p: p^(zero/2) (1 + p)^((growth − zero)/2) · Chebyshev series in s(p).
+    """Functions of a variance p: exp(a Chebyshev series, of the scale) · Chebyshev series, in log p on [lo, hi].
 
-    The prefactor carries the way φ(√p z) scales near p = 0 and for large p, so that the series stays accurate
-    relative to it on all of [0, p_max], and beyond p_max, where s stays at 1.
+    Below lo, where φ is homogeneous of degree `zero` to the last digit, they go on as p^(zero/2).
     """
 
     coefficients: Array  # (rank, degree + 1)
-    p_max: float
+    size: Array  # (degree + 1,): of log √V[φ,φ]
+    lo: float = 0.0
+    hi: float = 0.0
     zero: float = 0.0
-    growth: float = 0.0
+
+    @property
+    def constant(self) -> bool:
+        """Whether it is the 1 that stands for ψ = 1."""
+        return self.lo == self.hi
 
     def __call__(self, p: Array) -> Array:
-        """(rank, *p.shape)"""
-        if self.coefficients.shape == (1, 1):
-            return np.broadcast_to(self.coefficients[0, 0], (1, *p.shape))
-        value = chebyshev.chebval(2 * coordinate(p, self.p_max) - 1, self.coefficients.T)
-        return np.asarray(value * envelope(p, self.zero, self.growth))
+        """(rank, *p.shape), in double precision"""
+        if self.constant:
+            return np.broadcast_to(self.coefficients[0, 0], (1, *np.shape(p)))
+        log = np.log(np.maximum(np.asarray(p, dtype=np.float64), np.finfo(np.float64).tiny))
+        x = (2 * log - (self.lo + self.hi)) / (self.hi - self.lo)
+        inside = np.maximum(x, -1)
+        scale = chebyshev.chebval(inside, self.size) + (x - inside) * ((self.hi - self.lo) * self.zero / 4)
+        return np.asarray(chebyshev.chebval(inside, self.coefficients.T) * np.exp(scale))
 
 
-def envelope(p: Array, zero: float, growth: float) -> Array:
-    """p^(zero/2) (1 + p)^((growth − zero)/2)"""
-    return np.asarray(np.asarray(p) ** (zero / 2) * (1 + np.asarray(p)) ** ((growth - zero) / 2))
+def graded(t: Array, width: float) -> Array:
+    """x in [0, 1] of an angle t in [0, π/2] to the nearer end: 1 − 2t/π for width 1, else stretched where t < width."""
+    share = t * np.asarray(2 / np.pi, dtype=t.dtype)
+    if width == 1:
+        return np.asarray(1 - share)
+    near = share * np.asarray(1 - width, dtype=t.dtype) + np.asarray(width, dtype=t.dtype)
+    return np.asarray(np.log(2 / near - 1) * np.asarray(1 / np.log(2 / width - 1), dtype=t.dtype))
 
 
-def coordinate(p: Array, p_max: float) -> Array:
-    """s(p) in [0, 1]"""
-    deviation = np.sqrt(np.minimum(p, p_max) / p_max)
-    return np.asarray((1 + BEND) * deviation / (deviation + BEND))
-
-
-def variances(count: int, p_max: float) -> Array:
-    """The p whose s(p) are the Chebyshev nodes of [0, 1]."""
-    s = (nodes(count) + 1) / 2
-    return np.asarray(p_max * (BEND * s / (1 + BEND - s)) ** 2)
+def ungraded(x: Array, width: float) -> Array:
+    """The angle whose `graded` is x."""
+    if width == 1:
+        return np.asarray((1 - x) * (np.pi / 2))
+    near = 2 / (1 + np.exp(x * np.log(2 / width - 1)))
+    return np.asarray(np.clip((near - width) / (1 - width), 0, 1) * (np.pi / 2))
 
 
 def nodes(n: int) -> Array:
+    """The Chebyshev nodes of [−1, 1], from the last to the first."""
     return np.asarray(np.cos(np.pi * (np.arange(n) + 0.5) / n))
 
 
 @dataclass(frozen=True)
 class Table:
-    """rsqrt(p)^a · rsqrt(q)^b · Σ_k T_{orders k}(1 − 2θ/π) Σ_ij core_ijk left_i(p) right_j(q).
-
-    `roots` holds (a, b).
-    """
+    """V on one cell; `orders` are the Chebyshev orders in x, all of one parity where symmetry says so."""
 
     left: Basis
     right: Basis
     core: Array  # (left rank, right rank, number of orders)
-    orders: Array  # the Chebyshev orders in θ, all of one parity where symmetry says so
-    roots: tuple[int, int] = (0, 0)
+    orders: Array
+    width: float = 1.0
 
     def __call__(self, p: Array, q: Array, c: Array) -> Array:
         """Broadcasts; p of shape (b, 1) and q of shape (1, M) go through in blocks that fit the cache.
@@ -89,11 +97,16 @@ class Table:
         return self._block(p, q, c)
 
     def _block(self, p: Array, q: Array, c: Array) -> Array:
-        return self.at_angle(p, q, NUMPY["angle"](p, q, c))
+        nearer = NUMPY["angle"](p, q, np.abs(c))
+        return self.at(p, q, np.copysign(graded(nearer, self.width), c))
 
     def at_angle(self, p: Array, q: Array, theta: Array) -> Array:
         """The same with the correlation given as cos θ."""
-        x = 1 - theta * np.asarray(2 / np.pi, dtype=theta.dtype)
+        nearer = graded(np.minimum(theta, np.pi - theta), self.width)
+        return self.at(p, q, np.where(theta <= np.pi / 2, nearer, -nearer))
+
+    def at(self, p: Array, q: Array, x: Array) -> Array:
+        """The same at a graded angle."""
         left, right = self.left(p).astype(x.dtype), self.right(q).astype(x.dtype)
         stride = int(self.orders[1] - self.orders[0]) if len(self.orders) > 1 else 1
         turn = 2 * x if stride == 1 else 2 * (2 * x * x - 1)  # T_{k+s} = turn·T_k − T_{k−s}
@@ -102,21 +115,17 @@ class Table:
         for weight in weights[::-1]:
             newer, older = _contract(weight, right) + turn * newer - older, newer
         start, back = self._first_two(x)
-        value = newer * start - older * back
-        for power, variance in zip(self.roots, (p, q), strict=True):
-            value = value * rsqrt(variance) ** power
-        return np.asarray(value, dtype=x.dtype)
+        return np.asarray(newer * start - older * back, dtype=x.dtype)
 
     def _first_two(self, x: Array) -> tuple[Array, Array]:
         """T at the first order and at the one before it, where Clenshaw's recurrence ends."""
-        if len(self.orders) == 1 or self.orders[1] - self.orders[0] == 1:
+        if len(self.orders) > 1 and self.orders[1] - self.orders[0] == 1:
             return np.ones_like(x), x
         return (x, x) if self.orders[0] == 1 else (np.ones_like(x), 2 * x * x - 1)
 
     def mirrored(self) -> Table:
         """The table with the roles of p and q exchanged."""
-        core = np.swapaxes(self.core, 0, 1)
-        return Table(self.right, self.left, core, self.orders, (self.roots[1], self.roots[0]))
+        return replace(self, left=self.right, right=self.left, core=np.swapaxes(self.core, 0, 1))
 
     def truncated(self, tolerance: float) -> Table:
         """A cheaper table whose error relative to √(V[φ,φ]V[ψ,ψ]) grows by at most `tolerance`."""

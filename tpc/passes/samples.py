@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 
 from tpc.errors import ProgramError
 from tpc.program import ir, tensor
-from tpc.program.axes import Axis
-from tpc.program.nn import SAMPLE
+from tpc.program.axes import SAMPLE, Axis
 from tpc.program.node import Node, topological
 from tpc.program.program import Program, axes_in
 from tpc.program.verify import verify

@@ -132,7 +132,7 @@ class _Loading:
         return "float64" if name.endswith((".scale", ".velocity", ".sums", ".folds", ".w")) else self.model.dtype
 
     def _fits(self, name: str, value: Array) -> None:
-        """Raise UsageError where stored rows have no room for a number."""
+        """Raise UsageError where stored latents have no room for a number; coefficients have units of their own."""
         storage = self.model.storage
         if storage in LARGEST and math.prod(value.shape[1:]) > 1:
             check_range(name, value, storage, LARGEST[storage])
@@ -159,7 +159,7 @@ class _Loading:
         count = next(iter(given[s.coefficients.name].shape), 0)
         for c in (s.coefficients, *s.columns, *s.thetas):
             check_shape(c.name, given[c.name], (count, *shape_of(c.axes[1:], model.sizes, model.rank)))
-            if c is not s.coefficients or f"{s.name}.scale" not in given:
+            if c is not s.coefficients:
                 self._fits(c.name, given[c.name])
         if f"{s.name}.scale" in given:
             return self._exact(s, count)
@@ -178,7 +178,6 @@ class _Loading:
         stored, scale = self.given[f"{name}.stored"], self.given[f"{name}.scale"].astype(np.float64)
         check_shape(f"{name}.stored", stored, self.given[s.coefficients.name].shape)
         check_shape(f"{name}.scale", scale, (count,) if self.momentum else (1,))
-        self._fits(f"{name}.stored", stored)
         columns = {short(s, c): self.given[c] for c in columns_of(s)} | {"A": stored}
         self._check_applied(s, stored, scale)
         if s.degree is not None:
@@ -195,7 +194,14 @@ class _Loading:
         )  # fmt: skip
 
     def _typed(self, column: str, value: Array) -> Array:
-        return value if column in ("scale", "scales", "velocities") else value.astype(self.model.dtype, copy=False)
+        if column in ("scale", "scales", "velocities"):
+            return value
+        if column == "A" and self.model.storage == "float16":
+            with np.errstate(over="ignore"):
+                narrow = value.astype(np.float16)
+            if (narrow == value).all():  # then the units are right as they are
+                return narrow
+        return value.astype(self.model.dtype, copy=False)
 
     def _check_applied(self, s: Store, stored: Array, scale: Array) -> None:
         """Raise UsageError where coefficients are not their multipliers times what is stored."""

@@ -85,6 +85,8 @@ class StepChecks:
         most = {**widest, **{t: float(np.finfo(t).max) for t in ("float32", "float64")}}
         scale = abs(store.scale * keep)
         stored = 1.0 if moving else factor / (scale if 1e-3 < scale < 1e3 else 1.0)
+        if model.storage == "float16":  # whose coefficients are kept in units of their own
+            stored = 0.0
         for key, target in zip(plan.keys, plan.targets):
             size = largest(out[key])
             kind = model.storage if math.prod(store.widths[target]) > 1 else model.dtype

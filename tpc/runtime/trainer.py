@@ -32,8 +32,8 @@ Array = NDArray[Any]
 ABSURD = 10.0  # times the loss of the first step
 SMALL_LOSS = 1e-3  # what a loss of the first step counts as at least
 _SINGULAR = (
-    " The limit of this program has warnings: kernels of step-like functions and gates are singular where a "
-    "latent meets a stored one; a smooth nonlinearity avoids that."
+    " The limit of this program has warnings: expectations of derivatives of jumps are infinite where a "
+    "latent meets a stored one; a nonlinearity without jumps avoids that."
 )
 
 
@@ -124,6 +124,7 @@ class Trainer:
         position: Position | None = None,
         observer: Observer | None = None,
         command: str = "tpc train",
+        recorded: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model
         self.source = source
@@ -137,6 +138,8 @@ class Trainer:
         self._last_loss: float | None = None
         self._first_step = self.position.step
         self._first_atoms = dict(model.atoms)
+        self.recorded = dict(recorded or {})  # goes into every checkpoint: what is trained
+        self._begun = False
         self._resumed_seconds = self.position.seconds
         self._started = self._saved_at = time.monotonic()
 
@@ -144,6 +147,12 @@ class Trainer:
     def total_steps(self) -> int:
         """Steps of the whole training."""
         return self.source.batches * self.settings.epochs
+
+    def begin(self) -> None:
+        """Write the checkpoint of where training starts: what comes later can always go on."""
+        if not self._begun:
+            self._checkpoint(None)
+            self._begun = True
 
     def run(self) -> Result | None:
         """Train to the end; returns the last evaluation (None if no epoch was left).
@@ -158,7 +167,7 @@ class Trainer:
 
     def _run(self, interrupt: Interrupt) -> Result | None:
         result = None
-        self._checkpoint(None)
+        self.begin()
         while self.position.epoch < self.settings.epochs:
             self._run_epoch(interrupt)
             result = self._finish_epoch(interrupt)
@@ -289,18 +298,20 @@ class Trainer:
         if probe is not None and not np.isfinite(self.model.predict(probe.x, **probe.options)).all():
             self._diverged(f"after step {self.position.step}", "the outputs are not finite.", None)
         self._update_clock()
-        state = {"position": asdict(self.position), "metrics_bytes": self.log.sync()}
+        state = {"position": asdict(self.position), "metrics_bytes": self.log.sync(), **self.recorded}
         self.checkpoints.write(self.position.epoch, self.position.step, state, self.model.save)
         self._saved_at = time.monotonic()
 
     def _leave(self, interrupt: Interrupt, probe: Batch) -> None:
         self._checkpoint(probe)
         at = self.position
-        raise InterruptedRunError(
+        error = InterruptedRunError(
             f"stopped by {interrupt.name} in epoch {at.epoch + 1} after step {at.step} of "
             f"{self.total_steps}; the checkpoint is written. Go on with: "
             f"{self.command} --resume {self.checkpoints.directory.parent}"
         )
+        error.exit_code = interrupt.exit_code
+        raise error
 
     def _require_finite(self, loss: float) -> None:
         if not math.isfinite(loss):

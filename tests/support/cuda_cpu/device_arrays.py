@@ -28,10 +28,10 @@ class DeviceArray(NDArrayOperatorsMixin):
         return call(function, args, options)
 
     def __getitem__(self, key):
-        return DeviceArray(np.asarray(self.on_host[key]))
+        return DeviceArray(np.asarray(self.on_host[unwrapped(key)]))
 
     def __setitem__(self, key, value):
-        self.on_host[key] = unwrapped(value)
+        self.on_host[unwrapped(key)] = unwrapped(value)
 
     def __len__(self):
         return len(self.on_host)
