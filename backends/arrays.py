@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from backends import powers
 from backends.half import from_stored, to_stored
 
 Array = NDArray[Any]
@@ -85,8 +86,6 @@ class HostArrays:
         target *= number
 
     def add_powers(self, target: Array, a: Array, b: Array, order: int) -> None:
-        from backends import powers
-
         powers.add_powers(target, a, b, order)
 
     def add_outer(self, target: Array, a: Array, b: Array) -> None:
@@ -95,8 +94,6 @@ class HostArrays:
     def add_products(
         self, target: Array, a: Array, vectors: Sequence[Array], parts: Sequence[tuple[Array, tuple[int, ...]]]
     ) -> None:
-        from backends import powers
-
         powers.add_products(target, a, vectors, parts)
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.atoms import Atoms
-from backends.device import THREADS, Device, DeviceArrays
+from backends.device import THREADS, Device
+from backends.device_arrays import DeviceArrays
 from backends.device_groups import ElementwiseKernel
 from backends.device_kernels import DeviceKernelCode, DeviceKernelRuntime
 from backends.device_loops import Loop

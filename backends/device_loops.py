@@ -17,7 +17,8 @@ import numpy as np
 
 from backends.atoms import Atoms
 from backends.blocks import KEEP_SHARE
-from backends.device import KINDS, THREADS, Device, Kernel
+from backends.device import THREADS, Device, Kernel
+from backends.device_arrays import KINDS
 from tpc.lower.native_loop import NativeLoop
 
 ROW_LANE_BYTES = 32  # about what products and weights take for an atom and a sample

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.blocks import ranges, threads
+from backends.threads import ranges, threads
 
 Array = NDArray[Any]
 THREAD_NUMBERS = 1 << 19  # numbers of an array that are worth waking a thread

@@ -38,8 +38,10 @@ def compile_module(lowered: Lowered) -> ModuleType:
     """The generated module of a limit, ready to call; NumPy's where nothing can be compiled."""
     made = native_module(lowered)
     try:
-        library = native_build.load(made.c)
-        loops: dict[str, Callable[..., object]] = {loop.name: Loop(library, loop) for loop in made.loops}
+        library = native_build.load(made.compiled)
+        loops: dict[str, Callable[..., object]] = {
+            loop.name: Loop(library, loop, made.symbols[loop.name]) for loop in made.loops
+        }
         native_dense.functions()  # here, where there is someone to tell
         if ".half(" in made.python or ".halves(" in made.python:
             native_powers.function()

@@ -12,10 +12,12 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import stat
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,6 +26,10 @@ from tpc.private import private_folder
 FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math",
          "-ffp-contract=fast", "-fopenmp-simd")  # fmt: skip
 MACHINE = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler knows
+PATIENCE = 300.0  # seconds for one run of the compiler: large programs take it half a minute
+NOTICE = 20.0  # seconds after which a run of the compiler is told
+ANSWER = 20.0  # seconds to say its version, and for a library to load
+PROBE = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
 
 
 class NoCompilerError(Exception):
@@ -33,6 +39,8 @@ class NoCompilerError(Exception):
 def load(source: str) -> ctypes.CDLL:
     """The library of a C source text. Raises NoCompilerError, whatever the reason."""
     command = compiler()
+    if command[0] in _hung:
+        raise NoCompilerError(f"the C compiler {command[0]} did not end before")
     try:
         key = _digest("\0".join([source, *command, *FLAGS, repr(MACHINE), _version(command), _cpu()]).encode())[:32]
         folder = cache()
@@ -110,20 +118,69 @@ def _build(source: str, command: tuple[str, ...], folder: Path, key: str) -> Pat
             failure = "it made no library"
         if failure is not None:
             raise NoCompilerError(f"{' '.join(command)} could not compile ({failure})")
+        _require_loadable(library, command)
         place = folder / f"{key}-{_digest(library.read_bytes())}.so"
         os.chmod(library, 0o600)
         os.replace(library, place)
     return place
 
 
-def _output(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments, capture_output=True, encoding="utf-8", errors="replace", check=False)
+def _require_loadable(library: Path, command: tuple[str, ...]) -> None:
+    """Load a new library in another process first: sanitizers and the like end the process that loads them."""
+    if not sys.executable:
+        return
+    try:
+        done = _output([sys.executable, "-I", "-S", "-c", PROBE, str(library)], ANSWER)
+    except subprocess.TimeoutExpired:
+        reason = f"loading it took longer than {ANSWER:.0f} s"
+    else:
+        if done.returncode == 0:
+            return
+        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        last = said and said[0].startswith("Traceback")  # an OSError; whatever ends a process says so in its first line
+        reason = said[-1 if last else 0] if said else _ended(done.returncode)
+    raise NoCompilerError(f"what {' '.join(command)} compiled could not be loaded ({reason})")
+
+
+def _ended(code: int) -> str:
+    return f"exit status {code}" if code >= 0 else f"it was ended by {signal.Signals(-code).name}"
+
+
+def _output(arguments: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end. Raises OSError if it does not run, TimeoutExpired if it does not end in time."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        arguments, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, encoding="utf-8", errors="replace",
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            out, err = _communicated(process, arguments[0], seconds)
+        except BaseException:
+            with suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL)  # what it has started keeps the pipes open
+            raise
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+def _communicated(process: subprocess.Popen[str], name: str, seconds: float) -> tuple[str, str]:
+    if seconds > NOTICE:
+        try:
+            return process.communicate(timeout=NOTICE)
+        except subprocess.TimeoutExpired:
+            told = f"{name} has been compiling for {NOTICE:.0f} s; it is given up after {seconds:.0f} s"
+            print(told, file=sys.stderr, flush=True)
+    return process.communicate(timeout=max(0.0, seconds - NOTICE) if seconds > NOTICE else seconds)
+
+
+_hung: set[str] = set()  # compilers that did not end: they are not asked again
 
 
 def _run(arguments: list[str]) -> str | None:
-    """Run a command; the first line of its complaint if it fails."""
+    """Run a command; the first line of its complaint if it fails. Raises NoCompilerError if it does not end."""
     try:
-        done = _output(arguments)
+        done = _output(arguments, PATIENCE)
+    except subprocess.TimeoutExpired as e:
+        raise _hangs(arguments[0], PATIENCE) from e
     except OSError as e:
         return str(e)
     if done.returncode == 0:
@@ -132,11 +189,18 @@ def _run(arguments: list[str]) -> str | None:
     return lines[0] if lines else f"exit status {done.returncode}"
 
 
+def _hangs(command: str, seconds: float) -> NoCompilerError:
+    _hung.add(command)
+    return NoCompilerError(f"the C compiler {command} did not end within {seconds:.0f} s")
+
+
 @lru_cache(maxsize=8)
 def _version(command: tuple[str, ...]) -> str:
     """What the compiler says it is."""
     try:
-        return _output([*command, "--version"]).stdout
+        return _output([*command, "--version"], ANSWER).stdout
+    except subprocess.TimeoutExpired as e:
+        raise _hangs(command[0], ANSWER) from e
     except OSError as e:
         raise NoCompilerError(f"the C compiler {' '.join(command)} does not run ({e})") from e
 

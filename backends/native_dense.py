@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends import large, native_build, native_workers, numpy_runtime
-from backends.blocks import ranges
 from backends.large import OuterSum
+from backends.threads import ranges
 
 Array = NDArray[Any]
 SOURCE = Path(__file__).with_name("dense.h")

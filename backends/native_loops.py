@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from backends import native_workers
 from backends.atoms import Atoms
-from backends.blocks import KEEP_SHARE, ranges, threads
+from backends.blocks import KEEP_SHARE
+from backends.threads import ranges, threads
 from tpc.lower.native_loop import NativeLoop, Sum
 
 Array = NDArray[Any]
@@ -41,11 +42,11 @@ class Call(ctypes.Structure):
 
 
 class Loop:
-    """A loop of a loaded library."""
+    """A loop of a loaded library, there under the name `symbol` if not its own."""
 
-    def __init__(self, library: ctypes.CDLL, loop: NativeLoop) -> None:
+    def __init__(self, library: ctypes.CDLL, loop: NativeLoop, symbol: str = "") -> None:
         self._loop = loop
-        self._fused = native_workers.address(library[loop.name])
+        self._fused = native_workers.address(library[symbol or loop.name])
         self._rooms = threading.local()
         self._plans: dict[Any, _Plan] = {}
         self._latents = {p.captured for p in loop.products}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from backends import native_build, powers
 from backends.arrays import HostArrays, aligned
-from backends.blocks import ranges, threads
+from backends.threads import ranges, threads
 
 Array = NDArray[Any]
 SOURCE = Path(__file__).with_name("powers.h")

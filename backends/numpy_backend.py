@@ -13,6 +13,7 @@ import numpy as np
 from backends import numpy_runtime
 from backends.kernel_code import KernelCode
 from backends.large import is_finite
+from backends.lifted import parsed
 from backends.moments import Moments
 from backends.numpy_runtime import Array, Atoms
 from tpc.lower.kernel_module import kernel_module
@@ -45,7 +46,7 @@ def run_source(source: str, limit: str, one_thread: bool = True, **names: Any) -
     module.__dict__.update(names)
     file = f"<{name} {id(module)}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)  # tracebacks show the source
-    exec(compile(source, file, "exec"), module.__dict__)  # our own generated text
+    exec(compile(parsed(source, file), file, "exec"), module.__dict__)  # our own generated text
     for function in {"predict", "gradients", "norms", "update", "fold"} & module.__dict__.keys() if one_thread else ():
         setattr(module, function, _on_one_blas_thread(getattr(module, function)))
     return module

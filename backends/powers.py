@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.blocks import threads
+from backends.threads import threads
 
 Array = NDArray[Any]
 Adding = Callable[[Array], Callable[[Array, Array], None]]

@@ -90,7 +90,7 @@ def _ceilings(report: Report, device: Any, quick: bool) -> float:
 
 def load_arrays(device: Any) -> Any:
     """What stores numbers on the device."""
-    from backends.device import DeviceArrays
+    from backends.device_arrays import DeviceArrays
 
     return DeviceArrays(device)
 

@@ -119,10 +119,21 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
-        raise AttributeError(f"module 'tpc' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+        raise AttributeError(_missing(name), name=name, obj=sys.modules[__name__])
     module, attribute = _HOME.get(name, ("tpc.program.nn", name))
     value = globals()[name] = getattr(import_module(module), attribute)
     return value
+
+
+def _missing(name: str) -> str:
+    """What a name that is not there means elsewhere, and what to write here."""
+    told = f"module 'tpc' has no attribute {name!r}"
+    if name.startswith("_"):
+        return told
+    from tpc.program.absent import PAGE, absent
+
+    found = absent(name)
+    return told if found is None else f"{told}: {found[0]}. Fix: {found[1]} (see {PAGE})"
 
 
 def __dir__() -> list[str]:

@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tpc.errors import UsageError
-from tpc.limits.existence import check_kernels, refuse_singular, singular_kernels
+from tpc.gaussian.names import Kernels
+from tpc.limits.existence import check_kernels, divergence_warnings, refuse_divergent
 from tpc.limits.fold import fold
 from tpc.limits.graph import LimitGraph
 from tpc.limits.nngp import nngp_limit
@@ -54,12 +55,24 @@ def compile_program(program: Program, limit: str = "pi") -> Limit:
     return Limit(verify(program, "tracing"), limit)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Limit:
     """A program with one of its limits; every stage is derived when first asked for."""
 
     program: Program
     kind: str
+
+    def __repr__(self) -> str:
+        kind = "π" if self.kind == "pi" else self.kind
+        told = f"{kind}-limit of {self.program.name}, over the spaces {', '.join(self.program.spaces)}"
+        for _, graph in self._derived.values():  # what is not derived yet may not exist
+            return f"<{told}; {len(graph.nodes)} tensors, kernels {', '.join(Kernels(graph.kernels))}>"
+        return f"<{told}>"
+
+    def _repr_html_(self) -> str:
+        from tpc.report.notebook import limit_html
+
+        return limit_html(self)
 
     @cached_property
     def _derived(self) -> dict[str, tuple[Program, LimitGraph]]:
@@ -110,21 +123,19 @@ class Limit:
             graph = verify_limit(LIMITS[self.kind](program), f"the {self.kind}-limit")
             check_kernels(graph, self.program)
             if self.is_kernel:
-                refuse_singular(graph, self.program)
+                refuse_divergent(graph, self.program)
             self._derived[loss] = (program, graph)
         return self._derived[loss]
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a user should know before training: kernels that are infinite at coinciding latents."""
-        return () if self.is_kernel else singular_kernels(self.graph())
+        """What a user should know before training: expectations that are infinite at coinciding latents."""
+        return () if self.is_kernel else divergence_warnings(self.graph())
 
     @property
-    def kernels(self) -> dict[str, Any]:
-        """The derived kernels by name, such as "V[relu(x), relu(x)]"."""
-        from tpc.gaussian import kernel
-
-        return {f"V[{phi}, {psi}]": kernel(phi, psi) for phi, psi in self.graph().kernels}
+    def kernels(self) -> Kernels:
+        """The derived kernels by name, such as "V[relu, relu]"; "V[relu(x), relu(x)]" is found, too."""
+        return Kernels(self.graph().kernels)
 
     def emit(self, stage: str, degree: int | None = None, points: int = 0) -> str:
         """A stage of the compilation as text; see `tpc.emit.STAGES`. With a degree the limit is folded to it, and what
@@ -173,8 +184,9 @@ class Limit:
         x1 (N1, features), x2 (N2, features); without x2 it is x1 and half of the entries are computed. `only` names
         the kernels wanted. `out` has arrays to write to, by kernel; what it lacks is allocated. The rest of the memory
         does not grow with N1·N2. `progress` is called with the numbers of entries done and in all, from any thread.
-        With dtype float32 products and results are float32, and what depends on one sample is computed in float64.
-        Raises UsageError for other limits, names, shapes and types.
+        With dtype float32 the results are float32; they are computed in float64, so that nearly equal samples have
+        the entries they should. Raises UsageError for other limits, names, shapes and types, and where an entry is NaN
+        because what it is computed from is beyond float64.
         """
         return self.kernel_function(backend, only)(x1, x2, dtype=dtype, out=out, progress=progress)
 

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 import sympy as sp
 
 from tpc.errors import UsageError, UserError
-from tpc.gaussian.explain import equation
+from tpc.gaussian.explain import defined, equation, hence
 from tpc.gaussian.kernel import kernel
+from tpc.gaussian.names import KernelNames, plain
+from tpc.gaussian.symbols import U, V
 from tpc.limits.fold import fold_store
 from tpc.limits.graph import Accumulate, Append, Kernel, LimitGraph
 from tpc.limits.nngp import DIAGONAL
 from tpc.limits.text import listing as limit_listing
 from tpc.limits.text import update_listing
-from tpc.program.functions import X
 from tpc.program.ir import Matrix, Vector
+from tpc.program.naming import text
 from tpc.program.text import listing
 
 if TYPE_CHECKING:
@@ -38,9 +40,12 @@ def emit(limit: Limit, stage: str, degree: int | None = None, points: int = 0) -
 def _kernels(limit: Limit, degree: int | None, points: int) -> str:
     """Every V[φ,ψ] of the graph: closed form, series, the rules that gave it."""
     parts = []
-    for phi, psi in limit.graph(degree=degree, points=points).kernels:
+    names = KernelNames(limit.graph(degree=degree, points=points).kernels)
+    for phi, psi in names.pairs:
         v = kernel(phi, psi)
-        lines = [f"V[{phi}, {psi}](p, q, c) = E {_applied(phi, 'u')} {_applied(psi, 'v')}"]
+        name = f"{names.kernel(phi, psi)}(p, q, c)"
+        applied = (_applied(names.applied(f, variable)) for f, variable in ((phi, U), (psi, V)))
+        lines = [f"{name} = E {' '.join(applied)}", *(f"  {line}" for line in defined(v, names))]
         if v.plain is not None:
             lines.append(f"  = {sp.sstr(v.plain)}")
             if v.value != v.plain:
@@ -51,14 +56,15 @@ def _kernels(limit: Limit, degree: int | None, points: int) -> str:
             a, b = v.degrees
             lines.append(f"  = p^({a}/2) q^({b}/2) kappa(rho), kappa = {sp.sstr(v.kappa)}")
         lines += [f"  {s.rule:<20} {equation(s)}" for s in v.rules]
+        lines += [f"  {hence(v, names)}"] if v.rules else []
         lines += [f"  valid for {condition}" for condition in v.conditions]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
 
-def _applied(phi: sp.Expr, variable: str) -> str:
-    text = sp.sstr(phi.xreplace({X: sp.Symbol(variable, real=True)}))
-    return f"({text})" if phi.is_Add else text
+def _applied(applied: sp.Expr) -> str:
+    shown = plain(applied)
+    return f"({shown})" if applied.is_Add else shown
 
 
 def _update(limit: Limit, degree: int | None, points: int) -> str:
@@ -152,10 +158,12 @@ def summary(limit: Limit) -> str:
     if not limit.is_kernel:
         lines += ["parameters", *(f"  {weight:<16}{parameter(updates)}" for weight, updates in graph.updates), ""]
     lines += ["kernels"]
-    for phi, psi in graph.kernels:
+    names = KernelNames(graph.kernels)
+    lines += [f"  {name}(x) = {text(phi)}" for name, phi in names.definitions.items()]
+    for phi, psi in names.pairs:
         v = kernel(phi, psi)
         form = "numeric" if v.plain is None else sp.sstr(v.plain)
-        lines.append(f"  V[{phi}, {psi}](p, q, c) = {form}")
+        lines.append(f"  {names.kernel(phi, psi)}(p, q, c) = {form}")
     if limit.is_kernel:
         return "\n".join([*lines, "", *entries(graph)]) + "\n"
     lines += [
@@ -171,7 +179,7 @@ def summary(limit: Limit) -> str:
 def facts(limit: Limit) -> dict[str, object]:
     """What `summary` says, as plain numbers, texts and lists; a kernel without closed form has null."""
     program, graph = limit.program, limit.graph()
-    forms = {f"V[{phi}, {psi}]": kernel(phi, psi).plain for phi, psi in graph.kernels}
+    forms = {name: v.plain for name, v in limit.kernels.items()}
     found: dict[str, object] = {
         "program": program.name,
         "limit": limit.kind,
@@ -198,7 +206,7 @@ def parameter(updates: tuple[object, ...]) -> str:
                 f"{c.name}[{', '.join(map(str, c.axes))}]" for c in (s.coefficients, *s.columns, *s.thetas)
             )
             unit = ", unit rows" if s.degree is not None else ""
-            shown.append(f"atoms {s.fn}: {columns}{unit}; every step appends the batch")
+            shown.append(f"atoms {text(s.fn)}: {columns}{unit}; every step appends the batch")
         elif isinstance(u, Accumulate):
             state = u.state
             shown.append(f"array {state.name}[{', '.join(map(str, state.axes))}]; every step adds to it")

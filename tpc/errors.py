@@ -48,6 +48,10 @@ class ProgramError(UserError):
         super().__init__(head + quoted + (f"\n  Fix: {fix}" if fix else ""))
 
 
+class ProgramWarning(UserWarning):
+    """Something in a network program that is allowed and will hurt on some data, with the line it was written on."""
+
+
 class GaussianError(UserError):
     """A Gaussian expectation that does not exist or that no rule covers."""
 
@@ -63,6 +67,14 @@ class InternalError(TpcError):
 
     def __init__(self, message: str) -> None:
         super().__init__(f"internal error: {message}. This is a bug in tpc; please report it with the program.")
+
+
+def text_of(error: BaseException) -> str:
+    """What an exception says of itself, or that it cannot say it; exceptions of users' programs may fail even there."""
+    try:
+        return str(error)
+    except Exception as failure:
+        return f"its text cannot be had: __str__ raised {type(failure).__name__}"
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 import tpc
-from backends import device as devices
-from backends import device_loops, device_runtime, powers
+from backends import device_arrays, device_loops, device_runtime, powers
 from backends.atoms import Atoms
 from backends.cupy_device import TYPES, CupyDevice
-from backends.device import DeviceArrays
+from backends.device_arrays import DeviceArrays
 from backends.device_powers import DevicePowers
 from backends.half import from_stored, to_stored
 from tests.support.cuda_cpu.device_arrays import DeviceArray
@@ -76,8 +75,8 @@ def split(device, x):
 
 
 def test_segments_double_and_nothing_is_copied(arrays, monkeypatch):
-    monkeypatch.setattr(devices, "FIRST_ROWS", 4)
-    monkeypatch.setattr(devices, "FIRST_BYTES", 1 << 14)
+    monkeypatch.setattr(device_arrays, "FIRST_ROWS", 4)
+    monkeypatch.setattr(device_arrays, "FIRST_BYTES", 1 << 14)
     atoms = Atoms(WIDTHS, "float32", arrays=arrays)
     rng = np.random.default_rng(0)
     whole = {n: rng.standard_normal((3000, *w)).astype(np.float32) for n, w in WIDTHS.items()}
@@ -100,7 +99,7 @@ def test_a_segment_takes_a_share_of_the_memory(arrays, device):
     device.total = 80 << 30
     rows = [arrays.segment_rows(0, 1620, k) for k in range(12)]
     assert rows[:3] == [41425, 82850, 165700]
-    assert max(rows) * 1620 <= device.total // devices.MEMORY_SHARE
+    assert max(rows) * 1620 <= device.total // device_arrays.MEMORY_SHARE
     assert rows[-1] == rows[-2]
 
 
@@ -169,7 +168,7 @@ def test_powers_and_slopes(device, rank, order):
 
 @pytest.mark.parametrize("order", [0, 1, 2, 3])
 def test_adding_powers(arrays, monkeypatch, order):
-    monkeypatch.setattr(devices, "POWER_BYTES", 1 << 10)
+    monkeypatch.setattr(device_arrays, "POWER_BYTES", 1 << 10)
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((40, 3)).astype(np.float32), rng.standard_normal((40, 6)).astype(np.float32)
     shape = (3, powers.count(6, order)) if order else (3,)
@@ -297,7 +296,7 @@ def test_the_prediction_covers_what_steps_take(programs_dir, cuda_cpu, monkeypat
 
     from tpc.runtime.memory import Training, predict_peak
 
-    for module, name, value in ((devices, "FIRST_BYTES", 1 << 20), (device_loops, "KEEP_BYTES", 1 << 20)):
+    for module, name, value in ((device_arrays, "FIRST_BYTES", 1 << 20), (device_loops, "KEEP_BYTES", 1 << 20)):
         monkeypatch.setattr(module, name, value)
     cuda_cpu.device.total, cuda_cpu.device.cache_bytes = 1 << 24, 1 << 20
     limit = tpc.compile(tpc.load(programs_dir / "mlp.py", classes=CLASSES))

@@ -5,8 +5,8 @@ import pytest
 
 import tpc
 from backends import large, native_dense, native_powers, numpy_runtime, powers
-from backends.blocks import threads
 from backends.large import OuterSum, is_finite, outer_sum, square
+from backends.threads import threads
 from tpc.lower.lowered import lower
 from tpc.lower.native_module import native_module, outer_sums
 

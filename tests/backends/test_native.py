@@ -10,9 +10,10 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import tpc
-from backends import blocks, native_build, native_loops, powers
-from backends.blocks import threads
+from backends import native_build, native_loops, powers
+from backends import threads as pool
 from backends.native_powers import halves
+from backends.threads import threads
 from tests.support.loops import CLASSES, EXACT, Problem, Rounded, error, network
 from tpc.errors import UsageError
 from tpc.lower.lowered import lower
@@ -74,7 +75,7 @@ def blas_threads():
 
 
 def test_blas_keeps_to_one_thread_until_the_last_is_done():
-    workers = blocks._Threads()  # which knows every BLAS that is loaded by now
+    workers = pool._Threads()  # which knows every BLAS that is loaded by now
     inside, leave = threading.Event(), threading.Event()
 
     def other():
@@ -126,13 +127,13 @@ def test_a_forked_process_has_threads_of_its_own(thread_count):
 def test_a_number_of_threads_that_is_none(monkeypatch, text):
     monkeypatch.setenv("TPC_THREADS", text)
     with pytest.raises(UsageError, match=f"TPC_THREADS, 0 for all cores, got '{text}'"):
-        blocks._Threads()
+        pool._Threads()
 
 
 def test_the_number_of_threads_is_chosen(monkeypatch):
-    for text, count in (("3", 3), ("", blocks._cores()), ("0", blocks._cores())):
+    for text, count in (("3", 3), ("", pool._cores()), ("0", pool._cores())):
         monkeypatch.setenv("TPC_THREADS", text)
-        assert blocks._Threads().count == count
+        assert pool._Threads().count == count
 
 
 # --- folded matrices -------------------------------------------------------------------------------------------------

@@ -1,10 +1,13 @@
 """The compiler's cache: reuse, tampering, permissions, races, no compiler; and what loading leaves alone."""
 
+import contextlib
 import ctypes
 import os
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ import pytest
 import tpc
 from backends import native_backend, native_build, native_dense, native_powers, native_workers
 
+ROOT = Path(__file__).parents[2]
 SOURCE = '__attribute__((visibility("default"))) int answer(void) { return %d; }\n'
 
 
@@ -177,6 +181,101 @@ def test_without_a_compiler_numpy_runs(
     assert warning.startswith("warning: ")
     assert reason in warning
     assert "NumPy" in warning
+
+
+@pytest.fixture
+def script(tmp_path, monkeypatch):
+    """Makes a shell script the compiler; what it had been taken for before is forgotten."""
+    native_build._version.cache_clear()
+    monkeypatch.setattr(native_build, "_hung", set())
+
+    def written(text):
+        path = tmp_path / "own-cc"
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o700)
+        monkeypatch.setenv("CC", str(path))
+
+    yield written
+    native_build._version.cache_clear()
+
+
+HANGS = 'sleep 60 & echo $! >> "$0.pids"; wait'
+ANSWERS = '[ "$1" = --version ] && exit 0\n'
+
+
+@pytest.mark.parametrize("text", [HANGS, ANSWERS + HANGS, ANSWERS + "cat"], ids=["at all", "compiling", "reading"])
+def test_a_compiler_that_hangs_is_given_up_with_its_children(folder, script, monkeypatch, tmp_path, text):
+    monkeypatch.setattr(native_build, "PATIENCE", 0.5)
+    monkeypatch.setattr(native_build, "ANSWER", 0.5)
+    script(text)
+    started = time.monotonic()
+    for told in ("did not end within 0 s", "did not end before") if "sleep" in text else ("made no library",) * 2:
+        with pytest.raises(native_build.NoCompilerError, match=told):
+            answer(17)
+    assert time.monotonic() - started < 5
+    pids = tmp_path / "own-cc.pids"
+    for pid in pids.read_text().split() if pids.exists() else ():
+        with contextlib.suppress(FileNotFoundError):
+            while ") Z" not in Path(f"/proc/{pid}/stat").read_text():  # a zombie that nobody has asked for is as good
+                assert time.monotonic() - started < 20
+                time.sleep(0.01)
+
+
+def test_a_long_compilation_is_told(folder, script, monkeypatch, capsys):
+    monkeypatch.setattr(native_build, "NOTICE", 0.1)
+    script('[ "$1" = --version ] || sleep 0.5\nexec gcc "$@"')
+    assert answer(20) == 20
+    assert "has been compiling for 0 s; it is given up after 300 s\n" in capsys.readouterr().err
+
+
+INSTRUMENTED = {
+    "ends the process": ("__attribute__((constructor)) static void f(void) { _exit(3); }", "exit status 3"),
+    "says why": ('__attribute__((constructor)) static void f(void) { write(2, "no!\\n", 4); _exit(3); }', "(no!)"),
+    "crashes": ("__attribute__((constructor)) static void f(void) { abort(); }", "it was ended by SIGABRT"),
+    "hangs": ("__attribute__((constructor)) static void f(void) { for (;;) pause(); }", "longer than"),
+    "lacks a symbol": ("int elsewhere(void); int g(void) { return elsewhere(); }", "undefined symbol: elsewhere"),
+}
+
+
+@pytest.mark.parametrize("what", INSTRUMENTED)
+def test_what_a_compiler_adds_does_not_take_the_process_with_it(
+    folder, script, monkeypatch, capsys, fresh_warning, programs_dir, tmp_path, what
+):
+    added, told = INSTRUMENTED[what]
+    if what == "hangs":
+        monkeypatch.setattr(native_build, "ANSWER", 1.0)
+    (tmp_path / "added.h").write_text(f"#include <unistd.h>\n#include <stdlib.h>\n{added}\n")
+    script(f'exec gcc -include {tmp_path / "added.h"} "$@"')
+    with pytest.raises(native_build.NoCompilerError, match="could not be loaded") as caught:
+        answer(18)
+    assert told in str(caught.value)
+    assert not list(folder.iterdir())
+    if what == "ends the process":
+        kept = ((native_powers, "_library"), (native_powers, "function"), (native_workers, "runner"))
+        for module, cached in (*kept, (native_dense, "functions")):
+            monkeypatch.setattr(module, cached, getattr(module, cached).__wrapped__)
+        np.testing.assert_array_equal(*trained(tpc.compile(tpc.load(programs_dir / "mlp.py", classes=3))))
+        warning = capsys.readouterr().err
+        assert warning.count("\n") == 1
+        assert "could not be loaded (exit status 3): the native backend runs NumPy code instead" in warning
+
+
+FLAGS = ("-fsanitize=address", "-fsanitize=thread", "-fsanitize=undefined", "--coverage", "-pg")
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_instrumented_libraries_load_or_are_refused(folder, monkeypatch, flag, tmp_path):
+    made = tmp_path / "x.c"
+    made.write_text("int f(void) { return 1; }")
+    if subprocess.run(["gcc", flag, "-shared", "-fPIC", made, "-o", tmp_path / "x.so"], capture_output=True).returncode:
+        pytest.skip(f"gcc {flag} does not link here")
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom backends import native_build\n"
+    code += f"try:\n    print(native_build.load({SOURCE % 19!r}).answer())\n"
+    code += "except native_build.NoCompilerError as e:\n    print(e)"
+    environment = {**os.environ, "CC": f"gcc {flag}"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "19\n" or "could not be loaded" in done.stdout
 
 
 def trained(limit, **options):

@@ -113,13 +113,16 @@ def test_kernel_prints_formula_and_value():
     assert "relu" in invoke("kernel", "rleu").output
 
 
+EXIT_CODES = {"right": 0, "wrong": 1, "cannot tell": 3}
+
+
 def test_check_reports_slopes_and_its_exit_code_follows_them(tmp_path):
     options = ("--set", "hidden=1", "--widths", "64:512", "--seeds", "4", "--steps", "1")
     result = invoke("check", MLP, *options, "--json", "--plot", tmp_path / "p.svg")
     record = json.loads(result.stdout)
     assert record["widths"] == [64, 128, 256, 512]
     assert [row["row"] for row in record["rows"]] == ["step 0", "step 1"]
-    assert result.exit_code == (0 if record["ok"] else 1)
+    assert result.exit_code == EXIT_CODES[record["verdict"]]
     ET.parse(tmp_path / "p.svg")
     assert "slope" in invoke("check", MLP, *options).output
 
@@ -131,7 +134,7 @@ def test_check_of_all_limits_writes_a_report(tmp_path):
     assert [check["limit"] for check in record["checks"]] == ["pi", "nngp", "ntk"]
     assert [check["rank"] for check in record["checks"]] == [4, None, None]
     assert [check.get("fit_steps") for check in record["checks"]] == [None, 2, 2]
-    assert result.exit_code == (0 if record["ok"] else 1)
+    assert result.exit_code == EXIT_CODES[record["verdict"]]
     assert "ridgeless regression" in (tmp_path / "c.html").read_text(encoding="utf-8")
 
 

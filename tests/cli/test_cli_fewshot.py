@@ -135,7 +135,7 @@ def test_ctrl_c_names_the_command_that_goes_on(finished, small, tmp_path):
         time.sleep(0.001)
     os.kill(process.pid, signal.SIGINT)
     output, _ = process.communicate()
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert "stopped by SIGINT" in output
     assert f"tpc fewshot --resume {run}" in output
     assert "Traceback" not in output
@@ -175,12 +175,12 @@ def test_a_cosine_ends_where_it_was_to_end(finished, small, tmp_path):
 @pytest.mark.parametrize(
     ("entry", "value", "told"),
     [
-        ("ways", 4, "3 outputs but tasks have 4 classes (--ways)"),
+        ("ways", 4, "ways = 4 but the checkpoint was trained with 3"),
         ("ways", 1, "ways to be a whole number from 2 on, got 1"),
-        ("batches", 10, "10 batches per epoch"),
+        ("batches", 10, "batches = 10 but the checkpoint was trained with "),
         ("episodes", 1, "episodes to be a whole number from 2 on"),
-        ("data", "digits", "few-shot data among omniglot, got 'digits'"),
-        ("split", "other", "Unknown split 'other'"),
+        ("data", "digits", "data = 'digits' but the checkpoint was trained with 'omniglot'"),
+        ("split", "other", "split = 'other' but the checkpoint was trained with "),
         ("task", "reptile", "a task among train, fewshot, got 'reptile'"),
         ("clip", -1, "or 0 for no clipping, got -1"),
     ],

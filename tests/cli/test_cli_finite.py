@@ -93,7 +93,10 @@ def test_eval_agrees_with_the_end_of_training(finished):
 
 @pytest.mark.parametrize(
     ("entry", "told"),
-    [("width = 64", "width = 64 but the checkpoint was trained with 48"), ("", "width = None but")],
+    [
+        ("width = 64", "width = 64 but the checkpoint was trained with 48"),
+        ("", "width = its default but the checkpoint was trained with 48"),
+    ],
 )
 def test_a_config_edited_into_another_network_is_refused(finished, tmp_path, entry, told):
     kind, path, _ = finished

@@ -1,7 +1,6 @@
 """Kernel regression and Table 1 from the command line."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +62,8 @@ def test_the_table_marks_the_chosen_ridge():
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        ((), 2, "the pi-limit is trained, with tpc train"),
+        (("--limit", "pi"), 2, "the pi limit is trained, with tpc train"),
+        (("--limit-train-size", "200"), 0, "ntk-limit of mlp on digits: 200 training samples"),
         (("--limit", "ntk", "--held-out", "1"), 2, "0<x<1"),
         (("--limit", "ntk", "--ridge", "-1"), 2, "x>=0"),
         (("--limit", "ntk", "--data", "mnist"), 2, "mnist"),
@@ -114,16 +114,16 @@ def test_every_cell_is_a_command_that_the_command_line_takes(monkeypatch):
 def test_cells_are_filled_once_and_failures_do_not_stop_the_others(tmp_path, monkeypatch):
     asked = []
 
-    def answered(arguments, **_):
+    def answered(arguments):
         asked.append(arguments)
         text = " ".join(arguments)
         if "--parametrization pi" in text:
-            return subprocess.CompletedProcess(arguments, 1, "", "line\nerror: no room")
+            return 1, "", "line\nerror: no room"
         if "regress" in text and "cifar10" in text:
-            return subprocess.CompletedProcess(arguments, 0, json.dumps({"chosen": {"test_accuracy": 0.5}}), "")
-        return subprocess.CompletedProcess(arguments, 0, json.dumps({"accuracy": 0.9, "interval_95": 0.01}), "")
+            return 0, json.dumps({"chosen": {"test_accuracy": 0.5}}), ""
+        return 0, json.dumps({"accuracy": 0.9, "interval_95": 0.01}), ""
 
-    monkeypatch.setattr(table1.subprocess, "run", answered)
+    monkeypatch.setattr(table1, "_finished", answered)
     cells = table1.cells(True, None)
     said = []
     scores, failed = table1.fill(cells, tmp_path, 0, said.append)

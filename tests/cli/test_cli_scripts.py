@@ -1,5 +1,6 @@
 """What scripts and shells rely on: one JSON object, errors too; plain text where there is no terminal; completion."""
 
+import io
 import json
 import os
 import pty
@@ -12,6 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 import cli
+from tests.support.sabotage import kernel_scaled, limits_changed
+from tpc.runtime.progress import Display, Pace
 
 ROOT = Path(__file__).parents[2]
 MLP = str(ROOT / "programs" / "mlp.py")
@@ -45,8 +48,20 @@ def test_an_error_is_json_too(arguments, kind, told, code):
     error = json.loads(result.stdout)["error"]
     assert (error["type"], error["exit_code"], result.exit_code) == (kind, code, code)
     assert told in error["message"]
-    assert "rror: " in result.stderr
+    assert result.stderr.startswith("error: ")
     assert json.loads(invoke(*arguments).stdout)["error"] == error
+
+
+@pytest.mark.parametrize(
+    "arguments", [["train", "--epoch", "3"], ["trian"], ["compile"], ["kernel", "relu", "--at", "1"]]
+)
+def test_errors_have_one_style(arguments):
+    result = invoke(*arguments)
+    told = result.stderr.splitlines()
+    assert told[0].startswith("error: ")
+    assert told[0][7].islower()
+    assert told[-1].startswith("  Help: tpc")
+    assert "Usage" not in result.stderr
 
 
 def test_without_json_standard_output_stays_empty():
@@ -55,11 +70,24 @@ def test_without_json_standard_output_stays_empty():
 
 
 def test_a_result_that_failed_is_the_only_object():
-    quick = ("--widths", "16:64", "--seeds", 1, "--steps", 0, "--rank", 4, "--json")
-    seeds = range(12)
-    found = [invoke("check", MLP, "--set", "hidden=1", *quick, "--seed", seed) for seed in seeds]
-    assert all(r.exit_code == (0 if json.loads(r.stdout)["ok"] else 1) for r in found)
-    assert {r.exit_code for r in found} == {0, 1}
+    quick = ("check", MLP, "--set", "hidden=1", "--widths", "16:64", "--steps", 0, "--rank", 4, "--json")
+    unknown = invoke(*quick, "--seeds", 1)
+    record = json.loads(unknown.stdout)
+    assert unknown.exit_code == 3
+    assert not record["ok"]
+    assert record["verdict"] == "cannot tell"
+    assert record["reasons"]
+    assert re.fullmatch(r"\d+:\d+", record["add"]["widths"])
+    assert record["add"]["seeds"] > 1
+    right = invoke(*quick[:5], "128:2048", *quick[6:])
+    assert right.exit_code == 0
+    assert json.loads(right.stdout)["verdict"] == "right"
+    assert "add" not in json.loads(right.stdout)
+    with limits_changed(kernel_scaled(0, 1.2)):
+        wrong = invoke(*quick)
+    assert wrong.exit_code == 1
+    assert json.loads(wrong.stdout)["verdict"] == "wrong"
+    assert "error: finite networks do not approach the limit." in wrong.stderr
     bad = invoke("data", "verify", "cifar10", "--data-dir", "no", "--json")
     assert bad.exit_code == 1
     assert "error" in json.loads(bad.stdout) or not json.loads(bad.stdout)["ok"]
@@ -70,7 +98,7 @@ def test_compile_tells_scripts_what_the_summary_says(tmp_path):
     assert found["program"] == "mlp"
     assert found["limit"] == "pi"
     assert list(found["parameters"]) == ["embed", "embed.bias", "hidden1", "hidden1.bias", "readout", "readout.bias"]
-    assert "V[relu(x), relu(x)]" in found["kernels"]
+    assert list(found["kernels"]) == ["V[relu, relu]", "V[relu, δ]", "V[step, step]"]
     assert found["stages"] == {}
     for text in (*found["parameters"].values(), *found["cost_of_a_step"]):
         assert text in invoke("compile", MLP).stdout
@@ -200,3 +228,17 @@ def test_the_script_asks_tpc(shell):
     if shell == "bash":
         subprocess.run(["bash", "-n"], input=text, text=True, check=True)
     assert "Did you mean 'bash'?" in invoke("completion", "bsh").stderr
+
+
+def test_long_work_without_a_bar_says_what_it_does_and_what_is_left(monkeypatch):
+    clock = iter([0.0, 5.0, 20.0, 25.0, 40.0])
+    monkeypatch.setattr("tpc.runtime.progress.time.monotonic", lambda: next(clock))
+    out = io.StringIO()
+    with Display(10, "check", out) as display:
+        pace = Pace(display, has_bar=False)
+        for part in (0.1, 0.25, 0.5, 0.8):
+            pace.told(part, "networks of width 128")
+    assert out.getvalue().splitlines() == [
+        "networks of width 128: 25% done, about 1 min 0 s left",
+        "networks of width 128: 80% done, about 10.0 s left",
+    ]

@@ -217,6 +217,30 @@ def test_errors_have_a_paragraph_and_an_exit_code():
     assert describe(PermissionError(13, "Permission denied", "/x")) == ("/x: Permission denied.", 1)
 
 
+class Speechless(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+class SpeechlessUserError(UsageError, Speechless):
+    __str__ = Speechless.__str__
+
+
+def test_an_exception_whose_text_fails_is_told_all_the_same(run, tmp_path):
+    told = "its text cannot be had: __str__ raised RuntimeError"
+    assert describe(Speechless())[0].startswith(f"internal error: Speechless: {told}. This is a bug in tpc")
+    assert describe(SpeechlessUserError()) == (told, 2)
+    for kind in ("MemoryError", "OSError", "Exception", "SystemExit"):
+        text = f"class Speechless({kind}):\n    def __str__(self):\n        raise RuntimeError\n"
+        (tmp_path / "p.py").write_text(f"{text}\n\ndef f(x):\n    raise Speechless\n")
+        for command in (("compile", "p.py"), ("train", "p.py")):
+            result = run(*command)
+            assert result.exit_code == 2
+            assert f"p.py:7: Speechless: {told}" in result.output
+        (tmp_path / "p.py").write_text(f"{text}\n\nraise Speechless\n")
+        assert f"p.py:6: Speechless: {told}" in run("compile", "p.py").output
+
+
 def test_debug_shows_the_traceback(run, monkeypatch, capsys):
     process = subprocess.run(
         [sys.executable, str(ROOT / "cli.py"), "eval", "nothing", "--debug"], capture_output=True, text=True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
@@ -87,3 +88,29 @@ def test_expectations_that_do(text):
     assert explain(parse_nonlinearity(text)).data["at"]["value"] == pytest.approx(
         explain(parse_nonlinearity(text)).data["series"]["partial_sum"], abs=0.02
     )
+
+
+@pytest.mark.parametrize(
+    ("phi", "at", "value"),
+    [
+        ("relu", (1e-300, 1e-300, 0.0), 1e-300 / (2 * math.pi)),
+        ("relu", (1e300, 1e300, 1e300), 5e299),
+        ("tanh", (1e-300, 1e-300, 0.0), 0.0),
+        ("DiracDelta(x)", (0.0, 1.0, 0.0), 0.0),
+        ("DiracDelta(x)", (1e-200, 1e-200, 0.0), 1e200 / (2 * math.pi)),
+    ],
+)
+def test_points_at_the_ends_of_floats(phi, at, value):
+    found = explain(parse_nonlinearity(phi), at=at).data
+    assert found["at"]["value"] == pytest.approx(value, rel=1e-14)
+    assert found["series"]["partial_sum"] == pytest.approx(value, rel=1e-2)
+
+
+def test_a_value_beyond_doubles_is_told():
+    assert "larger than the largest double" in explain(parse_nonlinearity("exp"), at=(1000.0, 1000.0, 0.0)).text
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_kernel_that_diverges_is_told(sign):
+    with pytest.raises(GaussianError, match="diverges as the correlation goes to ±1"):
+        explain(parse_nonlinearity("DiracDelta(x)"), at=(1.0, 1.0, float(sign)))

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import linregress
 
 import tpc
+from tests.support.checked import falls
 from tpc.errors import UsageError
-from tpc.tasks import check
+from tpc.tasks import pi_check
 from tpc.tasks.check import run_check
-from tpc.tasks.convergence import CheckResult, fit_slope
+from tpc.tasks.convergence import CheckResult, Even
+from tpc.tasks.intervals import Deviation, fit_slope
 
 PROGRAMS = Path(__file__).parents[2] / "programs"
 QUICK = {"widths": (128, 256, 512, 1024, 2048), "seeds": 12, "steps": 3}
@@ -83,7 +84,8 @@ def test_the_programs_approach_their_limit(name):
 )
 def test_other_networks_approach_theirs(program):
     result = run_check(program, **{**QUICK, "steps": 2})
-    assert result.ok, result.table()
+    assert result.verdict.answer != "wrong", result.table()
+    assert falls(result.slopes)
 
 
 ADAPTED = {
@@ -98,22 +100,23 @@ def test_adapted_networks_approach_their_limit(name):
     phi, options = ADAPTED[name]
     quick = {"widths": (128, 512, 2048), "seeds": 8, "steps": 1 if "second" in name else 2}
     result = run_check(adapted(phi, step_size=0.1, **options), **quick)
-    assert result.ok, result.table()
+    assert result.verdict.answer != "wrong", result.table()
+    assert falls(result.slopes)
     assert min(result.moved[1:]) > 0.1
 
 
 def test_a_wrong_step_on_the_support_is_found(monkeypatch):
     other = tpc.compile(adapted(tpc.relu, zero="readout", step_size=0.15))
 
-    class Further(check.FiniteNetwork):
-        def __init__(self, limit, state, width, seed):
-            super().__init__(other, state, width, seed)
+    class Further(pi_check.FiniteNetwork):
+        def __init__(self, limit, *arguments, **options):
+            super().__init__(other, *arguments, **options)
 
-    monkeypatch.setattr(check, "FiniteNetwork", Further)
+    monkeypatch.setattr(pi_check, "FiniteNetwork", Further)
     right = adapted(tpc.relu, zero="readout", step_size=0.1)
     result = run_check(right, **{**QUICK, "steps": 0, "widths": (512, 1024, 2048)})
     assert result.errors[0][-1] > 0.3
-    assert not result.ok
+    assert result.verdict.answer == "wrong"
 
 
 def test_batches_too_small_for_a_support_are_told():
@@ -138,17 +141,17 @@ def test_every_option_of_a_step_has_the_same_limit(options):
 def test_a_wrong_update_is_found(monkeypatch):
     """Networks that learn a little faster approach the limit before training, but not after it."""
 
-    class Faster(check.FiniteNetwork):
+    class Faster(pi_check.FiniteNetwork):
         def step(self, x, y, *, lr, **options):
             return super().step(x, y, lr=1.5 * lr, **options)
 
-    monkeypatch.setattr(check, "FiniteNetwork", Faster)
+    monkeypatch.setattr(pi_check, "FiniteNetwork", Faster)
     result = run_check(tpc.load(PROGRAMS / "mlp.py"), **{**QUICK, "steps": 1})
     before, after = result.slopes
-    assert before.ok
+    assert before.interval()[0] < -0.5 < before.interval()[1]
     assert after.slope > -0.3
-    assert not result.ok
-    assert "leaves" in result.table()
+    assert result.verdict.answer == "wrong"
+    assert "the change by step 1 is off by" in result.table()
 
 
 def test_own_data_decide_the_batches():
@@ -163,10 +166,16 @@ def test_own_data_decide_the_batches():
     assert run_check(program, x=x, y=y, seed=1, **settings).errors != result.errors
 
 
-def test_progress_counts_the_networks():
+def test_progress_says_what_is_done_and_ends_at_its_total():
     seen = []
-    run_check(two_layers(tpc.erf), widths=(32, 64, 128), seeds=2, steps=0, progress=lambda *n: seen.append(n))
-    assert seen == [(k, 6) for k in range(1, 7)]
+    run_check(two_layers(tpc.erf), widths=(32, 64, 128), seeds=2, steps=0, progress=lambda *told: seen.append(told))
+    done, totals, what = zip(*seen)
+    assert list(done) == sorted(done)
+    assert set(totals) == {done[-1]}
+    assert list(dict.fromkeys(what)) == [
+        *(f"networks of width {n}" for n in (32, 64, 128)),
+        "evenly drawn networks of width 4096",
+    ]
 
 
 def test_before_training_a_network_with_jumps_is_checked_too():
@@ -199,27 +208,29 @@ def test_a_network_without_output_is_told():
         run_check(program, steps=0)
 
 
-def test_the_slope_is_the_least_squares_one():
-    widths = [128, 256, 512, 1024]
-    assert fit_slope(widths, [3 * n**-0.5 for n in widths]) == pytest.approx((-0.5, 0), abs=1e-12)
-    errors = [0.4, 0.31, 0.19, 0.16]
-    expected = linregress(np.log(widths), np.log(errors))
-    assert fit_slope(widths, errors) == pytest.approx((expected.slope, expected.stderr))
-
-
 def test_the_result_as_table_and_numbers():
     widths = (128, 256, 512)
     errors = (tuple(2 * n**-0.5 for n in widths), tuple(5 * n**-0.2 for n in widths))
-    result = CheckResult("net", "pi", 8, 4, 0.5, widths, ("step 0", "step 1"), errors, (0.0, 0.75))
-    assert [s.ok for s in result.slopes] == [True, False]
+    slopes = tuple(fit_slope(f"step {t}", widths, np.array([e, e]).T) for t, e in enumerate(errors))
+    means = (Deviation("the initial logits", 0.01, 0.01, (4.0, 28.0)), Deviation("b", 0.2, 0.01, (4.0, 28.0)))
+    even = Even(8, 4096, "evenly drawn")
+    result = CheckResult(
+        "net", "pi", 8, 4, 0.5, widths, ("step 0", "step 1"), errors, slopes, means, (0.0, 0.75), even
+    )  # fmt: skip
     plain = json.loads(json.dumps(result.to_dict()))
     assert not plain["ok"]
+    assert plain["verdict"] == "wrong"
+    assert plain["reasons"] == [f"b is off by 20.00% ± {100 * means[1].radius:.2f}%"]
     assert plain["rows"][1]["row"] == "step 1"
     assert plain["rows"][1]["slope"] == pytest.approx(-0.2)
+    assert plain["rows"][1]["interval"] == pytest.approx([-0.2, -0.2])
     assert plain["rows"][1]["moved"] == 0.75
-    title, head, first, second, verdict = result.table().splitlines()
+    assert plain["mean_of"] == {"networks": 8, "width": 4096, "kind": "evenly drawn"}
+    assert plain["deviations"][0]["bound"] == pytest.approx(0.01 + means[0].radius)
+    title, head, first, second, mean, verdict = result.table().splitlines()
     assert title == "net: relative error of width-n networks against the pi-limit (4 seeds, rank 8, learning rate 0.5)"
     assert head.split() == ["step", *["n", "=", "128", "n", "=", "256", "n", "=", "512"], "slope", "moved"]
     assert first.split() == ["0", "0.1768", "0.1250", "0.0884", "−0.50", "±", "0.00", "0.00"]
-    assert second.split()[4:] == ["−0.20", "±", "0.00", "!", "0.75"]
-    assert verdict == "a slope (!) leaves [−0.7, −0.3]"
+    assert second.split()[4:] == ["−0.20", "±", "0.00", "0.75"]
+    assert mean.startswith("mean of 8 evenly drawn networks of width 4096")
+    assert verdict.startswith("wrong: b is off by 20.00% ±")

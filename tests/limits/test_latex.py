@@ -137,7 +137,7 @@ def test_numbers_are_those_of_the_report(case):
     page = compile_report(limit, "net", source, degree)
     count = len(numbering(limit.graph(degree=degree)).tensors)
     entries = {int(a[0]): a[1] for a in arguments(body(text), r"\entry", 3)[::-1] if a[0]}
-    listed = dict(re.findall(r'<span id="eq-(\d+)"><i> *\(\d+\)</i>  (\S+) : ', page))
+    listed = dict(re.findall(r'<span id="eq-(\d+)"><i>\(\d+\)</i>(\S+) : ', page))
     assert len(listed) == count
     for number, symbol in listed.items():
         assert entries[int(number)].startswith(rf"\displaystyle {name(symbol)} = ")

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 import tpc
+from tests.support.repeated import gated
 from tpc.limits.canonical import Canonical
 from tpc.limits.gradient import gradients_of_limit
-from tpc.limits.graph import Accumulate, Append, LimitGraph
+from tpc.limits.graph import Accumulate, Append, Expectation, LimitGraph
 from tpc.passes.loss import attach_loss
 from tpc.program.node import topological
 from tpc.program.tensor import Constant, Tensor, contract
@@ -48,11 +49,7 @@ def first_route(derived: LimitGraph) -> dict[str, list[tuple[Tensor, tuple[Tenso
     return found
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
-def test_both_routes_give_the_same_updates(case, loss):
-    derived, second = routes(CASES[case](), loss)
-    canonical = Canonical(n for n in topological([derived["logits"]]) if isinstance(n, Tensor))
+def assert_agreement(derived: LimitGraph, second, canonical: Canonical) -> None:
     one = {
         weight: sorted((canonical.key(value), [canonical.key(c) for c in columns]) for value, columns in values)
         for weight, values in first_route(derived).items()
@@ -66,6 +63,34 @@ def test_both_routes_give_the_same_updates(case, loss):
     assert any(isinstance(u, Append) for _, us in derived.updates for u in us)
 
 
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_both_routes_give_the_same_updates(case, loss):
+    derived, second = routes(CASES[case](), loss)
+    canonical = Canonical(n for n in topological([derived["logits"]]) if isinstance(n, Tensor))
+    assert_agreement(derived, second, canonical)
+
+
+GATES = {
+    "smooth": "tpc.erf(a) * b",
+    "kinked": "tpc.relu(a) * b",
+    "kinked, of three": "tpc.relu(a) * b * c",
+    "kinked, squared": "tpc.relu(a) * b**2",
+    "kinked, summed": "(tpc.abs(a) + a / 2) * (b + a / 3)",
+    "with a jump": "tpc.sign(a) * b",
+}
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_both_routes_give_the_same_updates_of_gates(gate):
+    """Price's theorem on the terms of plain Stein, and Stein's lemma given one variable: other forms of one sum."""
+    derived, second = routes(gated(GATES[gate]), "mse")
+    latents = (n for n in topological([derived["logits"]]) if any(a.role == "rank" for a in n.axes))
+    assert_agreement(derived, second, Canonical([derived["logits"], *latents]))
+    terms = any(isinstance(n, Expectation) for n in derived.nodes)
+    assert terms == (gate != "smooth")
+
+
 def test_the_comparison_tells_different_expressions_apart():
     derived, second = routes(CASES["mlp of depth 2"](), "cross_entropy")
     canonical = Canonical(n for n in topological([derived["logits"]]) if isinstance(n, Tensor))
@@ -76,12 +101,17 @@ def test_the_comparison_tells_different_expressions_apart():
         assert canonical.key(g.value) != canonical.key(other.value)
 
 
-@pytest.mark.parametrize(
-    ("phi", "singular"),
-    [("relu(x)", False), ("x*erf(x)", False), ("tanh(x)", False), ("step(x)", True), ("sign(x)", True)],
-)
-def test_singular_kernels_are_warned_of(phi, singular):
+@pytest.mark.parametrize("phi", ["relu(x)", "x*erf(x)", "tanh(x)", "step(x)", "sign(x)"])
+def test_what_is_finite_is_not_warned_of(phi):
     def net(x):
         return tpc.readout(tpc.nonlin(phi)(tpc.dense(x, "embed")), 3)
 
-    assert bool(tpc.compile(tpc.trace(net)).warnings) == singular
+    assert tpc.compile(tpc.trace(net)).warnings == ()
+
+
+def test_what_is_infinite_at_equal_latents_is_warned_of():
+    """A derivative of a jump as a nonlinearity: its kernel is V[δ,δ]."""
+    text = tpc.compile(tpc.trace(lambda x: tpc.readout(tpc.sign(tpc.dense(x, "embed")), 3))).emit("program")
+    (warning,) = tpc.compile(tpc.parse(text.replace("sign(u0)", "DiracDelta(u0)"))).warnings
+    assert warning.startswith("V[δ, δ] (and ")
+    assert "is infinite where a latent equals a stored one up to a factor" in warning

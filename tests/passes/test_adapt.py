@@ -322,7 +322,9 @@ MISTAKES = {
     "tpc.adapt(f, layers='embed', order=1, zero='embed')": "only readouts can start at zero, 'embed' is none",
     "tpc.adapt(f, layers='embed', order=1, zero='readout')": "'readout' starts at zero and does not adapt",
     "tpc.adapt(f, zero='readout', step_size=0)": "'readout' starts at zero and does not adapt",
-    "tpc.adapt(f, layers='all')": r"second-order adaptation of 'embed' .* 1/\(2π√\(pq − c²\)\)[\s\S]*Fix: use order=1",
+    "tpc.adapt(tpc.readout(tpc.sign(h), 3), layers='all')": (
+        r"second-order adaptation of 'embed' differentiates sign\(u0\) twice, and has a jump[\s\S]*Fix: use order=1"
+    ),
 }  # fmt: skip
 
 
@@ -335,9 +337,11 @@ def test_mistakes_are_told_at_the_line_of_the_call(call):
     assert caught.value.where.text == f"f = {call}"
 
 
-def test_second_order_after_the_last_kink_is_allowed():
+def test_second_order_after_the_last_jump_is_allowed():
     lines = ("h = tpc.relu(tpc.dense(x, 'a'))", "f = tpc.readout(tpc.dense(h, 'b'), 3)")
     check(lines, "layers=['b', 'readout'], steps=2", ["b", "readout"], 2)
+    lines = (lines[0].replace("relu", "sign"), lines[1])
+    network(lines, "layers=['b', 'readout']")
     with pytest.raises(ProgramError, match="second-order adaptation of 'a'"):
         network(lines, "layers=['b', 'a']")
 

@@ -6,6 +6,8 @@ norm, and in the coefficients of the atoms it has: W ↦ W + (1/n) Σ_m dA_m X_m
 with the appended rows (-η δᵢ, xᵢ).
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -45,8 +47,8 @@ def products(a, rows_a, b, rows_b):
     return (left @ rows_b[1].T) * one + (right * rows_b[1]).sum(1) * other
 
 
-def check(model, loss="cross_entropy", tolerance=1e-6):
-    (x, y), s = queried(), support()
+def check(model, loss="cross_entropy", tolerance=1e-6, given=None):
+    (x, y), s = given or (queried(), support())
     asked = (x, y, s, loss)
     state = model.state()
     norms = model.step(x, y, lr=1.0, support=s, loss=loss, clip=1e30)["grad_norm"]
@@ -99,6 +101,8 @@ SECOND = {
     "all, mean squares": ("tpc.sin", "layers='all', step_size=0.7", "mse"),
     "all, three steps": ("tpc.erf", "layers='all', steps=3, step_size=0.7", "cross_entropy"),
     "all from zero": ("tpc.erf", "layers='all', zero='readout', steps=2, step_size=0.7, loss='mse'", "mse"),
+    "all, with kinks": ("tpc.relu", "layers='all', step_size=0.7", "cross_entropy"),
+    "all, three steps, with kinks": ("tpc.leaky_relu", "layers='all', steps=3, step_size=0.7", "cross_entropy"),
     "a hidden layer": ("tpc.sin", "layers='hidden', steps=2, step_size=0.7", "cross_entropy"),
 }
 
@@ -107,6 +111,17 @@ SECOND = {
 def test_second_order_is_the_slope_of_the_loss(name):
     phi, arguments, loss = SECOND[name]
     check(make(network(mlp(phi), arguments)), loss)
+
+
+def test_second_order_where_queries_are_in_their_own_support():
+    """Latents that meet atoms they made themselves, where V[φ'',φ''] of relu is infinite and the gradient is not."""
+    s, (_, y) = support(), queried()
+    own = np.array([np.flatnonzero(s.tasks == task)[0] for task in s.queries])
+    x = s.x.copy()
+    x[5] = x[0]  # twice in one support
+    model = make(network(mlp("tpc.relu"), "layers='all', steps=2, step_size=0.7"))
+    assert model.limit.warnings == ()
+    check(model, given=((x[own], y), replace(s, x=x)))
 
 
 def test_second_order_with_the_papers_readout():

@@ -67,7 +67,7 @@ def test_enter_goes_through_the_hits(browser):
 def test_a_hidden_layer_is_found_in_the_drawing_that_has_it(browser):
     every = browser.run(
         "(() => { const d = JSON.parse(document.querySelector('script.data').textContent);"
-        " return Object.values(d.nodes).find(n => n.stands_for).stands_for; })()"
+        " return Object.values(d.nodes).find(n => n.stands_for && n.stands_for.v0).stands_for.v0; })()"
     )
     browser.run("const s = document.querySelector('.find'); s.value = ''; s.focus()")
     browser.type(every[-1])
@@ -96,7 +96,7 @@ def test_keys_walk_zoom_and_move(browser):
 def test_dragging_moves_the_drawing(browser):
     before = box(browser)
     x, y = browser.run("(() => { const r = document.querySelector('.stage').getBoundingClientRect();"
-                       " return [r.x + 20, r.y + r.height - 20]; })()")  # fmt: skip
+                       " return [r.x + 20, Math.max(r.y, 0) + 160]; })()")  # fmt: skip
     browser.call("Input.dispatchMouseEvent", type="mousePressed", x=x, y=y, button="left", clickCount=1)
     browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=x + 60, y=y - 40, button="left", buttons=1)
     browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=x + 90, y=y - 60, button="left", buttons=1)

@@ -4,6 +4,7 @@ import numpy as np
 
 from tpc.data import FileCheck, Holding
 from tpc.report import console
+from tpc.report.download_progress import download_progress
 from tpc.runtime.evaluate import Evaluation
 
 
@@ -30,7 +31,7 @@ def test_long_paths_are_not_cut_in_a_pipe(capsys):
 
 
 def test_download_progress_is_a_line_per_tenth(capsys):
-    with console.download_progress("cifar10") as progress:
+    with download_progress("cifar10") as progress:
         for done in range(0, 1001, 10):
             progress(done, 1000)
     lines = capsys.readouterr().err.splitlines()

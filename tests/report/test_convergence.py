@@ -1,16 +1,21 @@
 """The convergence report: every limit with its table, its slopes and the command, in a page that asks for nothing."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
+from tests.support.checked import result_of
 from tpc.report.convergence import write_convergence
-from tpc.tasks.convergence import CheckResult, Fit
+from tpc.tasks.convergence import Fit
+from tpc.tasks.intervals import Deviation
 
 WIDTHS = (128, 256, 512)
 FALLS, STAYS = (tuple(n**slope for n in WIDTHS) for slope in (-0.5, -0.1))
-PI = CheckResult("net", "pi", 8, 4, 0.5, WIDTHS, ("step 0", "step 1"), (FALLS, FALLS), (0.0, 0.75))
-NTK = CheckResult(
-    "net", "ntk", None, 4, 2.0, WIDTHS, ("NTK kernel", "fit"), (FALLS, STAYS), (None, 1.2), fit=Fit(50, 16, 0.035)
+MEAN = Deviation("the initial logits", 0.01, 0.002, (4.0, 28.0))
+PI = result_of(WIDTHS, ("step 0", "step 1"), (FALLS, FALLS), moved=(0.0, 0.75), deviations=(replace(MEAN, size=0.001),))
+NTK = result_of(
+    WIDTHS, ("NTK kernel", "fit"), (FALLS, STAYS), limit="ntk", moved=(None, 1.2), deviations=(MEAN,),
+    fit=Fit(50, 16, 0.035),
 )  # fmt: skip
 
 
@@ -39,9 +44,12 @@ def test_the_page_has_tables_slopes_verdicts_and_the_command(tmp_path):
         for row in result.cells:
             assert set(filter(None, row)) <= set(page.texts)
     assert page.texts.count("−0.50 ± 0.00") == 3
-    assert "−0.10 ± 0.00 !" in page.texts
-    assert "every slope lies in [−0.7, −0.3]." in page.texts
-    assert "a slope (!) leaves [−0.7, −0.3]." in page.texts
+    assert "−0.10 ± 0.00" in page.texts
+    assert f"{PI.verdict}." in page.texts
+    assert str(PI.verdict).startswith("right: errors fall like width^(−1/2), and means agree to")
+    assert f"{NTK.verdict}." in page.texts
+    assert str(NTK.verdict).startswith("wrong: the initial logits are off by 1.00% ±")
+    assert {"the initial logits", "0.10%", "1.00%", f"{MEAN.bound:.2%}"} <= set(page.texts)
     assert f"{NTK.notes[0]}." in page.texts
     assert "3.5% away from ridgeless regression" in NTK.notes[0]
     assert any("tpc check net.py --limit all --widths 128:512" in t for t in page.texts)

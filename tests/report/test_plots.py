@@ -5,8 +5,8 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
+from tests.support.checked import result_of
 from tpc.report import plots
-from tpc.tasks.convergence import CheckResult
 
 RECORDS = [
     {"kind": "step", "step": 1, "loss": 2.0, "accuracy": 0.25},
@@ -59,7 +59,7 @@ def test_confusion_shows_the_counts():
 
 def test_convergence_draws_each_step_with_its_slope():
     widths, errors = (128, 512, 2048), ((0.4, 0.2, 0.1), (0.8, 0.4, 0.2))
-    result = CheckResult("mlp", "pi", 8, 3, 2.0, widths, ("step 0", "step 1"), errors, (0.0, 1.0))
+    result = result_of(widths, ("step 0", "step 1"), errors)
     (axes,) = plots.convergence(result).axes
     drawn = lines(axes)
     assert drawn["step 0: slope −0.50"] == [[128, 0.4], [512, 0.2], [2048, 0.1]]

@@ -104,3 +104,49 @@ def test_sums_take_earlier_sums():
     assert set(nested) == set(forward_part(whole))
     adds = [d["equation"] for _, d in nested.nodes(data=True) if d["op"] == "Add"]
     assert all(equation.count(",") == 1 for equation in adds)
+
+
+def deep(phi, layers):
+    def network(x):
+        h = tpc.dense(x, name="embed") + tpc.bias("embed")
+        for k in range(1, layers + 1):
+            h = tpc.dense(phi(h), name=f"hidden{k}") + tpc.bias(f"hidden{k}")
+        return tpc.readout(phi(h), 3, name="readout")
+
+    return tpc.compile(tpc.trace(network)).to_networkx()
+
+
+@pytest.mark.parametrize("phi", [tpc.relu, tpc.gelu], ids=["relu", "gelu"])
+def test_the_layer_that_is_drawn_is_one_layer(phi):
+    small = readable(forward_part(deep(phi, 5)))
+    shown = {node: data for node, data in small.nodes(data=True) if TIMES in data}
+    assert {data[TIMES] for data in shown.values()} == {5}
+    layers = {data["layer"] for data in shown.values() if data["kind"] == "state"}
+    assert layers == {"hidden1"}
+    assert {"hidden1.A", "hidden1.B", "hidden1.bias"} <= set(shown)
+    assert {"readout.A", "readout.B", "embed.A"} <= set(small) - set(shown)
+
+
+@pytest.mark.parametrize("part", [forward_part, lambda graph: graph], ids=["forward", "step"])
+def test_shown_layers_have_their_own_edges_and_no_others(part):
+    whole = nest_sums(collapse_trivial(part(deep(tpc.gelu, 6))))
+    small = collapse_repeats(whole)
+    for a, b in small.edges:
+        if TIMES in small.nodes[a] and TIMES in small.nodes[b]:
+            assert whole.has_edge(a, b), (a, b)
+    stands = [node for _, group in small.nodes(data=STANDS_FOR) for node in group or ()]
+    assert len(stands) == len(set(stands))
+    assert set(stands) | set(small) == set(whole)
+
+
+def test_twelve_blocks_are_one():
+    def network(x):
+        h = tpc.dense(x, name="embed")
+        for k in range(1, 13):
+            h = h + tpc.dense(relu(tpc.rms_norm(h, 1e-5)), name=f"block{k}")
+        return tpc.readout(relu(h), 3, name="readout")
+
+    small = readable(forward_part(tpc.compile(tpc.trace(network)).to_networkx()))
+    times = {data[TIMES] for _, data in small.nodes(data=True) if TIMES in data}
+    assert times == {12}
+    assert not any(node.startswith("block") and not node.startswith("block1.") for node in small)

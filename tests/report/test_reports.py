@@ -103,7 +103,7 @@ def test_the_viewer_knows_every_node(made):
     assert drawn <= set(record["nodes"])
     assert record["code"] == limit.emit("numpy").splitlines()
     for node in record["nodes"].values():
-        assert node["mathml"].startswith("<math")
+        assert "<math" in node["mathml"]
         assert node["rule"]
         assert node["instruction"]
         assert set(node["before"]) | set(node["after"]) <= set(record["nodes"])
@@ -125,15 +125,11 @@ def test_the_source_is_escaped():
     assert "&lt;mlp&gt;" in text
 
 
-def test_warnings_are_shown(tmp_path):
-    path = tmp_path / "steps.py"
-    path.write_text(
-        "import tpc\n\n\ndef steps(x):\n    h = tpc.dense(tpc.step(tpc.dense(x, name='a')), name='b')\n"
-        "    return tpc.readout(tpc.relu(h), 3, name='c')\n"
-    )
-    limit = tpc.compile(tpc.load(path))
-    assert limit.warnings
-    assert 'role="alert"' in compile_report(limit, "steps", path.read_text())
+def test_warnings_are_shown(monkeypatch):
+    monkeypatch.setattr(tpc.Limit, "warnings", ("E[φ] is infinite",))
+    path = PROGRAMS / "mlp.py"
+    report = compile_report(tpc.compile(tpc.load(path)), "mlp", path.read_text())
+    assert '<p role="alert">E[φ] is infinite</p>' in report
 
 
 def test_a_folded_limit_has_a_report():

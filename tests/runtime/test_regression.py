@@ -56,6 +56,9 @@ def test_a_singular_matrix_is_told_with_a_ridge_that_helps():
     factor = Factor(low_rank.astype(np.float32), 32)
     with pytest.raises(SingularKernelError, match=r"80 samples .* not positive definite in float32; take a larger"):
         factor.factor(-0.5)
+    mean = float(np.diagonal(low_rank).mean())
+    with pytest.raises(SingularKernelError, match=r"a ridge of 1e-11 of its mean .* such as 9\.5e-05 of the mean diag"):
+        factor.factor(1e-11 * mean)  # told in the unit in which ridges are given
     assert factor.ridge is None
     with pytest.raises(ValueError, match="not factored"):
         factor.solve(np.ones((80, 1), np.float32))

@@ -1,14 +1,18 @@
 """Run directories: fresh names, refusals, settings and metrics."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tpc.errors import DataError, UsageError, UserError
-from tpc.runtime import rundir
+from tpc.runtime import metrics, rundir
+from tpc.runtime.position import Position
 from tpc.runtime.rundir import MetricsLog, RunDir
+
+GOOD = {"position": asdict(Position()), "metrics_bytes": 0}
 
 
 def test_default_names_count_up(tmp_path, monkeypatch):
@@ -23,8 +27,14 @@ def test_an_existing_run_is_kept_unless_overwrite(tmp_path):
     (run.path / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match=r"already holds a run.*--resume.*--overwrite"):
         rundir.create(tmp_path / "run", "x")
-    rundir.create(tmp_path / "run", "x", overwrite=True)
-    assert [p.name for p in run.path.iterdir()] == ["notes.txt"]
+    fresh = rundir.create(tmp_path / "run", "x", overwrite=True)
+    assert sorted(p.name for p in run.path.iterdir()) == [".replaced", "notes.txt"]
+    fresh.write_config({"program": "new.py"})
+    fresh.settle()  # no checkpoint came of it
+    assert run.read_config() == {"program": "p.py"}
+    rundir.create(tmp_path / "run", "x", overwrite=True).checkpoints.write(0, 0, GOOD, lambda path: path.touch())
+    fresh.settle()
+    assert sorted(p.name for p in run.path.iterdir()) == ["checkpoints", "notes.txt"]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -102,11 +112,71 @@ def test_damaged_metrics_are_told_by_line(tmp_path, text, told):
         RunDir(tmp_path).read_metrics()
 
 
-def test_what_lies_after_the_recorded_size_may_be_damaged(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nnonsense\n')
-    assert RunDir(tmp_path).read_metrics(12) == [{"step": 1}]
-    with pytest.raises(DataError, match="line 1 ends in the middle"):
-        RunDir(tmp_path).read_metrics(5)
+def line(step, epoch=0, **entries):
+    record = {"kind": "step", "step": step, "epoch": epoch, "loss": 0.5, "accuracy": 0.25}
+    return json.dumps(record | entries).encode() + b"\n"
+
+
+def epoch_line(epoch, step):
+    names = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "atoms", "bytes", "seconds")
+    return json.dumps({"kind": "epoch", "epoch": epoch, "step": step, **dict.fromkeys(names, 1.0)}).encode() + b"\n"
+
+
+WHOLE = line(1) + line(2) + epoch_line(1, 2) + line(3, 1)
+SIZE = len(WHOLE)
+OTHERS = "has other records than the checkpoint recorded"
+FIRST, REST = line(1), line(2) + epoch_line(1, 2) + line(3, 1)
+MENDED = {
+    "what came later is cut off": (WHOLE + line(4, 1), SIZE, ""),
+    "a torn line after it": (WHOLE + b'{"kind": "st', SIZE, ""),
+    "NUL bytes within": (FIRST + bytes(500) + REST, SIZE, OTHERS),
+    "NUL bytes for a line": (FIRST + bytes(40) + b"\n" + REST, SIZE, "has 1 line that"),
+    "two processes": (FIRST + line(2) + REST + FIRST + line(3, 1) + line(4, 1), SIZE, OTHERS),
+    "nonsense within": (FIRST + b"nonsense\n" + REST, SIZE + 9, "has 1 line that"),
+    "a size beyond the file": (WHOLE, 10**9, "bytes of the 1,000,000,000 that the checkpoint recorded"),
+    "a size within a record": (WHOLE, SIZE - 3, f"{OTHERS} in its first {SIZE - 3} bytes"),
+}
+
+
+@pytest.mark.parametrize("damage", MENDED)
+def test_metrics_are_mended_to_those_of_the_checkpoint(tmp_path, damage):
+    text, size, told = MENDED[damage]
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(text)
+    length, said = metrics.mend(path, size, epoch=1, step=3)
+    log = MetricsLog(path, length)
+    log.close()
+    assert path.read_bytes() == WHOLE
+    assert (told in said) if told else not said
+    kept = tmp_path / "metrics.jsonl.damaged"
+    assert kept.exists() == bool(told)
+    if told:
+        assert kept.read_bytes() == text
+        assert str(path) in said
+        assert "metrics.jsonl.damaged" in said
+
+
+def test_a_lost_record_stays_lost_and_is_told(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(line(1) + b"\xff\xfe\n" + epoch_line(1, 2) + line(3, 1))
+    _, said = metrics.mend(path, path.stat().st_size, epoch=1, step=3)
+    assert path.read_bytes() == line(1) + epoch_line(1, 2) + line(3, 1)
+    assert "has 1 line that are no records: 3 records are kept" in said
+    path.unlink()
+    assert metrics.mend(path, SIZE, 1, 3) == (
+        0, f"{path} is gone or empty, so that the report will lack the records before this checkpoint",
+    )  # fmt: skip
+
+
+def test_two_logs_never_leave_a_hole(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    first = MetricsLog(path)
+    first.write({"step": 1})
+    second = MetricsLog(path, 0)
+    first.write({"step": 2})
+    for log in (first, second):
+        log.close()
+    assert b"\0" not in path.read_bytes()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
@@ -115,6 +185,6 @@ def test_metrics_on_a_full_disk_are_told(tmp_path):
     log.close()
     with open("/dev/full", "wb") as full:
         log._file = full
-        with pytest.raises(UserError, match=r"cannot write to .*metrics\.jsonl: No space left on device"):
+        with pytest.raises(UserError, match=r"cannot write .*metrics\.jsonl: No space left on device"):
             log.write({"step": 1})
         log.close()

@@ -129,7 +129,7 @@ class Sandbox:
                 text = self._shell(rest, text)[0]
         else:
             text, code = self._shell(program + rest)
-        told = any(line.lower().startswith("error: ") for line in text.splitlines())
+        told = any(line.lower().startswith(("error: ", "cannot tell: ")) for line in text.splitlines())
         assert (code != 0) == told, f"{self.name}:{block.start}: {command} ended with exit code {code}:\n{text}"
         return _trimmed(text.splitlines())
 

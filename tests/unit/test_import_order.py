@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ORDER = ["errors", "private", "program", "passes", "gaussian", "limits", "lower", "compiler", "runtime", "data", "tasks", "report"]
+ORDER = [
+    "errors", "private", "program", "passes", "gaussian", "limits", "lower", "compiler", "runtime", "data", "tasks",
+    "report",
+]  # fmt: skip
 # the front doors of the package: they may use everything in it, and only at call time where a layer calls them back
 ENTRANCES = {"__init__", "emit", "cli"}
 # where Gaussian expectations become numbers: quadrature, and the tables built by it

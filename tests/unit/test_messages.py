@@ -99,8 +99,8 @@ CASES = {
     ),
     "a transpose": (
         [HIDDEN, "return h.T"],
-        "unknown operation .T on a vector",
-        "call tpc operations as functions, as in tpc.relu(h)",
+        "unknown operation .T on a vector: a vector has no transpose",
+        "tpc.moment(q, k) is (1/n) Σ qk",
     ),
     "a method": ([HIDDEN, "return h.relu()"], "unknown operation .relu on a vector", "as in tpc.relu(h)"),
     "a remainder": (["return x % 2"], "unknown operation % on a scalar", "networks have + - * / and ** with a number"),
@@ -188,9 +188,53 @@ CASES = {
     ),
     "a bias before its readout": (
         [HIDDEN, "b = tpc.bias('readout')", "return tpc.readout(relu(h), 3) + b"],
-        "the name 'readout' is taken by a hidden layer or its bias",
+        "the name 'readout' is taken by a bias made before its readout",
         "make the readout before its bias",
     ),
+    "weights tied to an embedding": (
+        [HIDDEN, "h = h + tpc.bias('embed')", "return tpc.readout(relu(h), 3, name='embed')"],
+        "tpc.readout('embed') would share its weights with an input layer of that name, which it cannot",
+        "give the readout a name of its own",
+    ),
+    "scores of two heads": (
+        [HIDDEN, "q, k = tpc.dense(h, 'q'), tpc.dense(h, 'k')", "return tpc.softmax(q @ k.T, 'sample')"],
+        "unknown operation .T on a vector",
+        "tpc.moment(q, k) is (1/n) Σ qk",
+    ),
+    "heads cut from a vector": ([HIDDEN, "return h.chunk(2)"], "splitting, into heads or others", "for each part"),
+    "layer normalisation": (
+        [HIDDEN, "return tpc.readout(relu(tpc.layer_norm(h)), 3)"],
+        "unknown operation tpc.layer_norm: layer normalisation with its mean, gain and bias is not in this version",
+        "tpc.rms_norm(h) before the nonlinearity; see docs/writing_programs.md",
+    ),
+    "dropout": ([HIDDEN, "return tpc.readout(tpc.dropout(h, 0.5), 3)"], "unknown operation tpc.dropout", "leave it"),
+    "a convolution": (["return tpc.conv2d(x, 3)"], "a convolution is not in this version", "tpc.dense over all"),
+    "a numpy nonlinearity": (
+        ["import numpy as np", HIDDEN, "return tpc.nonlin(np.tanh)(h)"],
+        "tpc.nonlin expects an expression in x, as text or from sympy, got the function tanh",
+        "",
+    ),
+    "a lambda as nonlinearity": ([HIDDEN, "return tpc.nonlin(lambda x: x)(h)"], "got the function <lambda>", ""),
+    "nothing as nonlinearity": ([HIDDEN, "return tpc.nonlin(None)(h)"], "got NoneType", ""),
+    "a list as nonlinearity": ([HIDDEN, "return tpc.nonlin([1])(h)"], "got list", ""),
+    "a factor beyond floats": (
+        [HIDDEN, "return tpc.nonlin('1e308*x*x')(h)"],
+        "expected 0 or a size of 1e-100 to 1e+100, got 1.00E+308",
+        "",
+    ),
+    "an expression of sympy beyond floats": (
+        ["import sympy", HIDDEN, "return tpc.nonlin(sympy.Symbol('x') * 10**400)(h)"],
+        "expected 0 or a size of 1e-100 to 1e+100, got 1.00E+400",
+        "",
+    ),
+    "a huge factor": ([HIDDEN, "return tpc.readout(h * 1e300, 3)"], "a size of 1e-100 to 1e+100, got 1e+300", ""),
+    "a tiny initialization": (["return tpc.dense(x, 'a', weight_std=1e-320)"], "weight_std: expected 0 or a size", ""),
+    "a slope that is no number": (
+        [HIDDEN, "return tpc.leaky_relu(h, float('nan'))"],
+        "the parameter of leaky_relu: expected a finite number, got nan",
+        "",
+    ),
+    "an infinite parameter": ([HIDDEN, "return tpc.elu(h, float('inf'))"], "expected a finite number, got inf", ""),
     "a negative width of an initialization": (
         ["return tpc.dense(x, 'a', weight_std=-1)"],
         "expected a standard deviation weight_std ≥ 0, got -1",
@@ -264,6 +308,12 @@ def test_a_mistake_is_told_at_its_line(tmp_path, name):
     assert "internal error" not in told
 
 
+@pytest.mark.parametrize("several", ["f, f", "[f, f]", "{'a': f, 'b': f}"])
+def test_several_outputs_are_told_at_the_function(tmp_path, several):
+    with pytest.raises(ProgramError, match=r"a network returns one output, got a .* of 2: several outputs, each with"):
+        tpc.load(write(tmp_path, body(HIDDEN, OUT, f"return {several}")))
+
+
 @pytest.mark.parametrize(("value", "shown"), [("None", "NoneType"), ("3", "int"), ("[x]", "list")])
 def test_something_else_returned(tmp_path, value, shown):
     file = write(tmp_path, body(f"return {value}"))
@@ -327,13 +377,22 @@ FIRST = "import tpc\n\n\ndef first(x):\n    return tpc.readout(tpc.relu(tpc.dens
 TWO = FIRST + "def second(x):\n    return first(x)\n"
 
 
+def test_the_network_proposed_is_not_a_helper(tmp_path):
+    helper = "import tpc\n\n\ndef block(h):\n    return tpc.relu(h)\n\n\n"
+    text = helper + "def main(x):\n    return tpc.readout(block(tpc.dense(x, 'a')), 2)\n"
+    with pytest.raises(ProgramError, match="choose one with --function main, or"):
+        tpc.load(write(tmp_path, text))
+    with pytest.raises(ProgramError, match="choose one with --function net, or"):
+        tpc.load(write(tmp_path, text + "\n\n" + text.split("\n\n\n")[2].replace("main", "net") + TWO[12:]))
+
+
 def test_two_networks_in_a_file(tmp_path):
     file = write(tmp_path, TWO)
     with pytest.raises(ProgramError) as e:
         tpc.load(file)
     assert str(e.value) == (
         f"{file}:8: expected one network, found 2: first, second\n    def second(…)\n"
-        "  Fix: choose one with --function first, or start the names of helpers with _"
+        "  Fix: choose one with --function second, or start the names of helpers with _"
     )
     assert tpc.load(file, function="second").name == "second"
     assert tpc.load(file, function="first").name == "first"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,9 @@ PROGRAMS = Path("programs")
 def print_json(record: Any) -> None:
     """The result as one JSON object, and nothing else, on standard output."""
     click.get_current_context().meta[PRINTED] = True
-    click.echo(json.dumps(record, indent=2, default=float))
+    from tpc.runtime.json_text import dumps
+
+    click.echo(dumps(record, indent=2))
 
 
 def write_output(path: Path | None, text: str, say: bool = True) -> None:
@@ -29,7 +30,7 @@ def write_output(path: Path | None, text: str, say: bool = True) -> None:
     if path is None:
         click.echo(text, nl=not text.endswith("\n"))
         return
-    from tpc.runtime.checkpoint import write_atomic
+    from tpc.runtime.files import write_atomic
 
     write_atomic(path, text)
     if say:

@@ -9,6 +9,7 @@ import click
 
 from tpc.cli.common import print_json
 from tpc.cli.group import Commands
+from tpc.cli.lasting import outlives_output
 from tpc.cli.options import DATA, debug_option, json_option
 from tpc.cli.types import Named
 from tpc.errors import UserError
@@ -59,6 +60,7 @@ def data_ls(data_dir: Path | None, as_json: bool) -> None:
 @click.option("--url", metavar="URL", help="Another address of the same file (a mirror).")
 @json_option
 @debug_option
+@outlives_output(lambda given: not given["as_json"])
 def data_get(name: str, data_dir: Path | None, url: str | None, as_json: bool) -> None:
     """Download NAME from its publisher, go on with a partial download, check size and checksum.
 
@@ -68,7 +70,7 @@ def data_get(name: str, data_dir: Path | None, url: str | None, as_json: bool) -
       tpc data get omniglot --data-dir data
     """
     from tpc.data import get
-    from tpc.report.console import download_progress
+    from tpc.report.download_progress import download_progress
 
     with download_progress(name) as progress:
         path = get(name, data_dir, url=url, progress=progress)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import signal
 import sys
 import traceback
-from typing import Any, NoReturn
+from contextlib import suppress
+from typing import IO, Any, NoReturn
 
 import click
 
-from tpc.errors import InternalError, UserError, did_you_mean
+from tpc.errors import InternalError, UserError, did_you_mean, text_of
+from tpc.runtime.output import open_standard_streams
 
 DEBUG, JSON, PRINTED = "tpc.debug", "tpc.json", "tpc.printed"  # keys of a context's meta
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO)
 
 
 class Commands(click.Group):
@@ -27,7 +33,7 @@ class Commands(click.Group):
         except click.ClickException as error:
             if as_json and parent is None:
                 _print_error(error.format_message(), type(error).__name__, error.exit_code)
-            raise
+            raise _plain(error) from None
         if parent is None:
             ctx.meta[JSON] = as_json
         return ctx
@@ -49,9 +55,9 @@ class Commands(click.Group):
         except click.ClickException as given:
             error = _placed(ctx, given)
             _tell_json(ctx, error.format_message(), type(error).__name__, error.exit_code)
-            raise error from None
+            raise _plain(error) from None
         except KeyboardInterrupt:
-            _fail(ctx, "interrupted.", "KeyboardInterrupt", 1)
+            _fail(ctx, "interrupted.", "KeyboardInterrupt", 128 + signal.SIGINT)
         except Exception as error:
             if ctx.meta.get(DEBUG):
                 traceback.print_exc()
@@ -59,9 +65,29 @@ class Commands(click.Group):
             _fail(ctx, message, type(error).__name__, code)
 
 
+class _Plain(click.ClickException):
+    """An error of the command line in the one style of all errors, with the exit code of the original."""
+
+    def __init__(self, given: click.ClickException) -> None:
+        message = given.format_message()
+        ctx = given.ctx if isinstance(given, click.UsageError) else None
+        super().__init__(message[:1].lower() + message[1:] if message[1:2].islower() else message)
+        vars(self)["exit_code"] = given.exit_code
+        self.help = "" if ctx is None else f"\n  Help: {ctx.command_path} --help"
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        with suppress(OSError):  # nobody is there to read it
+            click.echo(f"error: {self.message}{self.help}", file=file, err=file is None)
+
+
+def _plain(error: click.ClickException) -> click.ClickException:
+    return error if isinstance(error, _Plain) else _Plain(error)
+
+
 def _fail(ctx: click.Context, message: str, kind: str, code: int) -> NoReturn:
     _tell_json(ctx, message, kind, code)
-    click.echo(f"error: {message}", err=True)
+    with suppress(OSError):  # nobody is there to read it
+        click.echo(f"error: {message}", err=True)
     ctx.exit(code)
 
 
@@ -73,7 +99,8 @@ def _tell_json(ctx: click.Context, message: str, kind: str, code: int) -> None:
 
 
 def _print_error(message: str, kind: str, code: int) -> None:
-    click.echo(json.dumps({"error": {"message": message, "type": kind, "exit_code": code}}, indent=2))
+    with suppress(OSError):
+        click.echo(json.dumps({"error": {"message": message, "type": kind, "exit_code": code}}, indent=2))
 
 
 def _placed(ctx: click.Context, error: click.ClickException) -> click.ClickException:
@@ -96,24 +123,26 @@ def _commands(command: click.Command, path: str = "tpc") -> list[tuple[str, clic
 
 def describe(error: Exception) -> tuple[str, int]:
     """The paragraph and the exit code for an exception: 2 wrong usage, 1 anything that failed."""
+    told = text_of(error)
     if isinstance(error, UserError):
-        return str(error), error.exit_code
+        return told, error.exit_code
     if isinstance(error, InternalError):
-        return str(error), 1
+        return told, 1
     if isinstance(error, MemoryError):
-        asked = f" ({error})".replace(".)", ")") if str(error) else ""
+        asked = f" ({told})".replace(".)", ")") if told else ""
         return (
             f"out of memory{asked}. Choose --mode folded, --storage bfloat16, a smaller --rank, or fewer samples in a "
             "step (--batch-size; --tasks of few-shot tasks).",
             1,
         )
     if isinstance(error, OSError) and error.strerror:
-        place = f"{error.filename}: " if error.filename else ""
+        nameless = "standard output: " if error.errno in _UNWRITABLE else ""  # files are named where they are written
+        place = f"{error.filename}: " if error.filename else nameless
         return f"{place}{error.strerror}.", 1
     if isinstance(error, OSError):
-        return f"a file could not be read or written: {error}.", 1
+        return f"a file could not be read or written: {told}.", 1
     return (
-        f"internal error: {type(error).__name__}: {error}. This is a bug in tpc; run the command again with "
+        f"internal error: {type(error).__name__}: {told}. This is a bug in tpc; run the command again with "
         "--debug for the traceback and report it with the program.",
         1,
     )
@@ -126,7 +155,8 @@ def remember_debug(ctx: click.Context, _param: click.Parameter, value: bool) -> 
 
 
 def printable() -> None:
-    """Let a stream that cannot write a symbol write a question mark for it."""
+    """Let a stream that cannot write a symbol write a question mark for it, and no file be taken for a stream."""
+    open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
             stream.reconfigure(errors="replace")

@@ -11,27 +11,32 @@ from typing import Any
 import click
 
 from tpc.cli.common import default_program, load_program, print_json
+from tpc.cli.lasting import outlives_output
 from tpc.cli.options import (
     LIMITS,
     checked_options,
     debug_option,
     fold_options,
     json_option,
+    kernel_options,
     plot_option,
     program_argument,
-    program_options,
     regress_options,
 )
 from tpc.cli.types import Choice, FiniteRange, Named, OutputFile, powers_of_two
 from tpc.errors import UserError
 
+PARTS = 1000  # of the work that a bar shows
+UNDECIDED = 3  # the exit code of a check that cannot tell
+
 
 @click.command(short_help="Fit a kernel limit by kernel regression.")
 @program_argument
-@program_options
+@kernel_options
 @regress_options
+@outlives_output(lambda given: given["out"] is not None and not given["as_json"])
 def regress(program: Path, ridges: tuple[float, ...], as_json: bool, **given: Any) -> None:
-    """Fit the kernel limit of PROGRAM (--limit nngp or ntk) by kernel regression.
+    """Fit the kernel limit of PROGRAM (--limit ntk or nngp) by kernel regression.
 
     The ridge is chosen among those given on training samples held out. For omniglot every task is a regression on its
     support, and the ridge is chosen on validation tasks.
@@ -50,8 +55,6 @@ def regress(program: Path, ridges: tuple[float, ...], as_json: bool, **given: An
         click.echo(line, err=as_json)
 
     settings = {"function": given["function"], "settings": dict(given["settings"])}
-    if given["limit"] == "pi":
-        raise click.UsageError("the pi-limit is trained, with tpc train; regression is for --limit nngp or ntk.")
     if given["data"] == "omniglot":
         places = {"data_dir": given["data_dir"], "seed": given["seed"], "episodes": given["episodes"]}
         few = FewShotJob(str(program), **places, **settings)
@@ -95,17 +98,20 @@ def regress(program: Path, ridges: tuple[float, ...], as_json: bool, **given: An
 @click.option("--report", type=OutputFile(".html"), metavar="FILE", help="Write plot and tables as one page (html).")
 @json_option
 @debug_option
+@outlives_output(lambda given: given["report"] is not None and not given["as_json"])
 def check(
     program: Path, function: str | None, settings: tuple[tuple[str, Any], ...], limit: str, plot: Path | None,
     report: Path | None, as_json: bool, mode: str, fold_degree: int | None, fold_tolerance: float | None,
     window: int | None, fold_coefficients: str | None, fold_points: int | None, rank: int | None,
     fit_steps: int | None, **options: Any,
 ) -> None:  # fmt: skip
-    """Compare finite networks of growing width with the limit; the error must fall like width^(-1/2).
+    """Compare finite networks of growing width with the limit: is it right, wrong, or is there no telling?
 
-    For the π-limit networks train beside it. For --limit nngp and ntk it is kernels of random networks, networks that
-    train beside gradient descent with the kernel, and networks that are fitted to a batch beside kernel regression;
-    --limit all takes every limit. Ends with exit code 1 when a fitted slope leaves [-0.7, -0.3].
+    Errors must fall like width^(-1/2), and the mean of networks must not deviate from the limit. For the π-limit
+    networks train beside it. For --limit nngp and ntk it is kernels of random networks, networks that train beside
+    gradient descent with the kernel, and networks that are fitted to a batch beside kernel regression; --limit all
+    takes every limit. Ends with exit code 0 when the limit is right, 1 when it is wrong, and 3 when these networks
+    cannot tell; then it says what to add.
 
     \b
     Examples:
@@ -116,21 +122,23 @@ def check(
       tpc check programs/mlp.py --limit all --widths 128:2048 --report convergence.html
     """
     from tpc.runtime.folding import fold_from
-    from tpc.runtime.progress import Display
+    from tpc.runtime.progress import Display, Pace
     from tpc.tasks.check import run_check
+    from tpc.tasks.verdict import joint
 
     fold = fold_from(mode, fold_degree, fold_tolerance, window, fold_coefficients, fold_points)
     traced = load_program(program, function, settings)
     limits = LIMITS if limit == "all" else (limit,)
-    networks = len(options["widths"]) * options["seeds"]
     results = []
-    with Display(networks * len(limits), "finite networks", sys.stderr) as display:
-        for i, kind in enumerate(limits):
-            own: dict[str, Any] = {"rank": rank, "fold": fold} if kind == "pi" or limit != "all" else {}
-            own |= {"fit_steps": fit_steps} if kind != "pi" or limit != "all" else {}
+    for kind in limits:
+        own: dict[str, Any] = {"rank": rank, "fold": fold} if kind == "pi" or limit != "all" else {}
+        own |= {"fit_steps": fit_steps} if kind != "pi" or limit != "all" else {}
+        with Display(PARTS, f"{kind}-limit", sys.stderr) as display:
+            pace = Pace(display, sys.stderr.isatty())
 
-            def done(count: int, _: int, before: int = i * networks) -> None:
-                display.step(before + count, {})
+            def done(spent: int, total: int, what: str, pace: Pace = pace, display: Display = display) -> None:
+                display.step(PARTS * spent // total, {"": what})
+                pace.told(spent / total, what)
 
             results.append(run_check(traced, limit=kind, progress=done, **own, **options))
     if plot is not None:
@@ -143,12 +151,16 @@ def check(
         write_convergence(results, shlex.join(["tpc", *sys.argv[1:]]), report)
     if as_json:
         records = [result.to_dict() for result in results]
-        print_json({"ok": all(r.ok for r in results), "checks": records} if limit == "all" else records[0])
+        overall = {"ok": all(r.ok for r in results), "verdict": joint(r.verdict for r in results)}
+        print_json({**overall, "checks": records} if limit == "all" else records[0])
     else:
         written = [f"{name}: {path}" for name, path in (("plot", plot), ("report", report)) if path is not None]
         click.echo("\n".join(["\n\n".join(result.table() for result in results), *written]))
-    if not all(result.ok for result in results):
-        raise UserError("the finite networks do not approach the limit like width^(-1/2).")
+    answer = joint(result.verdict for result in results)
+    if answer == "wrong":
+        raise UserError("finite networks do not approach the limit.")
+    if answer == "cannot tell":
+        click.get_current_context().exit(UNDECIDED)
 
 
 @click.command(short_help="Fill the table of the paper, a command per cell.")
@@ -165,6 +177,7 @@ def check(
 @click.option("--dry-run", is_flag=True, help="Print the commands only.")
 @json_option
 @debug_option
+@outlives_output(lambda given: not given["dry_run"] and not given["as_json"])
 def reproduce(
     what: str, quick: bool, data_dir: str | None, out: Path, rows: tuple[str, ...], columns: tuple[str, ...], seed: int,
     dry_run: bool, as_json: bool,

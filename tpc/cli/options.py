@@ -75,9 +75,15 @@ def checked_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return _program_options(command, Available("limit", (*LIMITS, "all")))
 
 
-def _program_options(command: Callable[..., Any], limits: Available) -> Callable[..., Any]:
+def kernel_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for commands that take a kernel limit."""
+    unfit = {"pi": "is trained, with tpc train; regression is for kernel limits"}
+    return _program_options(command, Available("limit", [n for n in LIMITS if n != "pi"], unfit), "ntk")
+
+
+def _program_options(command: Callable[..., Any], limits: Available, default: str = "pi") -> Callable[..., Any]:
     for option in (
-        click.option("--limit", type=limits, default="pi", show_default=True, help="Which limit to take."),
+        click.option("--limit", type=limits, default=default, show_default=True, help="Which limit to take."),
         click.option(
             "--set",
             "settings",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import click
 
 from tpc.cli.common import default_program, print_json
 from tpc.cli.completers import run_directories
+from tpc.cli.lasting import outlives_output
 from tpc.cli.options import (
     BACKENDS,
     changed,
@@ -24,7 +25,7 @@ from tpc.cli.options import (
     trained_options,
 )
 from tpc.cli.types import Available, Choice
-from tpc.errors import UsageError
+from tpc.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 @trained_options
 @train_options
 @click.pass_context
+@outlives_output(lambda given: not given["as_json"])
 def train(ctx: click.Context, /, **given: Any) -> None:
     """Train the limit of PROGRAM (programs/mlp.py unless given), or a network of finite width; write a run directory.
 
@@ -54,6 +56,8 @@ def train(ctx: click.Context, /, **given: Any) -> None:
       tpc train --config runs/mlp-digits-1/config.toml --seed 1
     """
     from tpc.runtime.rundir import open_run
+
+    _require_place(given)
     from tpc.tasks import classify
     from tpc.tasks.job import TrainJob
 
@@ -73,6 +77,7 @@ def train(ctx: click.Context, /, **given: Any) -> None:
 @trained_options
 @fewshot_options
 @click.pass_context
+@outlives_output(lambda given: not given["as_json"])
 def fewshot(ctx: click.Context, /, **given: Any) -> None:
     """Train PROGRAM (programs/maml.py unless given), a network that adapts, to learn from a few samples.
 
@@ -85,6 +90,8 @@ def fewshot(ctx: click.Context, /, **given: Any) -> None:
       tpc eval runs/maml-omniglot-1 --episodes 1000 --queries 15
     """
     from tpc.runtime.rundir import open_run
+
+    _require_place(given)
     from tpc.tasks import fewshot as task
     from tpc.tasks.job import FewShotJob
 
@@ -98,6 +105,16 @@ def fewshot(ctx: click.Context, /, **given: Any) -> None:
     tested = task.evaluate(result.task, result.model, "test", result.task.job.episodes)
     figure = _drawn(task.representations, result.task, result.model) if given["report"] else None
     _finish(dataclasses.replace(result, evaluation=tested), given["report"], given["as_json"], figure)
+
+
+def _require_place(given: Mapping[str, Any]) -> None:
+    """Refuse what another process writes to, or what is no place for a run, before the imports that take longer."""
+    from tpc.runtime.rundir import check_free, open_run
+
+    if given["resume"] is not None:
+        open_run(given["resume"]).require_free()
+    elif given["out"] is not None:
+        check_free(given["out"], given["overwrite"])
 
 
 def _drawn(representations: Callable[..., Any], task: Task, model: Model | Network) -> Figure | None:
@@ -123,15 +140,32 @@ def _finish(result: RunResult, report: bool, as_json: bool, representations: Fig
         around = "" if interval is None else f" ± {interval:.2%}"
         click.echo(f"test accuracy {scores['test_accuracy']:.2%}{around}, test loss {scores['test_loss']:.4f}")
     if report:
-        from tpc.report.run_report import write_report
-
-        files["report"] = str(write_report(
-            result.run, result.evaluation, result.task.class_names, representations
-        ))  # fmt: skip
+        files |= _report(result, representations)
     if as_json:
         print_json(scores | files)
     else:
         click.echo("\n".join(f"{name}: {path}" for name, path in files.items()))
+
+
+def _report(result: RunResult, representations: Figure | None) -> dict[str, str]:
+    """Write the report, which another process does that has gone on with the run meanwhile."""
+    from tpc.report.run_report import write_report
+    from tpc.runtime.files import WriteError
+    from tpc.runtime.lock import BusyError
+    from tpc.runtime.progress import warn
+
+    run, command = result.run, result.task.job.COMMAND
+    try:
+        with run.lock():
+            return {"report": str(write_report(run, result.evaluation, result.task.class_names, representations))}
+    except BusyError as error:
+        warn([f"the report is left to that process: {error}"])
+        return {}
+    except WriteError as error:
+        raise UserError(
+            f"{error} The training is done and kept. {error.remedy} and write the report with: "
+            f"{command} --resume {run.path}"
+        ) from error
 
 
 @click.command("eval", short_help="Test the newest checkpoint of a run.")
@@ -147,6 +181,7 @@ def _finish(result: RunResult, report: bool, as_json: bool, representations: Fig
               help="Few-shot: adapt to every support image moved by up to S pixels, too.  [default: 0]")  # fmt: skip
 @json_option
 @debug_option
+@outlives_output()
 def eval_command(
     run_dir: Path,
     data_dir: str | None,

@@ -1,9 +1,10 @@
 """Gaussian expectations of nonlinearities: closed forms with their derivations, and numeric kernels."""
 
-from tpc.gaussian.expectation import Expectation, ExpectationTerm, expectation
+from tpc.gaussian.expectation import Expectation, expectation
 from tpc.gaussian.kernel import Kernel, kernel
 from tpc.gaussian.mehler import MehlerSeries
 from tpc.gaussian.moments import Step
+from tpc.gaussian.stein import ExpectationTerm
 from tpc.gaussian.symbols import RHO, C, P, Q, gram
 
 __all__ = [

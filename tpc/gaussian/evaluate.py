@@ -11,12 +11,13 @@ import numpy as np
 import sympy as sp
 from numpy.typing import NDArray
 from scipy import special
-from sympy import Expr, Symbol
+from sympy import DiracDelta, Expr, Symbol
 
 from tpc.errors import GaussianError, InternalError
 from tpc.gaussian.regular import on_side
 from tpc.gaussian.symbols import C, P, Q
 from tpc.program.functions import X
+from tpc.program.naming import kernel_name
 
 if TYPE_CHECKING:
     from tpc.gaussian.kernel import Kernel
@@ -38,12 +39,11 @@ def gap(p: Any, q: Any, c: Any) -> Array:
     p, q, c = (np.asarray(x, dtype=np.float64) for x in (p, q, c))
     if single:  # products of floats are exact in doubles
         return np.asarray(np.sqrt(np.maximum(p * q - c * c, 0.0)), dtype=np.float32)
-    # a power of two taken out keeps the splitting away from overflow
-    _, exponent = np.frexp(np.maximum(np.maximum(p, q), np.finfo(np.float64).tiny))
-    p, q, c = (np.ldexp(x, -exponent) for x in (p, q, c))
+    one, other = (np.frexp(x)[1] // 2 for x in (p, q))  # powers of four taken out: nothing leaves its range
+    p, q, c = np.ldexp(p, -2 * one), np.ldexp(q, -2 * other), np.ldexp(np.ldexp(c, -one), -other)
     high, low = _two_product(p, q)
     square, rest = _two_product(c, c)
-    return np.asarray(np.ldexp(np.sqrt(np.maximum((high - square) + (low - rest), 0.0)), exponent))
+    return np.asarray(np.ldexp(np.sqrt(np.maximum((high - square) + (low - rest), 0.0)), one + other))
 
 
 def gap1(rho: Any) -> Array:
@@ -134,7 +134,7 @@ def evaluate_kernel(kernel: Kernel, p: Any, q: Any, c: Any, dtype: str = "float6
     _check_point(p, q, c)
     if all(np.ndim(x) == 0 for x in (p, q, c)):
         if kernel.value is not None:
-            return float(precise(kernel.value, {P: float(p), Q: float(q), C: float(c)}))
+            return _closed(kernel, float(p), float(q), float(c))
         from tpc.gaussian.numeric import value_at
 
         return value_at(kernel.phi, kernel.psi, float(p), float(q), float(c))
@@ -142,13 +142,26 @@ def evaluate_kernel(kernel: Kernel, p: Any, q: Any, c: Any, dtype: str = "float6
     if kernel.value is not None:
         return vectorised(kernel.value, (P, Q, C))(p, q, c).astype(dtype)
     if kernel.numeric is None:
-        raise InternalError(f"V[{kernel.phi}, {kernel.psi}] has neither a closed form nor a table")
+        raise InternalError(f"{kernel_name(kernel.phi, kernel.psi)} has neither a closed form nor a table")
     return kernel.numeric(p, q, c).astype(dtype)
+
+
+def _closed(kernel: Kernel, p: float, q: float, c: float) -> float:
+    """A closed form at a point, refused where it diverges; 0 where a δ meets a zero vector, as in generated code."""
+    if any(v == 0 and f.has(DiracDelta) for f, v in ((kernel.phi, p), (kernel.psi, q))):
+        return 0.0
+    try:
+        return float(precise(kernel.value, {P: p, Q: q, C: c}))
+    except ZeroDivisionError:
+        raise GaussianError(
+            f"{kernel_name(kernel.phi, kernel.psi)} is infinite at p = {p:g}, q = {q:g}, c = {c:g}: it diverges as the "
+            "correlation goes to ±1\n  Fix: take a point with c² < p·q"
+        ) from None
 
 
 def _check_point(p: Any, q: Any, c: Any) -> None:
     p, q, c = (np.asarray(x, dtype=np.float64) for x in (p, q, c))
     if np.any(p < 0) or np.any(q < 0) or not all(np.all(np.isfinite(x)) for x in (p, q, c)):
         raise GaussianError("expected finite variances p ≥ 0 and q ≥ 0 and a finite covariance c")
-    if np.any(c * c > p * q * (1 + 1e-6)):
+    if np.any(np.abs(c) > np.sqrt(p) * np.sqrt(q) * (1 + 1e-6)):
         raise GaussianError("expected a covariance with c² ≤ p·q, got one outside the Cauchy–Schwarz bound")

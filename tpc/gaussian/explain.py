@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import sympy as sp
 from sympy import Expr
+from sympy.core.function import AppliedUndef
 
+from tpc.gaussian.definitions import definitions
 from tpc.gaussian.kernel import Kernel, kernel
 from tpc.gaussian.mehler import MehlerSeries
 from tpc.gaussian.moments import Step
+from tpc.gaussian.names import KernelNames
 from tpc.gaussian.notation import latex, unicode_line
 from tpc.gaussian.primitives import textbook
 from tpc.gaussian.symbols import RHO
+from tpc.program import naming
 
 POINT = (1.0, 1.0, 0.5)
 
@@ -53,8 +58,19 @@ def explain(phi: Expr, psi: Expr | None = None, terms: int = 6, at: tuple[float,
     return Explanation(found, _text(found, series, data), data)
 
 
+def named_step(step: Step) -> Step:
+    """The step with functions within expectations by their names."""
+
+    def by_name(e: Expr) -> bool:
+        return isinstance(e, AppliedUndef) and re.fullmatch(r"E\d*", e.func.__name__) is not None
+
+    left, right = (e.replace(by_name, lambda f: f.func(naming.named(f.args[0]))) for e in (step.left, step.right))
+    return Step(step.rule, left, right, step.law)
+
+
 def equation(step: Step) -> str:
     """A derivation step in unicode, in textbook functions."""
+    step = named_step(step)
     shown = f"{unicode_line(step.left)} = {unicode_line(textbook(step.right))}"
     law = ", ".join(f"{name} = {unicode_line(sp.factor(textbook(value)))}" for name, value in step.law)
     return f"{shown}, where {law}" if law else shown
@@ -74,9 +90,24 @@ def _series_data(series: MehlerSeries, at: tuple[float, float, float]) -> dict[s
     }
 
 
+def defined(v: Kernel, names: KernelNames) -> list[str]:
+    """What φ and ψ are: "relu(x) = max(x, 0) = x·step(x)"."""
+    return [
+        " = ".join([f"{d.name}(x)", *filter(None, [d.meaning]), *([] if d.value is None else [unicode_line(d.value)])])
+        for d in definitions(v, names)
+    ]
+
+
+def hence(v: Kernel, names: KernelNames) -> str:
+    """The last line of a derivation."""
+    value = "a table, as there is no closed form" if v.plain is None else unicode_line(v.plain)
+    return f"hence {names.kernel(v.phi, v.psi)}(p, q, c) = {value}"
+
+
 def _text(found: Kernel, series: MehlerSeries, data: dict[str, Any]) -> str:
-    name = f"V[{unicode_line(found.phi)}, {unicode_line(found.psi)}](p, q, c)"
-    lines = [f"{name} = E φ(u)ψ(v),  φ = {unicode_line(found.phi)},  ψ = {unicode_line(found.psi)}", ""]
+    names = KernelNames([(found.phi, found.psi)])
+    called = [unicode_line(names.shown(f)) for f in (found.phi, found.psi)]
+    lines = [f"V[{called[0]}, {called[1]}](p, q, c) = E φ(u)ψ(v),  φ = {called[0]},  ψ = {called[1]}", ""]
     if found.plain is None:
         accuracy = "" if found.numeric is None else found.numeric.promise
         lines.append(
@@ -90,13 +121,17 @@ def _text(found: Kernel, series: MehlerSeries, data: dict[str, Any]) -> str:
             lines += ["", f"Homogeneous: V = {_power('p', a)}{_power('q', b)}κ(ρ),  ρ = c/√(pq)"]
             lines.append("  κ(ρ) = " + unicode_line(textbook(found.kappa)))
     if found.rules:
-        lines += ["", "Derivation:"]
+        lines += ["", "Derivation:", *(f"  {line}" for line in defined(found, names))]
         lines += [f"  {k}. {s.rule}: {equation(s)}" for k, s in enumerate(found.rules, 1)]
+        lines.append(f"  {hence(found, names)}")
+    elif told := defined(found, names):
+        lines += ["", "Where:", *(f"  {line}" for line in told)]
     lines += ["", "Conditions:", *(f"  {c}" for c in found.conditions)]
     lines += ["", *_series_text(series, data["series"], data["at"])]
     point = data["at"]
     place = ", ".join(f"{name} = {point[name]:g}" for name in "pqc")
-    lines += ["", f"At {place}:  V = {point['value']:.15g}"]
+    shown = f"{point['value']:.15g}" if math.isfinite(point["value"]) else "∞ (larger than the largest double, 1.8e308)"
+    lines += ["", f"At {place}:  V = {shown}"]
     return "\n".join(lines)
 
 

@@ -20,6 +20,7 @@ from tpc.gaussian.regular import check_regular, parity, split_delta, straighten
 from tpc.gaussian.symbols import RHO, C, P, Q, U, V
 from tpc.gaussian.tidy import collect_terms
 from tpc.program.functions import X
+from tpc.program.naming import kernel_name, text
 
 if TYPE_CHECKING:
     from tpc.gaussian.numeric import NumericKernel
@@ -28,7 +29,7 @@ MOST_PAIRS = 400  # of terms of φ and ψ: beyond, a table is quicker to make
 ROOT = Symbol("g", nonnegative=True)  # √(pq − c²) while deriving
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Kernel:
     """V[φ,ψ] with its derivation; `value` is None when only `numeric` exists.
 
@@ -42,6 +43,10 @@ class Kernel:
     value: Expr | None
     rules: tuple[Step, ...]
     degrees: tuple[int, int] | None
+
+    def __repr__(self) -> str:
+        form = "without a closed form" if self.value is None else f"= {self.plain}"
+        return f"<{kernel_name(self.phi, self.psi)}(p, q, c) {form}>"
 
     @cached_property
     def conditions(self) -> tuple[str, ...]:
@@ -72,6 +77,12 @@ class Kernel:
         if self.degrees is None or self.value is None:
             return None
         return self.value.xreplace({P: sp.S.One, Q: sp.S.One, C: RHO})
+
+    @cached_property
+    def pole(self) -> int:
+        """k, where V grows like (pq − c²)^(−k/2) as |ρ| → 1; 0 where it is bounded."""
+        powers = () if self.value is None else self.value.atoms(sp.Pow)
+        return max((-int(e.exp) for e in powers if isinstance(e.base, gap) and e.exp.is_negative), default=0)
 
     def series(self, terms: int = 8) -> MehlerSeries:
         """The Mehler series up to ρ^terms."""
@@ -133,7 +144,7 @@ def _check_numeric(phi: Expr, psi: Expr) -> None:
     check_regular(psi)
     if all(split_delta(f)[1] != 0 for f in (phi, psi)):
         raise GaussianError(
-            f"E φ(u)ψ(v) diverges at ρ = ±1 for φ = {phi}, ψ = {psi}: expected a Dirac delta in at most one"
+            f"E φ(u)ψ(v) diverges at ρ = ±1 for φ = {text(phi)}, ψ = {text(psi)}: expected a Dirac delta in at most one"
         )
 
 

@@ -9,6 +9,9 @@ from typing import Any
 from sympy import Expr
 from sympy.printing.latex import LatexPrinter
 
+from tpc.gaussian.notation import is_function_name
+from tpc.program.naming import unprimed
+
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -39,6 +42,7 @@ _MATH = {
     "⟩": r"\rangle",
     "′": "'",
 }
+LETTERS = {"φ": r"\phi", "δ": r"\delta"}  # of functions
 _ACCENTS = {
     "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u", "\u0307": ".",
     "\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0327": "c",
@@ -94,6 +98,16 @@ def name(text: str) -> str:
     return f"{letter}_{{{below}}}" if below else letter
 
 
+def function_name(text: str) -> str:
+    """The name of a function, with its primes: \\operatorname{silu}''."""
+    base, order = unprimed(text)
+    letter, digits = base[:1], base[1:]
+    shown = LETTERS.get(letter, rf"\operatorname{{{base}}}")
+    if letter in LETTERS and digits:
+        shown += f"_{{{digits}}}"
+    return shown + ("'" * order if order < 4 else f"^{{({order})}}")
+
+
 def fenced(inner: str, left: str = "(", right: str = ")") -> str:
     """Something in brackets that grow with it."""
     return rf"\left{left} {inner} \right{right}"
@@ -112,6 +126,8 @@ class _Latex(LatexPrinter):
 
     def _print_Function(self, expr: Any, exp: Any = None) -> str:
         called = type(expr).__name__
+        if unprimed(called)[1] or called in LETTERS:
+            return self._applied(expr, exp)
         expectation = re.fullmatch(r"E(\d*)", called)
         if expectation is None:
             return str(super()._print_Function(expr, exp))
@@ -119,6 +135,17 @@ class _Latex(LatexPrinter):
         arguments = ", ".join(str(self._print(a)) for a in expr.args)
         power = f"^{{{exp}}}" if exp is not None else ""
         return rf"\mathbb{{E}}{law}{fenced(arguments, '[', ']')}{power}"
+
+    def _applied(self, expr: Any, exp: Any) -> str:
+        """A function with primes."""
+        arguments = ", ".join(str(self._print(a)) for a in expr.args)
+        power = f"^{{{exp}}}" if exp is not None else ""
+        return f"{function_name(type(expr).__name__)}{fenced(arguments)}{power}"
+
+    def _print_Symbol(self, expr: Any, style: str = "plain") -> str:
+        if expr not in self._settings["symbol_names"] and is_function_name(expr.name):
+            return function_name(expr.name)
+        return str(super()._print_Symbol(expr, style))
 
     def _print_absolute(self, expr: Any, exp: Any = None) -> str:
         return str(self._print_Abs(expr, exp))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -9,11 +10,14 @@ import sympy as sp
 from sympy import Expr
 from sympy.printing.printer import Printer
 
-from tpc.gaussian.notation import FUNCTIONS, GREEK
+from tpc.gaussian.notation import FUNCTIONS, GREEK, is_function_name
+from tpc.program.naming import primed, unprimed
 
 NAMESPACE = "http://www.w3.org/1998/Math/MathML"
+_JOIN = '<mo form="infix">{}</mo>'  # with space on both sides, though it comes first in its piece
 _ORDER = {"<=": "≤", ">=": "≥", "<": "<", ">": ">", "==": "=", "!=": "≠"}
 _HIGH = ("<mfrac", "<msqrt", "<mtable", "<munder", "<msup")
+LONG = 70  # characters of a product that is broken
 _ADD, _MUL, _POW = 1, 2, 3  # how tightly an operation binds
 
 
@@ -39,9 +43,18 @@ def name(text: str) -> str:
     return f"<mi>{escape(GREEK.get(text, text))}</mi>"
 
 
+def function_name(text: str) -> str:
+    """The name of a function with its primes, which stand too high in some fonts if they are superscripts."""
+    base, order = unprimed(text)
+    letter, digits = base[:1], base[1:]
+    if digits.isdecimal():
+        return f"<msub><mi>{letter}{primed('', order)}</mi><mn>{digits}</mn></msub>"
+    return f"<mi>{escape(text)}</mi>"
+
+
 def fenced(inner: str, left: str = "(", right: str = ")") -> str:
     """Something in brackets, which grow where it is high: those that may grow stand further apart in some fonts."""
-    grows = "" if any(tag in inner for tag in _HIGH) else ' stretchy="false"'
+    grows = ' symmetric="false"' if any(tag in inner for tag in _HIGH) else ' stretchy="false"'
     left, right = (f"<mo{grows}>{escape(bracket)}</mo>" for bracket in (left, right))
     return row(left, inner, right)
 
@@ -61,6 +74,42 @@ def math(content: str, block: bool = False, label: str = "") -> str:
     return f'<math xmlns="{NAMESPACE}"{display}{told}>{content}</math>'
 
 
+def broken(pieces: Sequence[str], label: str = "") -> str:
+    """A formula whose line may end after each piece, as browsers break none on their own."""
+    shown = " ".join(
+        math(f'<mstyle displaystyle="true">{piece}</mstyle>', label=label if k == 0 else "")
+        for k, piece in enumerate(pieces)
+    )
+    return f'<span class="formula">{shown}</span>'
+
+
+def summands(expr: Expr) -> list[str]:
+    """The pieces of a sum, or of a number times a long one: a term each, with its sign."""
+    if isinstance(expr, sp.Mul) and len(str(expr)) > LONG:
+        number, rest = _split_sum(expr)
+        if rest is not None:
+            first, *others = summands(rest)
+            return [row(expression(number), sign("("), first), *others[:-1], row(others[-1], sign(")"))]
+    if not isinstance(expr, sp.Add):
+        return [expression(expr)]
+    terms = expr.as_ordered_terms()
+    pieces: list[str] = []
+    for term in sorted(terms, key=lambda t: t is terms[0] and t.could_extract_minus_sign()):
+        minus = term.could_extract_minus_sign()
+        shown = _MathML({}).within(-term if minus else term, _ADD + (1 if minus else 0))
+        joined = _JOIN.format("−" if minus else "+")
+        pieces.append(row(*([joined] if pieces else [sign("−")] if minus else []), shown))
+    return pieces
+
+
+def _split_sum(expr: sp.Mul) -> tuple[Expr, Expr | None]:
+    """A product as what stands before its only sum, and the sum; None where it has no single one."""
+    above, below = sp.fraction(expr)
+    sums = [f for f in sp.Mul.make_args(above) if isinstance(f, sp.Add)]
+    rest = sp.Mul(*(f for f in sp.Mul.make_args(above) if f not in sums)) / below
+    return (rest, sums[0]) if len(sums) == 1 and rest != 1 and rest != -1 else (expr, None)
+
+
 class _MathML(Printer):
     printmethod = "_mathml_of_tpc"
 
@@ -74,7 +123,9 @@ class _MathML(Printer):
         return fenced(made) if _tightness(expr) < tightness else made
 
     def _print_Symbol(self, expr: Any) -> str:
-        return self._names.get(expr) or name(expr.name)
+        if expr in self._names:
+            return self._names[expr]
+        return function_name(expr.name) if is_function_name(expr.name) else name(expr.name)
 
     def _print_Integer(self, expr: Any) -> str:
         number = f"<mn>{abs(int(expr))}</mn>"
@@ -160,7 +211,7 @@ class _MathML(Printer):
             shown = "<mi>𝔼</mi>" if called == "E" else f"<msub><mi>𝔼</mi><mn>{called[1:]}</mn></msub>"
         else:
             left, right = "(", ")"
-            shown = f"<mi>{escape(FUNCTIONS.get(called, called))}</mi>"
+            shown = function_name(FUNCTIONS.get(called, called))
         return row(shown, sign("\u2061"), fenced(arguments, left, right))
 
     def _print_Max(self, expr: Any) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from math import factorial
+from math import factorial, sqrt
 from typing import TYPE_CHECKING, Any
 
 import sympy as sp
@@ -87,8 +87,8 @@ class MehlerSeries:
 
     def __call__(self, p: float, q: float, c: float) -> float:
         """The partial sum at a point."""
-        rho = float(c) / float(sp.sqrt(p * q)) if p * q > 0 else 0.0
-        return float(sum(a * b * rho**k for k, (a, b) in enumerate(self.numbers(p, q))))
+        rho = float(c) / sqrt(p) / sqrt(q) if p > 0 and q > 0 else 0.0
+        return float(sum(a * b * rho**k for k, (a, b) in enumerate(self.numbers(p, q)) if rho or k == 0))
 
 
 @lru_cache(maxsize=512)

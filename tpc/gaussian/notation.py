@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import sympy as sp
 from sympy import Expr
 from sympy.printing.str import StrPrinter
 
+from tpc.program.functions import NAMED
+from tpc.program.naming import unprimed
+
 SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 GREEK = {"rho": "ρ", "sigma": "σ", "theta": "θ"}
+CALLED = frozenset({*NAMED, "δ"})
 FUNCTIONS = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "DiracDelta": "δ", "absolute": "abs"}
+
+
+LETTERS = "φδ"  # that functions are called
+
+
+def is_function_name(text: str) -> bool:
+    """Whether a symbol is the name of a function, such as relu, silu′ or φ2."""
+    base = unprimed(text)[0]
+    return base in CALLED or bool(re.fullmatch(rf"[{LETTERS}]\d*", base))
 
 
 class _Unicode(StrPrinter):

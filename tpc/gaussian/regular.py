@@ -7,6 +7,7 @@ from sympy import DiracDelta, Expr, Symbol
 
 from tpc.errors import GaussianError
 from tpc.gaussian.domain import shape
+from tpc.gaussian.factors import decompose
 from tpc.program.functions import X, absolute, relu, sign, step
 
 KINKED = (relu, absolute, step, sign)
@@ -24,6 +25,25 @@ def parity(phi: Expr) -> int | None:
 
 def _negated(x: Expr) -> bool:
     return bool(x.could_extract_minus_sign())
+
+
+def has_kink(phi: Expr) -> bool:
+    """Whether φ is made of functions with kinks or jumps."""
+    return bool(phi.has(*KINKED, DiracDelta))
+
+
+def times_argument(phi: Expr) -> Expr:
+    """x·φ(x), without what is 0 as x·δ(x)."""
+    made = []
+    for term in sp.Add.make_args(sp.expand(X * phi)):
+        if not term.has(DiracDelta):
+            made.append(term)
+        elif (parts := decompose(term)) is not None:
+            made += [c * f.to_expr(X) for c, f in parts]
+        else:
+            regular, weight = split_delta(term)
+            made.append(regular + weight * DiracDelta(X))
+    return sp.Add(*made)
 
 
 def straighten(phi: Expr) -> Expr:
@@ -67,8 +87,16 @@ def _sign_of(inner: Expr) -> int | None:
 
 def split_delta(phi: Expr) -> tuple[Expr, Expr]:
     """(regular part, coefficient of δ) of φ; raises `GaussianError` for derivatives of δ that remain."""
+    regular, weights = delta_weights(phi)
+    if any(weights):
+        raise GaussianError(f"no numeric kernel for derivatives of a Dirac delta, got φ = {phi}")
+    return regular, weights.get(0, sp.S.Zero)
+
+
+def delta_weights(phi: Expr) -> tuple[Expr, dict[int, Expr]]:
+    """The regular part of φ, and the coefficients of δ, δ', … by order, those that are not 0."""
     if not phi.has(DiracDelta):
-        return phi, sp.S.Zero
+        return phi, {}
     regular: Expr = sp.S.Zero
     weights: dict[int, Expr] = {}
     for term in sp.Add.make_args(sp.expand(phi)):
@@ -86,9 +114,8 @@ def split_delta(phi: Expr) -> tuple[Expr, Expr]:
         for i in range(order + 1):  # f δ^(j) = Σ_i (−1)^i C(j,i) f^(i)(0) δ^(j−i)
             value = (-1) ** i * sp.binomial(order, i) * scale * _at_zero(smooth.diff(X, i))
             weights[order - i] = weights.get(order - i, sp.S.Zero) + value
-    if any(sp.simplify(w) != 0 for j, w in weights.items() if j):
-        raise GaussianError(f"no numeric kernel for derivatives of a Dirac delta, got φ = {phi}")
-    return regular, sp.nsimplify(weights.get(0, sp.S.Zero))
+    exact = {j: sp.nsimplify(sp.simplify(w)) for j, w in weights.items()}
+    return regular, {j: w for j, w in exact.items() if w != 0}
 
 
 def _at_zero(f: Expr) -> Expr:

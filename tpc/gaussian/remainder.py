@@ -27,7 +27,9 @@ DIGITS = 40
 
 
 def coefficient_values(phi: Expr, p: float, terms: int) -> list[float]:
-    """a_0(√p) … a_terms(√p)"""
+    """a_0(√p) … a_terms(√p); 0 where a δ meets a zero vector, as in V."""
+    if p == 0 and phi.has(DiracDelta):
+        return [0.0] * (terms + 1)
     return [float(a) for a in _coefficients(phi, p, terms)]
 
 
@@ -70,7 +72,7 @@ def remainder_bound(phi: Expr, psi: Expr, terms: int, p: float, q: float, c: flo
         return 0.0
     if any(part.args[1:] for f in (phi, psi) for part in f.atoms(DiracDelta)):
         return inf  # a derivative of δ
-    rho = min(abs(c) / sqrt(p * q), 1.0)
+    rho = min(abs(c) / sqrt(p) / sqrt(q), 1.0)
     (left, a), (right, b) = split_delta(phi), split_delta(psi)
     bound = 0.0
     if left != 0 and right != 0:
@@ -91,4 +93,4 @@ def _one_derivative_over(phi: Expr, p: float, q: float, terms: int) -> float:
         return inf
     if slope == 0:
         return 0.0
-    return float(sp.sqrt(2)) * sqrt(p / q) * _tail(slope, p, terms - 1) * _tail(step(X), q, terms + 1)
+    return float(sp.sqrt(2)) * sqrt(p) / sqrt(q) * _tail(slope, p, terms - 1) * _tail(step(X), q, terms + 1)

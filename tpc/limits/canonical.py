@@ -1,7 +1,8 @@
 """Are two tensors the same function? Both are written as sums of monomials with a canonical form, and compared.
 
 A monomial is a number times opaque factors (data, states, maps, kernels, log-sum-exps), summed over bound axes that are
-numbered by how the factors use them, so names of bound axes do not matter. Gram entries are multiplied out.
+numbered by how the factors use them, so names of bound axes do not matter. Gram entries are multiplied out, kernels are
+bilinear, and expectations of polynomials times functions go by Stein's lemma.
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ from itertools import product
 
 import sympy as sp
 
-from tpc.limits.graph import Gram, Kernel, State
+from tpc.gaussian.expectation import split
+from tpc.gaussian.stein import Reducer
+from tpc.gaussian.symbols import gram as symbol
+from tpc.limits.graph import Expectation, Gram, Kernel, State, kernel, upper_triangle
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, fresh, union
+from tpc.program.functions import argument
 from tpc.program.tensor import Constant, Tensor
 
 Monomial = tuple[sp.Expr, tuple[Tensor, ...], Axes]  # number, opaque factors, bound axes
@@ -64,6 +69,13 @@ class Canonical:
                 yield from self._multiplied((x.a, x.b), (x.rank,))
             case tensor.Broadcast():
                 yield from self._expand(x.arg)
+            case Kernel():
+                pairs = list(product(sp.Add.make_args(sp.expand(x.phi)), sp.Add.make_args(sp.expand(x.psi))))
+                made = tensor.add(kernel(phi, psi, x.p, x.q, x.c) for phi, psi in pairs)
+                yield from [(sp.Integer(1), (x,), ())] if len(pairs) == 1 and made is x else self._expand(made)
+            case Expectation():
+                made = _reduced(x)
+                yield from [(sp.Integer(1), (x,), ())] if made is x else self._expand(made)
             case _:
                 yield sp.Integer(1), (x,), ()
 
@@ -153,3 +165,26 @@ class Canonical:
         if len(self._expand(x)) == 1 and self._expand(x)[0][1] == (x,):
             return f"{type(x).__name__}({[self._key(t, names) for t in x.operands if isinstance(t, Tensor)]})"
         return str(self._key(x, names))
+
+
+def _reduced(x: Expectation) -> Tensor:
+    """An expectation as kernels, by Stein's lemma alone; x itself where more than two functions are left."""
+    variables = tuple(argument(i) for i in range(x.size))
+    symbols = dict(zip((symbol(i, j) for i, j in upper_triangle(len(x.grams))), x.grams, strict=True))
+    reducer = Reducer(variables)
+    for coefficient, parts in split(x.fn, variables):
+        reducer.reduce(coefficient, parts)
+    terms = []
+    for key, (coefficient, _) in reducer.found.items():
+        places = [form.index(1) for form, _ in key if sum(map(abs, form)) == 1 and 1 in form]
+        if len(places) != len(key) or len(key) > 2:
+            return x
+        phi, psi = (*(f for _, f in key), sp.Integer(1), sp.Integer(1))[:2]
+        i, j = (*places, *places[:1], *places[:1], 0, 0)[:2]
+        pair = kernel(phi, psi, *(symbols[symbol(*ij)] for ij in ((i, i), (j, j), (i, j))))
+        for monomial in sp.Add.make_args(sp.expand(coefficient)):
+            powers = monomial.as_powers_dict()
+            grams = [symbols[s] for s, n in powers.items() if s in symbols for _ in range(int(n))]
+            number = sp.Mul(*(s**n for s, n in powers.items() if s not in symbols))
+            terms.append(tensor.contract((Constant(number), *grams, pair)))
+    return tensor.add(terms)

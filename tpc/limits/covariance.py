@@ -8,21 +8,22 @@ independent; so are W and Wᵀ where Wᵀ occurs in gradients only (gradient ind
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import singledispatchmethod
+from functools import reduce, singledispatchmethod
+from operator import or_
 
 import sympy as sp
 
 from tpc.errors import InternalError
 from tpc.limits.expect import mean
 from tpc.passes.normal import Normaliser, Term, freshened
-from tpc.passes.per_sample import is_random
+from tpc.passes.per_sample import Randomness
 from tpc.program import ir, tensor
-from tpc.program.axes import Axes, Axis, fresh, union, without
+from tpc.program.axes import SAMPLE, Axes, Axis, fresh, union, without
 from tpc.program.functions import argument
 from tpc.program.ir import Vector, theta
-from tpc.program.nn import SAMPLE
 from tpc.program.node import Node, rebuild
 from tpc.program.program import Program
+from tpc.program.rewrite import Recursion
 from tpc.program.tensor import ONE, ZERO, Add, Broadcast, Contract, Map, Rename, StopGradient, Tensor, Weight
 
 Part = tuple[Tensor, Vector, Axes]  # Σ_over coefficient · base
@@ -41,7 +42,11 @@ class Moments:
         self._tensors: dict[Tensor, Tensor] = {}
         self._covariances: dict[tuple[Vector, Vector], Tensor] = {}
         self._seconds: dict[tuple[Vector, Vector], Tensor] = {}
-        self._random: dict[Node, bool] = {}
+        self._supports: dict[Vector, int] = {}
+        self._bits: dict[Node, int] = {}
+        self._heights: dict[Vector, int] = {}
+        self._is_random = Randomness()
+        self._recall = Recursion()
 
     @property
     def sources(self) -> dict[Tensor, Node]:
@@ -64,9 +69,7 @@ class Moments:
 
         In units of the gradient's size, n^(-1/2) per neuron, an output and the bias of one are 0.
         """
-        if n not in self._tensors:
-            self._tensors[n] = self._tensor(n)
-        return self._tensors[n]
+        return self._recall(self._tensors, n, self._tensor)
 
     @singledispatchmethod
     def _tensor(self, n: Tensor) -> Tensor:
@@ -105,7 +108,7 @@ class Moments:
     @_tensor.register
     def _(self, n: ir.Moment) -> Tensor:
         # (1/n) Σ fn(x) → E fn(Z^x), which is 0 for gradients: they are linear in independent Gaussians
-        if is_random(n, self._random):
+        if self._is_random(n):
             return ZERO
         if n.fn == argument(0) ** 2:
             return self.second(n.xs[0], n.xs[0])
@@ -127,15 +130,17 @@ class Moments:
             if _is_second_sample(y):
                 return second_sample(self.second(first_sample(x), first_sample(y)))
             x, y = y, x
-        if (x, y) not in self._seconds:
-            parts = []
-            for c, a, over in self._summands(x):
-                taken = union(over, c.axes, a.axes, x.axes)
-                for d, b, other in (_apart(part, taken, y.axes) for part in self._summands(y)):
-                    inside = self._products(a, b) if a is x and b is y else self.second(a, b)
-                    parts.append(tensor.contract((c, d, inside), (*over, *other)))
-            self._seconds[x, y] = tensor.add(parts)
-        return self._seconds[x, y]
+        return self._recall(self._seconds, (x, y), self._second)
+
+    def _second(self, pair: tuple[Vector, Vector]) -> Tensor:
+        x, y = pair
+        parts = []
+        for c, a, over in self._summands(x):
+            taken = union(over, c.axes, a.axes, x.axes)
+            for d, b, other in (_apart(part, taken, y.axes) for part in self._summands(y)):
+                inside = self._products(a, b) if a is x and b is y else self.second(a, b)
+                parts.append(tensor.contract((c, d, inside), (*over, *other)))
+        return tensor.add(parts)
 
     def _summands(self, x: Vector) -> list[Part]:
         """A sum of X-vectors as its terms, so that what they have in common is derived once."""
@@ -189,14 +194,29 @@ class Moments:
             if _is_second_sample(h):
                 return second_sample(self.covariance(first_sample(g), first_sample(h)))
             g, h = h, g
-        if (g, h) not in self._covariances:
-            self._covariances[g, h] = self._covariance(g, h)
-        return self._covariances[g, h]
+        if not self._weights(g) & self._weights(h):
+            return ZERO
+        return self._recall(self._covariances, (g, h), self._covariance)
 
-    def _covariance(self, g: Vector, h: Vector) -> Tensor:
+    def _weights(self, g: Vector) -> int:
+        """The weights that a G-vector is a linear function of, as bits; vectors that share none are independent."""
+        return self._recall(self._supports, g, self._weights_of)
+
+    def _weights_of(self, g: Vector) -> int:
+        match g:
+            case ir.VectorWeight() | ir.MatMul():
+                w = g if isinstance(g, ir.VectorWeight) else g.matrix
+                return 1 << self._bits.setdefault(w, len(self._bits))
+            case ir.RenameVector() | ir.StopGradientVector():
+                return self._weights(g.arg)
+            case ir.LinComb():
+                return reduce(or_, (self._weights(x) for _, x, _ in g.terms))
+        return -1
+
+    def _covariance(self, pair: tuple[Vector, Vector]) -> Tensor:
+        g, h = pair
         left, right = _single(g), _single(h)
-        multiple = right is None and len(_sum(h)) == 1  # c·y: taken off first, so that sums are not multiplied out
-        if left is None and not (multiple and len(_sum(g)) > 1):
+        if left is None and (right is not None or not self._is_first(h, g)):
             return tensor.add(self._scaled(part, g, h, first=True) for part in _sum(g))
         if right is None:
             return tensor.add(self._scaled(part, h, g, first=False) for part in _sum(h))
@@ -204,6 +224,19 @@ class Moments:
         (c, x, over), (d, y, other) = left, right
         taken = union(over, c.axes, x.axes, g.axes)
         return self._pair((self.tensor(c), x, over), _apart((self.tensor(d), y, other), taken, h.axes))
+
+    def _is_first(self, h: Vector, g: Vector) -> bool:
+        """Whether of two sums h is taken apart first: so c·y is not multiplied out, and few pairs come up."""
+        if len(_sum(g)) == 1:
+            return self._height(h) > self._height(g)
+        return len(_sum(h)) == 1 or _has_term(h, g)
+
+    def _height(self, g: Vector) -> int:
+        """How many sums of sums a G-vector is."""
+        return self._recall(self._heights, g, self._height_of)
+
+    def _height_of(self, g: Vector) -> int:
+        return 0 if _is_base(g) else 1 + max(self._height(x) for _, x, _ in _sum(g))
 
     def _scaled(self, part: Part, of: Vector, other: Vector, first: bool) -> Tensor:
         """The covariance of one term of a sum."""
@@ -256,6 +289,11 @@ def _sum(g: Vector) -> list[Part]:
         c, y, over = _apart(part, new.values(), x.axes)
         found.append((renamed(c, new), ir.rename_vector(y, new), over))
     return found
+
+
+def _has_term(h: Vector, g: Vector) -> bool:
+    base, _ = _unrenamed(g)
+    return any(_unrenamed(y)[0] is base for _, y, _ in _sum(h))
 
 
 def _single(g: Vector) -> Part | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from sympy import DiracDelta, Expr, Pow
+from sympy import DiracDelta, Expr
 
 from tpc.errors import GaussianError, ProgramError, SourceLine
 from tpc.gaussian import expectation
 from tpc.gaussian.kernel import kernel
-from tpc.gaussian.primitives import gap
-from tpc.limits.graph import Expectation, Kernel, LimitGraph, upper_triangle
+from tpc.limits.expect import divergences
+from tpc.limits.graph import Expectation, Kernel, LimitGraph
 from tpc.program.functions import X, argument
 from tpc.program.ir import Moment, Nonlin
 from tpc.program.program import Program
@@ -21,9 +21,7 @@ def check_kernels(graph: LimitGraph, network: Program) -> None:
             if isinstance(n, Kernel):
                 kernel(n.phi, n.psi)
             elif isinstance(n, Expectation):
-                size = upper_triangle(len(n.grams))[-1][1] + 1
-                if expectation(n.fn, [argument(i) for i in range(size)]).value is None:
-                    raise GaussianError(f"no closed form for E {n.fn} over {size} jointly Gaussian variables")
+                expectation(n.fn, [argument(i) for i in range(n.size)])
         except GaussianError as e:
             found = (getattr(n, name, None) for name in ("phi", "psi", "fn"))
             functions = tuple(f for f in found if f is not None)
@@ -33,28 +31,32 @@ def check_kernels(graph: LimitGraph, network: Program) -> None:
             ) from e
 
 
-def singular_kernels(graph: LimitGraph) -> tuple[str, ...]:
-    """A warning for every kernel that is infinite at |ρ| = 1, where a latent meets a stored one.
+def divergence_warnings(graph: LimitGraph) -> tuple[str, ...]:
+    """A warning where expectations are infinite at |ρ| = 1, where a latent meets a stored one.
 
-    Two deltas at one place, as in V[δ,δ] = 1/(2π√(pq - c²)), come from jumps (step, sign), where the limit itself is
-    singular, and from gates with kinks, where only their sum is finite. Generated code takes them as 0 at |ρ| = 1.
+    They come from jumps (step, sign) that are differentiated twice, and generated code takes them as 0 at |ρ| = 1.
     """
-    return tuple(
-        f"V[{phi}, {psi}] is infinite where a latent equals a stored one up to sign: training is only reliable "
-        "while samples do not repeat; a smooth nonlinearity (erf for sign, gelu for relu in a gate) avoids it"
-        for phi, psi in graph.kernels
-        if _is_singular(phi, psi)
+    if not graph.divergent:
+        return ()
+    first, *others = graph.divergent
+    more = f" (and {len(others)} like it)" if others else ""
+    return (
+        f"{first}{more} is infinite where a latent equals a stored one up to a factor: training is only reliable while "
+        "samples do not repeat; a nonlinearity without jumps (erf for sign) avoids it",
     )
 
 
-def refuse_singular(graph: LimitGraph, network: Program) -> None:
-    """Raise ProgramError for a kernel that is infinite at equal samples, as the tangent kernel of a jump is."""
-    for phi, psi in graph.kernels:
-        if _is_singular(phi, psi):
+def refuse_divergent(graph: LimitGraph, network: Program) -> None:
+    """Raise ProgramError for what is infinite at equal samples, as the tangent kernel of a jump is."""
+    for n in graph.nodes:
+        if not isinstance(n, Kernel | Expectation):
+            continue
+        functions = (n.phi, n.psi) if isinstance(n, Kernel) else (n.fn,)
+        for name in divergences(n):
             raise ProgramError(
-                f"the {graph.limit}-limit does not exist: V[{phi}, {psi}] is infinite at equal samples, for the "
+                f"the {graph.limit}-limit does not exist: {name} is infinite at equal samples, for the "
                 "derivative of a jump has no variance",
-                _jump(network) or _line((phi, psi), network),
+                _jump(network) or _line(functions, network),
                 "use a nonlinearity without jumps (erf for sign), or take the NNGP limit, which has none of them",
             )
 
@@ -65,11 +67,6 @@ def _jump(network: Program) -> SourceLine | None:
         if isinstance(n, Nonlin) and any(n.fn.diff(argument(i)).has(DiracDelta) for i in range(len(n.xs))):
             return network.where(n)
     return None
-
-
-def _is_singular(phi: Expr, psi: Expr) -> bool:
-    value = kernel(phi, psi).value
-    return value is not None and any(e.exp.is_negative and isinstance(e.base, gap) for e in value.atoms(Pow))
 
 
 def _line(functions: tuple[Expr, ...], network: Program) -> SourceLine | None:

@@ -6,17 +6,22 @@ the Gaussian vectors of a network at initialization, with covariances derived fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 import sympy as sp
 from sympy import Expr
 
 from tpc.errors import GaussianError
-from tpc.limits.graph import Expectation, gram, kernel
+from tpc.gaussian.expectation import expectation as reduced
+from tpc.gaussian.kernel import kernel as derived
+from tpc.gaussian.regular import has_kink
+from tpc.limits.graph import Expectation, Kernel, gram, kernel
 from tpc.program import tensor
 from tpc.program.functions import X, argument, partial
 from tpc.program.ir import theta
+from tpc.program.naming import kernel_name, text
 from tpc.program.tensor import ONE, ZERO, Constant, Tensor
 
 G = TypeVar("G")
@@ -32,7 +37,8 @@ def mean(fn: Expr, latents: Sequence[G], thetas: Sequence[Tensor], covariance: C
 
     Bilinear: sums are taken apart where they join different variables, and numbers and parameters come out.
     Independent variables are taken apart, too. Products of functions of one variable each become V[φ,ψ]; a bare
-    factor u_i of a longer product goes by Stein's lemma.
+    factor u_i of a longer product goes by Stein's lemma, unless its terms diverge one by one where two variables are
+    one up to a factor: they then stay together, as one expectation.
     """
     variables = [argument(i) for i in range(len(latents))] + [theta(j) for j in range(len(thetas))]
     number, fn = sp.sympify(fn).as_independent(*variables, as_Add=False)
@@ -56,6 +62,28 @@ def mean(fn: Expr, latents: Sequence[G], thetas: Sequence[Tensor], covariance: C
             outside.append(tensor.elementwise(scalar, thetas))
     parts = [_product(g, latents, covariance) for g in _independent(groups, latents, covariance)]
     return tensor.contract((*outside, *parts))
+
+
+def divergences(value: Tensor, bound: int = 0) -> Iterator[str]:
+    """The kernels and expectations in a mean that grow faster than (pq − c²)^(−bound/2) as |ρ| → 1.
+
+    Those without a value have none; `check_kernels` tells them.
+    """
+    match value:
+        case tensor.Contract():
+            for f in value.factors:
+                yield from divergences(f, bound)
+        case tensor.Add():
+            for t in value.terms:
+                yield from divergences(t, bound)
+        case Kernel() if has_kink(value.phi) and has_kink(value.psi):
+            with suppress(GaussianError):
+                if derived(value.phi, value.psi).pole > bound:
+                    yield kernel_name(value.phi, value.psi)
+        case Expectation():
+            with suppress(GaussianError):
+                if reduced(value.fn, [argument(i) for i in range(value.size)]).divergence > bound:
+                    yield f"E[{text(value.fn)}]"
 
 
 def _independent(
@@ -88,6 +116,8 @@ def _product(groups: dict[int, Expr], latents: Sequence[G], covariance: Callable
         if not psi.has(X):
             return kernel(phi, psi, covariance(a, a) if phi.has(X) else ZERO, ZERO, ZERO)
         return kernel(phi, psi, covariance(a, a), covariance(b, b), covariance(a, b))
+    if _diverges(groups):
+        return _joint(sp.Mul(*groups.values()), latents, [], covariance)
     for i, phi in groups.items():
         if phi == argument(i):  # Stein: E[u_i F] = Σ_j Cov(u_i, u_j) E[∂_j F]
             rest = sp.Mul(*(psi for j, psi in groups.items() if j != i))
@@ -107,7 +137,22 @@ def _joint(fn: Expr, latents: Sequence[G], thetas: Sequence[int], covariance: Ca
             f"no rule for E {fn}: a parameter enters a nonlinearity of a Gaussian variable. Scale the vector before "
             "the nonlinearity instead."
         )
-    fn = fn.xreplace({argument(i): argument(k) for k, i in enumerate(used)})
+    fn = _renumbered(fn, used)
     kept = [latents[i] for i in used]
     grams = tuple(covariance(kept[i], kept[j]) for i in range(len(kept)) for j in range(i, len(kept)))
     return Expectation(fn, grams)
+
+
+def _renumbered(fn: Expr, used: Sequence[int]) -> Expr:
+    return fn.xreplace({argument(i): argument(k) for k, i in enumerate(used)})
+
+
+def _diverges(groups: dict[int, Expr]) -> bool:
+    """Whether plain Stein leads to kernels that are infinite where two variables are one, up to a factor."""
+    if sum(map(has_kink, groups.values())) != 2:
+        return False
+    fn = _renumbered(sp.Mul(*groups.values()), list(groups))
+    try:
+        return reduced(fn, [argument(k) for k in range(len(groups))]).given
+    except GaussianError:  # told by `check_kernels`, with the user's line
+        return True

@@ -28,13 +28,14 @@ from tpc.errors import InternalError, ProgramError, SourceLine, UserError
 from tpc.limits.expect import expectation
 from tpc.limits.graph import LimitGraph, State, Store, rank_axis
 from tpc.limits.hermite import Index, derivative, indices
-from tpc.limits.pi import Leaf, LimitTerm, PiLimit, mean
+from tpc.limits.pi import Leaf, LimitTerm, PiLimit
 from tpc.limits.power import Half, Opened, power, slope, slot_axis
 from tpc.limits.tail import Tail, read, tail_of
 from tpc.passes.normal import Term
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, fresh, union, without
 from tpc.program.functions import argument, partial
+from tpc.program.naming import text
 from tpc.program.program import Program
 from tpc.program.tensor import ONE, ZERO, Constant, Tensor
 
@@ -93,7 +94,7 @@ def least_useful_degree(store: Store) -> int:
     for n in range(1, 12):
         if any(_remains(store, a) for a in indices(len(store.columns), n)):
             return n
-    raise InternalError(f"{store.fn} has no Hermite coefficient up to degree 11")
+    raise InternalError(f"{text(store.fn)} has no Hermite coefficient up to degree 11")
 
 
 def fold(program: Program, degree: int, halves: bool = False, points: int = 0) -> LimitGraph:
@@ -116,7 +117,7 @@ class _FoldedLimit(PiLimit):
         for f in self.folds.values():
             if f.store.columns and all(m.order == 0 for m in f.moments):
                 raise UserError(
-                    f"folding {f.store.fn} to degree {degree} would keep nothing of it but a constant; "
+                    f"folding {text(f.store.fn)} to degree {degree} would keep nothing of it but a constant; "
                     f"give a degree from {least_useful_degree(f.store)} on"
                 )
         self._places: dict[Tensor, int] = {}  # latents in order of appearance: equal products get one form
@@ -129,7 +130,7 @@ class _FoldedLimit(PiLimit):
 
     def means(self, t: Term) -> Iterator[Tensor]:
         for s, leaf in self._sums(t):
-            yield mean(s, s.fn)
+            yield self.mean(s, s.fn)
             if leaf is not None:
                 yield from self._series(self.without_leaves(t), t.fn, leaf)
 
@@ -148,14 +149,15 @@ class _FoldedLimit(PiLimit):
                 if slope_fn == 0:
                     continue
                 if leaf is None or j >= len(base.latents):  # the stored latents of an atom: E[R ∇x]
-                    yield mean(s, slope_fn, g)
+                    yield self.mean(s, slope_fn, g, projected=True)
                     continue
                 base_slope = partial(t.fn, argument(j))
                 if set(g.axes) & set(s.over):
-                    yield mean(s, slope_fn, g)
+                    yield self.mean(s, slope_fn, g, projected=True)
                     yield from self._series(base, base_slope, leaf, (g,), by="latent")
                 else:
-                    sums = tensor.add((mean(s, slope_fn), *self._series(base, base_slope, leaf, by="latent")))
+                    known = self.mean(s, slope_fn, projected=True)
+                    sums = tensor.add((known, *self._series(base, base_slope, leaf, by="latent")))
                     yield tensor.contract((g, sums))
             if leaf is not None:
                 yield from self._series(base, t.fn, leaf, by="z")

@@ -15,8 +15,8 @@ from tpc.passes.backward import differentiate
 from tpc.program import ir, tensor
 from tpc.program.axes import Axes, union
 from tpc.program.ir import Vector
-from tpc.program.node import Node
 from tpc.program.program import Program
+from tpc.program.rewrite import Rewriter
 from tpc.program.tensor import ZERO, Input, Tensor
 
 
@@ -41,20 +41,18 @@ class _ProbedLimit(PiLimit):
         self.sites.append(Site(weight, probe, x))
         return tensor.add((value, probe))
 
-    def latent(self, x: Vector) -> Tensor:
-        known = x in self._latents
-        value = super().latent(x)
-        if not known and isinstance(x, ir.MatMul) and isinstance(x.matrix, ir.MatrixWeight):
-            value = self._latents[x] = self._probed(x.matrix.name, value, x.x)
+    def _latent(self, x: Vector) -> Tensor:
+        value = super()._latent(x)
+        if isinstance(x, ir.MatMul) and isinstance(x.matrix, ir.MatrixWeight):
+            return self._probed(x.matrix.name, value, x.x)
         return value
 
-    def tensor(self, n: Tensor) -> Tensor:
-        known = n in self._tensors
-        value = super().tensor(n)
-        if not known and isinstance(n, ir.Moment) and n.fn == ir.PRODUCT:
+    def _tensor(self, n: Tensor) -> Tensor:
+        value = super()._tensor(n)
+        if isinstance(n, ir.Moment) and n.fn == ir.PRODUCT:
             for k, v in enumerate(n.xs):
                 if isinstance(v, ir.VectorWeight) and v.role == "readout":
-                    value = self._tensors[n] = self._probed(v.name, value, n.xs[1 - k])
+                    value = self._probed(v.name, value, n.xs[1 - k])
         return value
 
 
@@ -94,23 +92,16 @@ def gradients_of_limit(program: Program, derived: LimitGraph) -> list[Gradient]:
     return out
 
 
-class _Unprobed:
+class _Unprobed(Rewriter[Tensor]):
     """Sets the perturbations to zero."""
 
     def __init__(self, probes: set[Input]) -> None:
-        self._known: dict[Tensor, Tensor] = dict.fromkeys(probes, ZERO)
+        super().__init__(dict.fromkeys(probes, ZERO))
 
-    def __call__(self, x: Tensor) -> Tensor:
-        from tpc.program.node import rebuild
-
-        if x not in self._known:
-            match x:
-                case tensor.Add():
-                    made: Node = tensor.add(self(t) for t in x.terms)
-                case tensor.Contract():
-                    made = tensor.contract((self(f) for f in x.factors), x.over)
-                case _:
-                    made = rebuild(x, lambda n: self(n) if isinstance(n, Tensor) else n)
-            assert isinstance(made, Tensor)
-            self._known[x] = made
-        return self._known[x]
+    def rule(self, x: Tensor) -> Tensor:
+        match x:
+            case tensor.Add():
+                return tensor.add(self(t) for t in x.terms)
+            case tensor.Contract():
+                return tensor.contract((self(f) for f in x.factors), x.over)
+        return self.rebuilt(x)

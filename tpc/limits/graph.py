@@ -19,6 +19,7 @@ from tpc.passes.backward import Flow, vjp
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, union, without
 from tpc.program.functions import X, argument
+from tpc.program.naming import split_number
 from tpc.program.node import Node, node, topological
 from tpc.program.tensor import ONE, ZERO, Tensor
 
@@ -71,6 +72,11 @@ class Expectation(Tensor):
     fn: Expr
     grams: tuple[Tensor, ...]
 
+    @property
+    def size(self) -> int:
+        """The number of variables."""
+        return upper_triangle(len(self.grams))[-1][1] + 1
+
     def _find_axes(self) -> Axes:
         return union(*(g.axes for g in self.grams))
 
@@ -100,9 +106,9 @@ def gram(a: Tensor, b: Tensor) -> Tensor:
 
 
 def kernel(phi: Expr, psi: Expr, p: Tensor, q: Tensor, c: Tensor) -> Tensor:
-    """V[φ,ψ]; numbers pulled out, trivial cases resolved."""
-    m, phi = phi.as_independent(X, as_Add=False)
-    n, psi = psi.as_independent(X, as_Add=False)
+    """V[φ,ψ] with numbers pulled out, so that functions have names where they can; trivial cases resolved."""
+    m, phi = split_number(phi)
+    n, psi = split_number(psi)
     if m * n == 0 or phi == 0 or psi == 0:
         return ZERO
     return tensor.contract((tensor.Constant(m * n), _kernel(phi, psi, p, q, c)))
@@ -225,7 +231,8 @@ class LimitGraph:
     """A derived limit: outputs, the update of every weight, squared gradient norms.
 
     `folds` is empty while every atom is kept. `sources` maps a node to the first instruction of the program that it
-    is the limit of (side data, for reports).
+    is the limit of (side data, for reports). `divergent` are the expectations that are infinite where two latents are
+    one up to a factor.
     """
 
     name: str
@@ -235,6 +242,7 @@ class LimitGraph:
     norms: tuple[tuple[str, Tensor], ...]
     sources: dict[Tensor, Node] = field(default_factory=dict, compare=False, repr=False)
     folds: tuple[Fold, ...] = ()
+    divergent: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __getitem__(self, output: str) -> Tensor:
         return dict(self.outputs)[output]

@@ -7,19 +7,22 @@ from collections.abc import Sequence
 from sympy import Expr
 
 from tpc.gaussian.latex import expression, fenced, name, upright
+from tpc.gaussian.names import KernelNames
 from tpc.limits.graph import Accumulate, Append, Expectation, Gram, Kernel, State, Update
 from tpc.limits.power import Half, Opened, Power, Product, Slope, order_of
+from tpc.limits.text import LimitNames
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis
 from tpc.program.functions import argument
+from tpc.program.naming import named
 from tpc.program.node import Node
 from tpc.program.tensor import Tensor
 from tpc.program.text import Names
 
 
-def kernel_name(phi: Expr, psi: Expr) -> str:
+def kernel_name(phi: Expr, psi: Expr, functions: KernelNames) -> str:
     """V with its two nonlinearities below it."""
-    return f"V_{{{expression(phi)},\\,{expression(psi)}}}"
+    return f"V_{{{expression(functions.shown(phi))},\\,{expression(functions.shown(psi))}}}"
 
 
 def listed(parts: Sequence[str]) -> str:
@@ -65,7 +68,7 @@ class Symbols:
             case tensor.Add():
                 return " + ".join(self.symbol(t) for t in x.terms)
             case tensor.Map():
-                return expression(x.fn, {argument(i): self.symbol(a) for i, a in enumerate(x.args)})
+                return expression(named(x.fn), {argument(i): self.symbol(a) for i, a in enumerate(x.args)})
             case tensor.LogSumExp():
                 return rf"\log {summed((x.over,))} \exp {self.symbol(x.arg)}"
             case tensor.Size():
@@ -82,6 +85,10 @@ class Symbols:
 class Equations(Symbols):
     """Writes the equations of a limit."""
 
+    def __init__(self, names: LimitNames) -> None:
+        super().__init__(names)
+        self._functions = names.functions
+
     def equation(self, x: Tensor) -> str:
         """name = operation"""
         return f"{self.symbol(x)} = {self.right(x)}"
@@ -94,10 +101,10 @@ class Equations(Symbols):
             case Gram():
                 return self._paired(self.symbol(x.a), self.symbol(x.b))
             case Kernel():
-                return kernel_name(x.phi, x.psi) + fenced(self.symbols((x.p, x.q, x.c)))
+                return kernel_name(x.phi, x.psi, self._functions) + fenced(self.symbols((x.p, x.q, x.c)))
             case Expectation():
                 law = fenced(self.symbols(x.grams))
-                return rf"\mathbb{{E}}{fenced(expression(x.fn), '[', ']')} {law}"
+                return rf"\mathbb{{E}}{fenced(expression(named(x.fn)), '[', ']')} {law}"
             case Power():
                 return self._power(x.slot, x.arg)
             case Product():

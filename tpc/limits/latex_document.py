@@ -5,13 +5,15 @@ updates. Equations have the numbers of the report.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import sympy as sp
 
+from tpc.gaussian.definitions import Definition, definitions
+from tpc.gaussian.explain import named_step
 from tpc.gaussian.kernel import Kernel, kernel
-from tpc.gaussian.latex import escaped, expression, name, upright
-from tpc.gaussian.moments import Step
+from tpc.gaussian.latex import escaped, expression, function_name, name, upright
+from tpc.gaussian.names import KernelNames
 from tpc.gaussian.primitives import textbook
 from tpc.gaussian.symbols import C, P, Q
 from tpc.limits.graph import Append, LimitGraph, Update
@@ -58,7 +60,8 @@ class _Document:
         self.program = program
         self.numbers: Numbering = numbering(graph)
         self.origins = origins(graph, program)
-        self.equations = Equations(limit_names(graph))
+        self.names = limit_names(graph)
+        self.equations = Equations(self.names)
         self.instructions = Instructions(Names(program.nodes))
 
     def lines(self) -> Iterator[str]:
@@ -144,7 +147,7 @@ class _Document:
         )
         for (phi, psi), number in self.numbers.kernels.items():
             yield r"\par\medskip"
-            yield from _kernel(kernel(phi, psi), number)
+            yield from _kernel(kernel(phi, psi), number, self.names.functions)
 
     # --- updates -----------------------------------------------------------------------------------------------------
 
@@ -171,10 +174,12 @@ def _entry(formula: str, told: str, number: int | None = None, display: bool = T
     return rf"\entry{{{'' if number is None else number}}}{{{shown}}}{{{told}}}"
 
 
-def _kernel(v: Kernel, number: int) -> Iterator[str]:
-    """Formula, derivation and conditions."""
-    value = upright("no closed form") if v.plain is None else expression(v.plain)
-    yield _entry(rf"{kernel_name(v.phi, v.psi)}(p, q, c) = {value}", "", number)
+def _kernel(v: Kernel, number: int, names: KernelNames) -> Iterator[str]:
+    """Definitions, derivation, formula and conditions."""
+    called = rf"{kernel_name(v.phi, v.psi, names)}(p, q, c)"
+    yield from _derivation(v, names)
+    value = upright("no closed form: a table") if v.plain is None else expression(v.plain)
+    yield _entry(rf"{called} = {value}", "hence" if v.rules else "", number)
     if v.degrees is not None and v.kappa is not None:
         scale = P ** sp.Rational(v.degrees[0], 2) * Q ** sp.Rational(v.degrees[1], 2)
         shown = f"{expression(scale)}\\, " if scale != 1 else ""
@@ -182,13 +187,19 @@ def _kernel(v: Kernel, number: int) -> Iterator[str]:
         yield _entry(
             rf"V = {shown}\kappa(\rho),\quad \kappa(\rho) = {expression(textbook(v.kappa))},\quad \rho = {rho}", ""
         )
-    yield from _derivation(v.rules)
     yield f"Valid for {escaped('; '.join(v.conditions) or 'all p, q ≥ 0 with c² ≤ pq')}."
 
 
-def _derivation(steps: Iterable[Step]) -> Iterator[str]:
+def _defined(d: Definition) -> str:
+    """What a function is, in one line."""
+    parts = [f"{function_name(d.name)}(x)", *([upright(d.meaning)] if d.meaning else [])]
+    return " = ".join([*parts, *([] if d.value is None else [expression(d.value)])])
+
+
+def _derivation(v: Kernel, names: KernelNames) -> Iterator[str]:
+    yield from (_entry(_defined(d), "") for d in definitions(v, names))
     lines = []
-    for s in steps:
+    for s in map(named_step, v.rules):
         law = ", ".join(f"${_law(what)} = {expression(sp.factor(textbook(value)))}$" for what, value in s.law)
         lines.append(
             rf"\item {escaped(s.rule)}: $\displaystyle {expression(s.left)} = {expression(textbook(s.right))}$"

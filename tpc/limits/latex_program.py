@@ -10,6 +10,7 @@ from tpc.gaussian.latex import escaped, expression, upright
 from tpc.limits.latex import Symbols, renamed, summed
 from tpc.program import ir, tensor
 from tpc.program.functions import argument
+from tpc.program.naming import named
 from tpc.program.node import Node
 from tpc.program.tensor import Tensor
 
@@ -58,6 +59,7 @@ class Instructions(Symbols):
         return self.symbol(x) if coefficient is tensor.ONE else self.product((coefficient, x))
 
     def _applied(self, fn: Expr, xs: Sequence[ir.Vector], thetas: Sequence[Tensor], index: str = "") -> str:
+        fn = named(fn)
         names = {argument(i): f"{{{self.symbol(x)}}}{index}" for i, x in enumerate(xs)}
         return expression(fn, names | {ir.theta(i): self.symbol(t) for i, t in enumerate(thetas)})
 
@@ -74,9 +76,9 @@ class Instructions(Symbols):
 def described(n: Node) -> str:
     """What a line is: its kind, space and finite axes, as text."""
     if isinstance(n, ir.Matrix):
-        return rf"matrix, {escaped(str(n.inn))} {escaped('→')} {escaped(str(n.out))}"
+        return rf"matrix, space {escaped(str(n.inn))} {escaped('→')} space {escaped(str(n.out))}"
     assert isinstance(n, ir.Vector | Tensor)
     axes = escaped(", ".join(map(str, n.axes)))
     if isinstance(n, ir.Vector):
-        return f"{n.kind}-vector, {escaped(str(n.space))} [{axes}]"
+        return f"{n.kind}-vector, space {escaped(str(n.space))} [{axes}]"
     return f"[{axes}]" if axes else "scalar"

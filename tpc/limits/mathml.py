@@ -7,26 +7,29 @@ from collections.abc import Sequence
 import sympy as sp
 
 from tpc.gaussian.mathml import expression, fenced, listed, name, row, sign
+from tpc.gaussian.names import KernelNames
 from tpc.limits.graph import Accumulate, Append, Expectation, Gram, Kernel, State, Update
 from tpc.limits.power import Half, Opened, Power, Product, Slope, order_of
+from tpc.limits.text import LimitNames
 from tpc.program import tensor
 from tpc.program.axes import Axes
 from tpc.program.functions import X, argument
+from tpc.program.naming import named
 from tpc.program.tensor import Tensor
-from tpc.program.text import Names
 
 X_SHOWN = {X: "<mi>x</mi>"}
 
 
-def kernel_name(phi: sp.Expr, psi: sp.Expr) -> str:
+def kernel_name(phi: sp.Expr, psi: sp.Expr, functions: KernelNames) -> str:
     """V with its two nonlinearities below it."""
-    return f"<msub><mi>V</mi>{listed([expression(phi, X_SHOWN), expression(psi, X_SHOWN)])}</msub>"
+    shown = [expression(functions.shown(f), X_SHOWN) for f in (phi, psi)]
+    return f"<msub><mi>V</mi>{listed(shown)}</msub>"
 
 
 class Equations:
     """Writes equations with the names of a listing."""
 
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: LimitNames) -> None:
         self._names = names
 
     def symbol(self, x: Tensor) -> str:
@@ -36,6 +39,16 @@ class Equations:
     def equation(self, x: Tensor) -> str:
         """name = operation"""
         return row(self.symbol(x), sign("="), self.right(x))
+
+    def pieces(self, x: Tensor) -> list[str]:
+        """The equation in pieces after which a line may end: the terms of a sum, or all of it."""
+        if not isinstance(x, tensor.Add):
+            return [self.equation(x)]
+        first, *rest = x.terms
+        return [
+            row(self.symbol(x), sign("="), self.symbol(first)),
+            *(row(sign("+"), self.symbol(t)) for t in rest),
+        ]
 
     def right(self, x: Tensor) -> str:
         """The right-hand side of a tensor's line."""
@@ -49,10 +62,10 @@ class Equations:
                 return fenced(listed([self.symbol(x.a), self.symbol(x.b)]), "⟨", "⟩")
             case Kernel():
                 arguments = listed([self.symbol(t) for t in (x.p, x.q, x.c)])
-                return row(kernel_name(x.phi, x.psi), sign("\u2061"), fenced(arguments))
+                return row(kernel_name(x.phi, x.psi, self._names.functions), sign("\u2061"), fenced(arguments))
             case Expectation():
                 law = listed([self.symbol(g) for g in x.grams])
-                return row("<mi>𝔼</mi>", fenced(expression(x.fn), "[", "]"), fenced(law))
+                return row("<mi>𝔼</mi>", fenced(expression(named(x.fn)), "[", "]"), fenced(law))
             case tensor.Contract():
                 return row(*([self._sum(x.over)] if x.over else []), self._product(x.factors))
             case tensor.Add():
@@ -61,7 +74,7 @@ class Equations:
                     parts += [sign("+"), self.symbol(t)] if parts else [self.symbol(t)]
                 return row(*parts)
             case tensor.Map():
-                return expression(x.fn, {argument(i): self.symbol(a) for i, a in enumerate(x.args)})
+                return expression(named(x.fn), {argument(i): self.symbol(a) for i, a in enumerate(x.args)})
             case tensor.LogSumExp():
                 return row("<mi>log</mi>", self._sum((x.over,)), "<mi>exp</mi>", self.symbol(x.arg))
             case tensor.Size():

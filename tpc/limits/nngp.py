@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from tpc.errors import ProgramError
 from tpc.limits.covariance import Moments, renamed, second_sample, second_vector, variance_of_entries
 from tpc.limits.graph import LimitGraph
-from tpc.passes.per_sample import OUTPUT, is_random
+from tpc.passes.per_sample import OUTPUT, Randomness
 from tpc.program import ir, tensor
 from tpc.program.axes import Axes, fresh, union
 from tpc.program.ir import Vector
 from tpc.program.node import Node, topological
 from tpc.program.program import Program
+from tpc.program.rewrite import Recursion
 from tpc.program.tensor import ONE, ZERO, Tensor
 
 NNGP, NTK = "nngp", "ntk"
@@ -92,7 +93,9 @@ class OutputParts:
 
     def __init__(self, program: Program) -> None:
         self._program = program
-        self._random: dict[Node, bool] = {}
+        self._is_random = Randomness()
+        self._known: dict[Tensor, list[OutputPart]] = {}
+        self._recall = Recursion()
         for n in topological([program[OUTPUT]]):
             self._check_hidden(n)
 
@@ -103,7 +106,7 @@ class OutputParts:
             scalars = tuple(c for c, _, _ in n.terms)
         elif isinstance(n, ir.Nonlin | ir.Moment):
             scalars = n.thetas
-        if any(is_random(s, self._random) for s in scalars):
+        if any(self._is_random(s) for s in scalars):
             raise ProgramError(
                 "an output of the network, or its bias, multiplies a hidden vector; at initialization it is random "
                 "at any width, so that no kernel describes the network",
@@ -113,7 +116,10 @@ class OutputParts:
 
     def parts(self, n: Tensor) -> list[OutputPart]:
         """The summands of a random scalar."""
-        if not is_random(n, self._random):
+        return self._recall(self._known, n, self._parts)
+
+    def _parts(self, n: Tensor) -> list[OutputPart]:
+        if not self._is_random(n):
             raise self._error(n, "the output has a part that is not random at initialization, so its mean is not zero")
         match n:
             case tensor.Weight():
@@ -129,8 +135,8 @@ class OutputParts:
         raise self._error(n, "the output is not a linear function of readouts")
 
     def _product(self, n: tensor.Contract) -> list[OutputPart]:
-        (*others, last) = sorted(n.factors, key=lambda f: is_random(f, self._random))
-        if any(is_random(f, self._random) for f in others):
+        (*others, last) = sorted(n.factors, key=lambda f: self._is_random(f))
+        if any(self._is_random(f) for f in others):
             raise self._error(n, "the output multiplies two random numbers")
         made = []
         for p in self.parts(last):

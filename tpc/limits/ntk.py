@@ -17,9 +17,8 @@ from tpc.limits.nngp import DIAGONAL, NTK, covariances, graph_of
 from tpc.passes.per_sample import sampled_outers
 from tpc.passes.project import PREFIX
 from tpc.program import ir, tensor
-from tpc.program.axes import Axes, fresh, union, without
+from tpc.program.axes import SAMPLE, Axes, fresh, union, without
 from tpc.program.ir import Matrix, Vector
-from tpc.program.nn import SAMPLE
 from tpc.program.node import Node
 from tpc.program.program import AnyWeight, Program
 from tpc.program.tensor import Tensor

@@ -199,6 +199,6 @@ def stages_of(program: Program) -> dict[Node, str]:
     found: dict[Node, str] = {}
     for name, value in program.outputs:
         stage = {"grad": STAGES[2], "norm2": STAGES[3]}.get(name.partition(":")[0], STAGES[name == "loss"])
-        for n in topological([value]):
+        for n in topological([value], lambda n: () if n in found else n.operands):
             found.setdefault(n, stage)
     return found

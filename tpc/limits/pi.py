@@ -16,7 +16,7 @@ from sympy import Expr
 
 from tpc.errors import GaussianError, InternalError, ProgramError
 from tpc.gaussian.kernel import kernel
-from tpc.limits.expect import expectation
+from tpc.limits.expect import divergences, expectation
 from tpc.limits.graph import Accumulate, Append, LimitGraph, State, Store, Update, gram
 from tpc.passes.normal import Normaliser, Term
 from tpc.passes.project import PREFIX, outers
@@ -26,6 +26,7 @@ from tpc.program.functions import X, argument, partial
 from tpc.program.ir import Matrix, Vector, theta
 from tpc.program.node import Node, rebuild
 from tpc.program.program import AnyWeight, Program
+from tpc.program.rewrite import Recursion
 from tpc.program.tensor import ONE, ZERO, Add, Broadcast, Contract, Map, Rename, Tensor, Weight
 
 
@@ -64,6 +65,8 @@ class PiLimit:
         self._tensors: dict[Tensor, Tensor] = {}
         self._latents: dict[Vector, Tensor] = {}
         self._limits: dict[Term, list[LimitTerm]] = {}
+        self._recall = Recursion()
+        self.divergent: dict[str, None] = {}
         for w in program.weights:
             if isinstance(w, ir.MatrixWeight) or (isinstance(w, ir.VectorWeight) and w.role == "readout"):
                 self.stores[w.name] = tuple(self._declare(w))
@@ -89,7 +92,8 @@ class PiLimit:
         for n in self.program.nodes:  # the first of several with one limit
             if (image := images.get(n)) is not None:
                 sources.setdefault(image, n)
-        return LimitGraph(self.program.name, "pi", tuple(outputs), tuple(updates), tuple(norms), sources)
+        found = (self.program.name, "pi", tuple(outputs), tuple(updates), tuple(norms), sources)
+        return LimitGraph(*found, divergent=tuple(self.divergent))
 
     # --- weights -----------------------------------------------------------------------------------------------
 
@@ -183,9 +187,7 @@ class PiLimit:
 
     def tensor(self, n: Tensor) -> Tensor:
         """The limit of a finite tensor."""
-        if n not in self._tensors:
-            self._tensors[n] = self._tensor(n)
-        return self._tensors[n]
+        return self._recall(self._tensors, n, self._tensor)
 
     @singledispatchmethod
     def _tensor(self, n: Tensor) -> Tensor:
@@ -228,9 +230,7 @@ class PiLimit:
 
     def latent(self, x: Vector) -> Tensor:
         """E[z x(z)]: the latent of a G-vector, the latent of the projection of any other."""
-        if x not in self._latents:
-            self._latents[x] = self._latent(x)
-        return self._latents[x]
+        return self._recall(self._latents, x, self._latent)
 
     @singledispatchmethod
     def _latent(self, x: Vector) -> Tensor:
@@ -269,14 +269,14 @@ class PiLimit:
     def means(self, t: Term) -> Iterator[Tensor]:
         """The summands of E t."""
         for s in self.limits(t):
-            yield mean(s, s.fn)
+            yield self.mean(s, s.fn)
 
     def applied(self, store: Store, t: Term) -> Iterator[Tensor]:
         """The summands of W t, for the part of W that a store holds: Σ_m A_m E[x_m t]."""
         atom = LimitTerm(ONE, store.fn, store.columns, store.thetas, ())
         for s in self.limits(t):
             together = _multiply(atom, s, store.coefficients.axes)
-            k = mean(replace(together, over=without(together.over, (store.atom,))), together.fn)
+            k = self.mean(replace(together, over=without(together.over, (store.atom,))), together.fn)
             yield tensor.contract((store.coefficients, k), (store.atom,))
 
     def projections(self, t: Term) -> Iterator[Tensor]:
@@ -285,19 +285,31 @@ class PiLimit:
             for j, g in enumerate(s.latents):
                 slope = partial(s.fn, argument(j))
                 if slope != 0:
-                    yield mean(s, slope, g)
+                    yield self.mean(s, slope, g, projected=True)
+
+    def mean(self, t: LimitTerm, fn: Expr, *extra: Tensor, projected: bool = False) -> Tensor:
+        """Σ_over coefficient · E fn · Π extra
+
+        Infinite ones are noted. Those of a projection, Σ_j E[∂_j f] g_j, may grow like 1/√(pq − c²): they multiply a
+        difference of the two latents that vanishes as fast.
+        """
+        value = expectation(fn, t.latents, t.thetas)
+        parts = value.terms if isinstance(value, tensor.Add) else (value,)
+        self.divergent.update(dict.fromkeys(divergences(value, bound=int(projected))))
+        return tensor.add(tensor.contract((t.coefficient, part, *extra), t.over) for part in parts)
 
     def limits(self, t: Term) -> list[LimitTerm]:
         """A term with its leaves replaced by sums over atoms."""
-        if t not in self._limits:
-            made = []
-            for choice in product(*(self._leaf(x) for x in t.leaves)):
-                whole = self.without_leaves(t)
-                for part in choice:
-                    whole = _multiply(whole, part, t.axes)
-                made.append(whole)
-            self._limits[t] = made
-        return self._limits[t]
+        return self._recall(self._limits, t, self._limits_of)
+
+    def _limits_of(self, t: Term) -> list[LimitTerm]:
+        made = []
+        for choice in product(*(self._leaf(x) for x in t.leaves)):
+            whole = self.without_leaves(t)
+            for part in choice:
+                whole = _multiply(whole, part, t.axes)
+            made.append(whole)
+        return made
 
     def without_leaves(self, t: Term) -> LimitTerm:
         """All of a term but its leaves."""
@@ -358,13 +370,6 @@ def _multiply(a: LimitTerm, b: LimitTerm, also: Axes) -> LimitTerm:
         tuple(thetas),
         (*a.over, *(clash.get(x, x) for x in b.over)),
     )
-
-
-def mean(t: LimitTerm, fn: Expr, *extra: Tensor) -> Tensor:
-    """Σ_over coefficient · E fn · Π extra"""
-    value = expectation(fn, t.latents, t.thetas)
-    parts = value.terms if isinstance(value, tensor.Add) else (value,)
-    return tensor.add(tensor.contract((t.coefficient, part, *extra), t.over) for part in parts)
 
 
 def _degree(fn: Expr) -> int | None:

@@ -6,18 +6,29 @@ from math import factorial, prod
 
 from sympy import Expr
 
+from tpc.gaussian.names import KernelNames
 from tpc.limits.fold import Fold
 from tpc.limits.graph import Accumulate, Expectation, Gram, Kernel, LimitGraph, State, Store, Update
 from tpc.limits.power import Half, Opened, Power, Product, Slope, order_of
 from tpc.program.functions import X, argument
+from tpc.program.naming import text
 from tpc.program.node import Node, topological
 from tpc.program.tensor import Tensor
 from tpc.program.text import Names, operation
 
 
-def limit_names(graph: LimitGraph) -> Names:
+class LimitNames(Names):
+    """The names of the tensors of a limit, and of its `functions`."""
+
+    def __init__(self, graph: LimitGraph) -> None:
+        nodes = graph.nodes
+        super().__init__(list(nodes), _prefix)
+        self.functions = KernelNames(dict.fromkeys((n.phi, n.psi) for n in nodes if isinstance(n, Kernel)))
+
+
+def limit_names(graph: LimitGraph) -> LimitNames:
     """The names a listing gives to the tensors of a graph."""
-    return Names(list(graph.nodes), _prefix)
+    return LimitNames(graph)
 
 
 def listing(graph: LimitGraph) -> str:
@@ -28,6 +39,7 @@ def listing(graph: LimitGraph) -> str:
         if axis.base == axis.name:
             size = "" if axis.size is None else f" = {axis.size}"
             lines.append(f"axis {axis.name}{size} ({axis.role})")
+    lines += [f"where {name}(x) = {text(phi)}" for name, phi in names.functions.definitions.items()]
     lines += [f"{names[n]} : {_type(n)} = {equation(n, names)}" for n in graph.nodes if names.is_line(n)]
     lines += [f"output {name} = {names[t]}" for name, t in graph.outputs]
     lines += [f"norm2 {name} = {names[t]}" for name, t in graph.norms]
@@ -47,7 +59,7 @@ def _folding(f: Fold) -> list[str]:
     if f.tail is not None:
         t, shown = f.tail, s.fn.xreplace({argument(0): X}) if len(s.columns) == 1 else s.fn
         args = ", ".join(f"<{t.points.name}, {c.name}>" for c in s.columns)
-        total = f"sum[{s.atom}](1/{t.count}, {s.coefficients.name}, beyond[{f.degree}]({shown})({args}))"
+        total = f"sum[{s.atom}](1/{t.count}, {s.coefficients.name}, beyond[{f.degree}]({text(shown)})({args}))"
         lines.append(f"fold {t.values.name} <- {t.values.name} + {total}  for the oldest atoms")
     return lines
 
@@ -58,13 +70,13 @@ def _folded_factors(s: Store, index: tuple[int, ...], profile: Expr) -> list[str
     number = factorial(order) // prod(map(factorial, index))
     shown = profile.xreplace({argument(0): X}) if single and not s.thetas else profile
     given = [f"<{s.columns[0].name}, {s.columns[0].name}>"] if single else [c.name for c in s.columns]
-    mean = f"E[{shown}]({', '.join([*given, *(t.name for t in s.thetas)])})"
+    mean = f"E[{text(shown)}]({', '.join([*given, *(t.name for t in s.thetas)])})"
     args = [c.name for c, n in zip(s.columns, index, strict=True) for _ in range(n)]
     tensors = [f"power[{order}]({args[0]})" if len(set(args)) == 1 else f"product({', '.join(args)})"] if args else []
     return [*([str(number)] if number > 1 else []), s.coefficients.name, mean, *tensors]
 
 
-def update_line(u: Update, names: Names) -> str:
+def update_line(u: Update, names: LimitNames) -> str:
     """The update rule of a weight; η is the learning rate times the weight's multiplier, λ its decay."""
     if isinstance(u, Accumulate):
         return f"update {u.state.name} <- (1 - ηλ) {u.state.name} - η {names[u.gradient]}"
@@ -109,7 +121,7 @@ def _type(n: Tensor) -> str:
     return f"{kind}[{', '.join(map(str, n.axes))}]"
 
 
-def equation(n: Tensor, names: Names) -> str:
+def equation(n: Tensor, names: LimitNames) -> str:
     """The right-hand side of a line."""
     match n:
         case State():
@@ -117,9 +129,9 @@ def equation(n: Tensor, names: Names) -> str:
         case Gram():
             return f"<{names[n.a]}, {names[n.b]}>"
         case Kernel():
-            return f"V[{n.phi}, {n.psi}]({names[n.p]}, {names[n.q]}, {names[n.c]})"
+            return f"{names.functions.kernel(n.phi, n.psi)}({names[n.p]}, {names[n.q]}, {names[n.c]})"
         case Expectation():
-            return f"E[{n.fn}]({', '.join(names[g] for g in n.grams)})"
+            return f"E[{text(n.fn)}]({', '.join(names[g] for g in n.grams)})"
         case Power():
             return f"power[{order_of(n.slot)}]({names[n.arg]})"
         case Product():

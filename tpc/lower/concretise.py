@@ -11,15 +11,18 @@ from functools import cache
 import sympy as sp
 from sympy import Expr
 
-from tpc.errors import GaussianError
+from tpc.gaussian.expectation import expectation
 from tpc.gaussian.kernel import kernel
 from tpc.gaussian.primitives import rsqrt
 from tpc.gaussian.symbols import RHO, C, P, Q
-from tpc.limits.graph import Append, Expectation, Gram, Kernel, State, Store, gram, rank_axis
+from tpc.gaussian.symbols import gram as gram_symbol
+from tpc.limits.graph import Append, Expectation, Gram, Kernel, State, Store, gram, rank_axis, upper_triangle
+from tpc.limits.graph import kernel as kernel_node
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, union
 from tpc.program.functions import X, argument, step
-from tpc.program.node import Node, node, rebuild
+from tpc.program.node import node
+from tpc.program.rewrite import Rewriter
 from tpc.program.tensor import ONE, Tensor
 
 
@@ -68,22 +71,17 @@ def norm_power(g: Tensor, k: int) -> Tensor:
     return tensor.elementwise(fn, (p,))
 
 
-class Concretiser:
-    """Rewrites tensors; remembers the image of every node. `multipliers` gives every atom a factor of its own."""
+class Concretiser(Rewriter[Tensor]):
+    """Rewrites tensors. `multipliers` gives every atom a factor of its own."""
 
     def __init__(self, stores: tuple[Store, ...], multipliers: bool = False) -> None:
-        self._known: dict[Tensor, Tensor] = {}
+        super().__init__()
         for s in stores:
             raw = State(s.coefficients.name, s.coefficients.shape)
             scale = State(f"{s.name}.scale", (s.atom,) if multipliers else ())
-            self._known[s.coefficients] = tensor.contract((scale, raw))
+            self.known[s.coefficients] = tensor.contract((scale, raw))
 
-    def __call__(self, x: Tensor) -> Tensor:
-        if x not in self._known:
-            self._known[x] = self._image(x)
-        return self._known[x]
-
-    def _image(self, x: Tensor) -> Tensor:
+    def rule(self, x: Tensor) -> Tensor:
         match x:
             case Kernel():
                 return self._kernel(x)
@@ -103,13 +101,7 @@ class Concretiser:
                 return tensor.broadcast(self(x.arg), x.axes)
             case State() | tensor.Input():
                 return x
-
-        def image(n: Node) -> Node:
-            return self(n) if isinstance(n, Tensor) else n
-
-        made = rebuild(x, image)
-        assert isinstance(made, Tensor)
-        return made
+        return self.rebuilt(x)
 
     def _kernel(self, x: Kernel) -> Tensor:
         v = kernel(x.phi, x.psi)
@@ -133,16 +125,22 @@ class Concretiser:
         return tensor.contract((tensor.Constant(number), value))
 
     def _expectation(self, x: Expectation) -> Tensor:
-        from tpc.gaussian import expectation
-        from tpc.gaussian import gram as gram_symbol
-        from tpc.limits.graph import upper_triangle
+        found = expectation(x.fn, [argument(i) for i in range(x.size)])
+        images = {gram_symbol(i, j): argument(k) for k, (i, j) in enumerate(upper_triangle(len(x.grams)))}
 
-        pairs = upper_triangle(len(x.grams))
-        found = expectation(x.fn, [argument(i) for i in range(pairs[-1][1] + 1)])
-        if found.value is None:
-            raise GaussianError(f"no rule for E {x.fn} over jointly Gaussian variables")
-        images = {gram_symbol(i, j): argument(k) for k, (i, j) in enumerate(pairs)}
-        return tensor.elementwise(found.value.xreplace(images), [self(g) for g in x.grams])
+        def made(value: Expr) -> Tensor:
+            return tensor.elementwise(value.xreplace(images), x.grams)
+
+        if found.value is not None and not found.given:
+            return self(made(found.value))
+        terms = []
+        for t in found.terms:
+            factors = [made(t.coefficient)]
+            if t.kernel is not None and t.variances is not None and t.covariance is not None:
+                places = (made(value) for value in (*t.variances, t.covariance))
+                factors.append(kernel_node(t.kernel.phi, t.kernel.psi, *places))
+            terms.append(self(tensor.contract(factors)))
+        return tensor.add(terms)
 
     def column(self, update: Append, i: int) -> Tensor:
         """The i-th stored latent of the atoms a step appends."""

@@ -16,9 +16,9 @@ from tpc.lower.concretise import Concretiser
 from tpc.lower.plan import Planner
 from tpc.lower.schedule import Function
 from tpc.program import tensor
-from tpc.program.axes import Axes, Axis
-from tpc.program.nn import FEATURE, SAMPLE
-from tpc.program.node import Node, rebuild, topological
+from tpc.program.axes import FEATURE, SAMPLE, Axes, Axis
+from tpc.program.node import topological
+from tpc.program.rewrite import Rewriter
 from tpc.program.tensor import Constant, Input, Tensor
 
 OTHER = SAMPLE.primed()
@@ -74,21 +74,17 @@ def _function(name: str, outputs: dict[str, Tensor], data: tuple[Input, ...]) ->
     return Function(name, data, tuple(n for n in order if not _is_leaf(n)), tuple(outputs.items()))
 
 
-class _Split:
+class _Split(Rewriter[Tensor]):
     """Cuts tensors of two samples where they depend on one of them; those parts become inputs."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.names: dict[Tensor, str] = {}
         self.first: dict[Tensor, Input] = {}
         self.second: dict[tuple[Tensor, Axes], Input] = {}
-        self.known: dict[Tensor, Tensor] = {}
+        self._computed = 0
 
-    def __call__(self, n: Tensor) -> Tensor:
-        if n not in self.known:
-            self.known[n] = self._image(n)
-        return self.known[n]
-
-    def _image(self, n: Tensor) -> Tensor:
+    def rule(self, n: Tensor) -> Tensor:
         if isinstance(n, Constant):
             return n
         if OTHER not in n.axes:
@@ -96,42 +92,41 @@ class _Split:
         if SAMPLE not in n.axes:
             one = _of_first(n)
             return self.second.setdefault((one, n.axes), Input(f"{self._name(one)}_", n.axes))
-        made = rebuild(n, lambda m: self(m) if isinstance(m, Tensor) else m)
-        assert isinstance(made, Tensor)
-        return made
+        return self.rebuilt(n)
 
     def _name(self, n: Tensor) -> str:
         if n not in self.names:
-            taken = sum(not isinstance(t, Input) for t in self.names)
-            self.names[n] = n.name if isinstance(n, Input) else f"p{taken + 1}"
+            self._computed += not isinstance(n, Input)
+            self.names[n] = n.name if isinstance(n, Input) else f"p{self._computed}"
         return self.names[n]
 
 
+class _First(Rewriter[Tensor]):
+    """What depends on the second sample alone, of the first; `names` are those of the first for its axes."""
+
+    def __init__(self, names: Mapping[Axis, Axis]) -> None:
+        super().__init__()
+        self._names = dict(names)
+
+    def rule(self, n: Tensor) -> Tensor:
+        if isinstance(n, tensor.Rename):
+            return tensor.rename(n, self._names)
+        if isinstance(n, tensor.Contract):
+            over = tuple(self._names.get(a, a) for a in n.over)
+            return tensor.Contract(tuple(self(f) for f in n.factors), over)
+        if isinstance(n, Input):
+            raise InternalError(f"{n!r} is data of the first sample")
+        return self.rebuilt(n)
+
+
 def _of_first(n: Tensor) -> Tensor:
-    """What depends on the second sample alone, of the first."""
-    names = {a: Axis(a.name.removesuffix("'"), a.size, a.role) for a in _scope(n)}
-
-    def image(m: Node) -> Node:
-        if isinstance(m, tensor.Rename):
-            return tensor.rename(m, names)
-        if isinstance(m, tensor.Contract):
-            over = tuple(names.get(a, a) for a in m.over)
-            return tensor.Contract(tuple(_tensor(image(f)) for f in m.factors), over)
-        if isinstance(m, Input):
-            raise InternalError(f"{m!r} is data of the first sample")
-        return rebuild(m, image)
-
-    return _tensor(image(n))
-
-
-def _tensor(n: Node) -> Tensor:
-    assert isinstance(n, Tensor)
-    return n
+    return _First({a: Axis(a.name.removesuffix("'"), a.size, a.role) for a in _scope(n)})(n)
 
 
 def _scope(n: Tensor) -> Axes:
+    """The axes of the second sample, as far as they are not another name of the first's."""
     found: dict[Axis, None] = {}
-    for m in topological([n]):
+    for m in topological([n], lambda m: () if isinstance(m, tensor.Rename) else m.operands):
         if isinstance(m, Tensor):
             found.update(dict.fromkeys(m.axes))
     return tuple(a for a in found if a.name.endswith("'"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from string import ascii_letters
 
 from tpc.errors import InternalError
@@ -13,13 +14,13 @@ from tpc.lower.concretise import Tabulated
 from tpc.lower.elementwise import Builder, Operation, Value
 from tpc.lower.schedule import Function, Loop
 from tpc.program import tensor
-from tpc.program.axes import Axes, Axis, union, without
+from tpc.program.axes import SAMPLE, SUPPORT, Axes, Axis, union, without
 from tpc.program.functions import argument
-from tpc.program.nn import SAMPLE, SUPPORT
 from tpc.program.node import Node, topological
 from tpc.program.tensor import Constant, Contract, Tensor
 
 _SAMPLES = (SAMPLE.name, SUPPORT.name)  # axes whose lengths are those of a batch
+_WORD = re.compile(r"\w+")
 _OF_FOLD = re.compile(r"[Mw]\d+$")
 _OF_TAIL = {"Z": "points", "T": "tail", "wT": "scale"}
 _INFIX = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
@@ -32,6 +33,7 @@ _UFUNC = {
     "sinh": "np.sinh", "cosh": "np.cosh", "asinh": "np.arcsinh", "log1p": "np.log1p", "expm1": "np.expm1",
     "rsqrt": "rt.rsqrt", "erf": "rt.erf", "erfc": "rt.erfc", "step": "rt.step", "relu": "rt.relu", "clip1": "rt.clip1",
     "softplus": "rt.softplus", "dawson": "rt.dawson", "erfcx": "rt.erfcx", "gap": "rt.gap",
+    "inverse": "rt.inverse", "root_sum": "rt.root_sum",
 }  # fmt: skip
 
 
@@ -157,7 +159,7 @@ class NumpyPrinter:
             case Contract() if x.over:
                 yield f"{name} = {self._contraction(x)}"
             case tensor.Map() | tensor.Add() | Contract():
-                yield f"{name} = {self._inlined(x)}"
+                yield from self._inlined(x, name)
             case tensor.LogSumExp():
                 axis = layout(x.arg.axes).index(x.over)
                 yield f"{name} = rt.logsumexp({self._name(x.arg)}, axis={axis})"
@@ -237,10 +239,11 @@ class NumpyPrinter:
             result = builder.emit("multiply" if isinstance(x, Contract) else "add", result, self._value(part))
         return result
 
-    def _inlined(self, x: Tensor) -> str:
-        """Elementwise work as one expression."""
+    def _inlined(self, x: Tensor, name: str) -> Iterator[str]:
+        """Elementwise work as one expression, after lines for what occurs in it more than once."""
         builder = Builder(self._temporary)
         result = self._operations(x, builder)
+        uses = Counter(a.name for o in builder.operations for a in o.args)
         texts: dict[str, str] = {}
         for o in builder.operations:
             args = []
@@ -252,8 +255,12 @@ class NumpyPrinter:
                     whole = layout(a.axes) == layout(o.target.axes)
                     text = f"({text})" if o.op in _INFIX or o.op == "reciprocal" else text
                     args.append(text if whole else self._aligned(Value(text, a.axes), o.target.axes))
-            texts[o.target.name] = self._infix(o, args)
-        return texts.get(result.name) or self._aligned(result, x.axes)
+            written = self._infix(o, args)
+            if uses[o.target.name] > 1:
+                yield f"{o.target.name} = {written}"
+            else:
+                texts[o.target.name] = written
+        yield f"{name} = {texts.get(result.name) or self._aligned(result, x.axes)}"
 
     def _contraction(self, x: Contract) -> str:
         """A sum of a product of at most two tensors as matmul, sum or einsum."""
@@ -428,8 +435,8 @@ class NumpyPrinter:
         lines += self._steps()
         results = ", ".join(f'"{name}": {self._aligned(self._value(t), t.axes)}' for name, t in self._function.outputs)
         lines.append(f"return {{{results}}}")
-        used = "\n".join(lines)
-        body = [line for line in lines if not line.endswith("]") or _is_used(line, used)]
+        uses = Counter(_WORD.findall("\n".join(lines)))
+        body = [line for line in lines if not line.endswith("]") or _is_used(line, uses)]
         return f"def {self._function.name}({arguments}):\n" + "\n".join(f"    {line}" for line in body)
 
 
@@ -438,9 +445,9 @@ def commented(line: str, axes: Axes) -> str:
     return f"{line}  # [{', '.join(map(str, layout(axes)))}]" if axes else line
 
 
-def _is_used(line: str, text: str) -> bool:
+def _is_used(line: str, uses: Mapping[str, int]) -> bool:
     names, _, value = line.partition(" = ")
-    return not value.startswith('state["') or any(text.count(name) > 1 for name in names.split(", "))
+    return not value.startswith('state["') or any(uses[name] > 1 for name in names.split(", "))
 
 
 def _found(state: State) -> str:

@@ -10,7 +10,7 @@ from math import prod
 
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, union, without
-from tpc.program.node import Node, rebuild
+from tpc.program.rewrite import Rewriter
 from tpc.program.tensor import Contract, Tensor
 
 _TYPICAL = {"atom": 100_000, "rank": 400, "power": 80_000, "sample": 16, "support": 16, "feature": 3000}
@@ -25,27 +25,11 @@ def volume(axes: Axes) -> int:
     return prod(typical_size(a) for a in axes)
 
 
-class Planner:
-    """Rewrites tensors into two-operand contractions; remembers the image of every node."""
+class Planner(Rewriter[Tensor]):
+    """Rewrites tensors into two-operand contractions."""
 
-    def __init__(self) -> None:
-        self._known: dict[Tensor, Tensor] = {}
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if x not in self._known:
-            if isinstance(x, Contract):
-                self._known[x] = _ordered([self(f) for f in x.factors], x.over)
-            else:
-                self._known[x] = self._rebuilt(x)
-        return self._known[x]
-
-    def _rebuilt(self, x: Tensor) -> Tensor:
-        def image(n: Node) -> Node:
-            return self(n) if isinstance(n, Tensor) else n
-
-        made = rebuild(x, image)
-        assert isinstance(made, Tensor)
-        return made
+    def rule(self, x: Tensor) -> Tensor:
+        return _ordered([self(f) for f in x.factors], x.over) if isinstance(x, Contract) else self.rebuilt(x)
 
 
 def _ordered(factors: list[Tensor], over: Axes) -> Tensor:

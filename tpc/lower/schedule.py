@@ -13,7 +13,7 @@ from tpc.errors import InternalError, UserError
 from tpc.limits.graph import State, atoms_in
 from tpc.program import tensor
 from tpc.program.axes import Axis
-from tpc.program.node import topological
+from tpc.program.node import Node, topological
 from tpc.program.tensor import Contract, Tensor
 
 
@@ -41,7 +41,8 @@ class Function:
 def schedule(name: str, outputs: Mapping[str, Tensor], given: Iterable[Tensor] = ()) -> Function:
     """Order the computation of `outputs`; `given` tensors are arguments and are not recomputed."""
     given = tuple(given)
-    order = _needed(list(outputs.values()), set(given))
+    known = set(given)
+    order = _needed(list(outputs.values()), known)
     depth: dict[Tensor, int] = {}
     for n in order:
         below = [depth[m] for m in _operands(n) if m in depth]
@@ -51,12 +52,16 @@ def schedule(name: str, outputs: Mapping[str, Tensor], given: Iterable[Tensor] =
                 f"{name} needs a product of two sums over atoms ({', '.join(a.name for a in atoms_in(n.axes))}), "
                 "which grows with the square of their number. Remove the moment that joins two trained weights."
             )
+    levels: list[list[Tensor]] = [[] for _ in range(max(depth.values(), default=0) + 1)]
+    for n in order:
+        if n not in known:
+            levels[depth[n]].append(n)
+    loops = _Loops(known, depth, {n: k for k, n in enumerate(order)})
     steps: list[Tensor | Loop] = []
-    for level in range(max(depth.values(), default=0) + 1):
-        ready = [n for n in order if depth[n] == level and n not in given]
-        steps += _loops([n for n in ready if _is_reduction(n)], set(given))
+    for ready in levels:
+        steps += loops.of([n for n in ready if _is_reduction(n)])
         steps += [n for n in ready if not _is_reduction(n) and not atoms_in(n.axes)]
-    inputs = given + tuple(n for n in order if isinstance(n, tensor.Input) and n not in given)
+    inputs = given + tuple(n for n in order if isinstance(n, tensor.Input) and n not in known)
     steps = [s for s in steps if not isinstance(s, tensor.Input | tensor.Constant | State)]
     return Function(name, inputs, tuple(steps), tuple(outputs.items()))
 
@@ -83,58 +88,82 @@ def _is_reduction(n: Tensor) -> bool:
     return isinstance(n, Contract) and bool(atoms_in(n.over))
 
 
-def _loops(sums: list[Tensor], given: set[Tensor]) -> list[Loop]:
-    """Sums share a loop if their atoms do, and the samples that meet these atoms."""
-    members: dict[tuple[Axis, frozenset[Axis]], list[Contract]] = {}
-    alone: dict[Axis, list[Contract]] = {}
-    for n in sums:
-        assert isinstance(n, Contract)
-        (axis,) = atoms_in(n.over)
-        met = _met(n, axis, given)
-        (members.setdefault((axis, met), []) if met else alone.setdefault(axis, [])).append(n)
-    for axis, rest in alone.items():
-        first = next((group for (a, _), group in members.items() if a == axis), None)
-        members.setdefault((axis, frozenset()), rest) if first is None else first.extend(rest)
-    order = {n: k for k, n in enumerate(sums)}
-    return [_loop(axis, sorted(group, key=order.__getitem__), given) for (axis, _), group in members.items()]
+class _Loops:
+    """The loops of a function. `depth` is how many sums over atoms a tensor waits for, `place` where it is in order."""
 
+    def __init__(self, given: set[Tensor], depth: Mapping[Tensor, int], place: Mapping[Tensor, int]) -> None:
+        self._given = given
+        self._depth = depth
+        self._place = place
+        self._first: dict[Tensor, int] = {}  # the depth of the first loop that needs a tensor of its block
 
-def _met(total: Contract, atom: Axis, given: set[Tensor]) -> frozenset[Axis]:
-    """The axes besides those of stored rows that a sum over atoms involves."""
-    met: set[Axis] = set()
-    stored: set[Axis] = set()
-    seen: set[Tensor] = set()
-    stack = _operands(total)
-    while stack:
-        n = stack.pop()
-        if n in seen or atom not in n.axes:
-            continue
-        seen.add(n)
-        if isinstance(n, State):
-            stored.update(n.axes)
-        else:
-            met.update(n.axes)
-            if n not in given:
+    def of(self, sums: list[Tensor]) -> list[Loop]:
+        """Loops for sums of one depth. They share one if their atoms do, and the samples that meet these atoms."""
+        members: dict[tuple[Axis, frozenset[Axis]], list[Contract]] = {}
+        alone: dict[Axis, list[Contract]] = {}
+        for n in sums:
+            assert isinstance(n, Contract)
+            (axis,) = atoms_in(n.over)
+            met = self._met(n, axis)
+            (members.setdefault((axis, met), []) if met else alone.setdefault(axis, [])).append(n)
+        for axis, rest in alone.items():
+            first = next((group for (a, _), group in members.items() if a == axis), None)
+            members.setdefault((axis, frozenset()), rest) if first is None else first.extend(rest)
+        order = {n: k for k, n in enumerate(sums)}
+        return [self._loop(axis, sorted(group, key=order.__getitem__)) for (axis, _), group in members.items()]
+
+    def _met(self, total: Contract, atom: Axis) -> frozenset[Axis]:
+        """The axes besides those of stored rows that a sum over atoms involves."""
+        met: set[Axis] = set()
+        stored: set[Axis] = set()
+        seen: set[Tensor] = set()
+        stack = _operands(total)
+        while stack:
+            n = stack.pop()
+            if n in seen or atom not in n.axes:
+                continue
+            seen.add(n)
+            if isinstance(n, State):
+                stored.update(n.axes)
+            else:
+                met.update(n.axes)
+                if n not in self._given:
+                    stack.extend(_operands(n))
+        return frozenset(met - stored)
+
+    def _loop(self, axis: Axis, sums: list[Contract]) -> Loop:
+        inside: set[Tensor] = set()
+        stack: list[Tensor] = [m for s in sums for m in _operands(s)]
+        captured: set[Tensor] = set()
+        while stack:
+            n = stack.pop()
+            if n in inside or n in captured:
+                continue
+            if axis in n.axes and n not in self._given:
+                inside.add(n)
                 stack.extend(_operands(n))
-    return frozenset(met - stored)
+            elif not isinstance(n, tensor.Constant):
+                captured.add(n)
+        order = self._ordered(sums, inside, captured)
+        body = [n for n in order if n in inside]
+        states = tuple(n for n in body if isinstance(n, State))
+        if not states:
+            raise InternalError(f"a loop over {axis} reads no stored atoms")
+        kept = tuple(n for n in order if n in captured)
+        return Loop(axis, states, kept, tuple(n for n in body if not isinstance(n, State)), tuple(sums))
 
+    def _ordered(self, sums: list[Contract], inside: set[Tensor], captured: set[Tensor]) -> list[Tensor]:
+        """What a block computes and takes, operands first, and what an earlier loop needed before what waits for it."""
+        earlier = sorted((n for n in inside if n in self._first), key=self._place.__getitem__)
 
-def _loop(axis: Axis, sums: list[Contract], given: set[Tensor]) -> Loop:
-    inside: set[Tensor] = set()
-    stack: list[Tensor] = [m for s in sums for m in _operands(s)]
-    captured: dict[Tensor, None] = {}
-    while stack:
-        n = stack.pop()
-        if n in inside or n in captured:
-            continue
-        if axis in n.axes and n not in given:
-            inside.add(n)
-            stack.extend(_operands(n))
-        elif not isinstance(n, tensor.Constant):
-            captured[n] = None
-    order = [n for n in topological(sums) if isinstance(n, Tensor) and n in inside]
-    states = tuple(n for n in order if isinstance(n, State))
-    if not states:
-        raise InternalError(f"a loop over {axis} reads no stored atoms")
-    kept = [n for n in topological(sums) if n in captured and isinstance(n, Tensor)]
-    return Loop(axis, states, tuple(kept), tuple(n for n in order if not isinstance(n, State)), tuple(sums))
+        def below(n: Node) -> Iterable[Node]:
+            if n not in captured:
+                return n.operands
+            assert isinstance(n, Tensor)
+            needed = [m for m in earlier if self._first[m] <= self._depth[n]]
+            return [*needed, *(m for m in n.operands if m in captured)]
+
+        order = [n for n in topological(sums, below) if isinstance(n, Tensor)]
+        for n in inside:
+            self._first.setdefault(n, self._depth[sums[0]])
+        return order

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from numbers import Real
 from typing import Any, NoReturn
 
@@ -21,13 +20,14 @@ from tpc.passes.loss import LOSSES, per_sample
 from tpc.passes.project import outers
 from tpc.passes.substitute import Increment, Part, Substitution, freshened, within
 from tpc.program import ir, tensor
-from tpc.program.axes import Axis, without
+from tpc.program.axes import FEATURE, SAMPLE, SUPPORT, Axis, without
 from tpc.program.context import fail, user_line
 from tpc.program.functions import argument
 from tpc.program.ir import Matrix, Vector
-from tpc.program.nn import FEATURE, SAMPLE, SUPPORT
-from tpc.program.node import Node, rebuild, topological
+from tpc.program.naming import text
+from tpc.program.node import Node, topological
 from tpc.program.program import AnyWeight, Program
+from tpc.program.rewrite import Rewriter
 from tpc.program.tensor import ONE, Input, Tensor
 from tpc.program.trace import Traced, TracedTensor, scalar
 
@@ -56,7 +56,7 @@ def adapt(
     (support, class), near (sample, support) and near_support, the weight of a support sample in the mean over its
     task, zero for other tasks, and share (sample,), the weight of a sample in the loss.
     Raises ProgramError, at the user's line, where samples depend on each other, and for order 2 through a hidden
-    layer with a kinked nonlinearity, whose V[φ'',φ''] is infinite at coinciding latents.
+    layer with a jump (step, sign), whose second derivatives have infinite expectations at coinciding latents.
     """
     if not isinstance(logits, TracedTensor) or not logits.origin:
         fail("tpc.adapt expects the logits of a network", "write f = tpc.readout(…) and return tpc.adapt(f, …)")
@@ -159,14 +159,7 @@ class _Adaptation:
     def _widened(self) -> Tensor:
         """The network with every product of a matrix that adapts made sample by sample, even of what all share."""
 
-        @cache
-        def image(n: Node) -> Node:
-            made = rebuild(n, image)
-            if isinstance(made, ir.MatMul) and SAMPLE not in made.axes and set(self.rates) & _names_of(made.matrix):
-                made = replace(made, x=ir.LinComb(((tensor.Broadcast(ONE, (SAMPLE,)), made.x, ()),)))
-            return made
-
-        f = image(self.f)
+        f = _Widened(set(self.rates))(self.f)
         assert isinstance(f, Tensor)
         return f
 
@@ -229,16 +222,30 @@ class _Adaptation:
         for n in topological([self.f]):
             if _mixes_samples(n):
                 self.refuse("tpc.adapt expects a network that treats samples one by one, got a sum over samples")
-            if self.order == 2 and isinstance(n, ir.Nonlin | ir.Moment) and _is_kinked(n.fn, len(n.xs)):
+            if self.order == 2 and isinstance(n, ir.Nonlin | ir.Moment) and _jumps(n.fn, len(n.xs)):
                 deep = [name for name in self.rates if name in _names_of(n)]
                 if deep:
                     self.refuse(
-                        f"second-order adaptation of {deep[0]!r} differentiates {n.fn} twice on both sides of a kernel:"
-                        " V[φ'',φ''] of a function with kinks is infinite where a latent equals a stored one (for relu "
-                        "it is 1/(2π√(pq − c²)))",
-                        "use order=1, adapt what comes after the kink only, or take a smooth nonlinearity such as "
-                        "tpc.gelu or tpc.erf",
+                        f"second-order adaptation of {deep[0]!r} differentiates {text(n.fn)} twice, and has a jump in "
+                        "it: expectations of its derivatives, δ and δ′, are infinite where a latent equals a stored "
+                        "one",
+                        "use order=1, adapt what comes after the jump only, or take a nonlinearity without jumps such "
+                        "as tpc.erf",
                     )
+
+
+class _Widened(Rewriter[Node]):
+    """Products of the matrices named, of what all samples share, as one for every sample."""
+
+    def __init__(self, names: set[str]) -> None:
+        super().__init__()
+        self._names = names
+
+    def rule(self, n: Node) -> Node:
+        made = self.rebuilt(n)
+        if isinstance(made, ir.MatMul) and SAMPLE not in made.axes and self._names & _names_of(made.matrix):
+            return replace(made, x=ir.LinComb(((tensor.Broadcast(ONE, (SAMPLE,)), made.x, ()),)))
+        return made
 
 
 def _mixes_samples(n: Node) -> bool:
@@ -251,9 +258,8 @@ def _mixes_samples(n: Node) -> bool:
     return isinstance(n, tensor.Contract) and SAMPLE in n.over
 
 
-def _is_kinked(fn: sp.Expr, arguments: int) -> bool:
-    pairs = ((i, j) for i in range(arguments) for j in range(i, arguments))
-    return any(sp.diff(fn, argument(i), argument(j)).has(sp.DiracDelta) for i, j in pairs)
+def _jumps(fn: sp.Expr, arguments: int) -> bool:
+    return any(sp.diff(fn, argument(i)).has(sp.DiracDelta) for i in range(arguments))
 
 
 # --- changes: a tensor, a vector, or what is added to a matrix -------------------------------------------------
@@ -312,12 +318,12 @@ def _applied(i: Increment, rate: Tensor, other: Axis) -> Increment:
 
 def release(program: Program) -> Program:
     """Drop the marks that stop gradients, which have done their work once a program is differentiated."""
-    known: dict[Node, Node] = {}
-
-    def image(n: Node) -> Node:
-        if n not in known:
-            known[n] = image(n.arg) if isinstance(n, tensor.StopGradient | ir.StopGradientVector) else rebuild(n, image)
-        return known[n]
-
+    image = _Released()
     outputs = tuple((name, image(value)) for name, value in program.outputs)
-    return replace(program, outputs=outputs, sources={known.get(n, n): line for n, line in program.sources.items()})
+    sources = {image.known.get(n, n): line for n, line in program.sources.items()}
+    return replace(program, outputs=outputs, sources=sources)
+
+
+class _Released(Rewriter[Node]):
+    def rule(self, n: Node) -> Node:
+        return self(n.arg) if isinstance(n, tensor.StopGradient | ir.StopGradientVector) else self.rebuilt(n)

@@ -19,7 +19,7 @@ from tpc.program.functions import argument
 from tpc.program.ir import Matrix, Vector
 from tpc.program.node import Node, topological
 from tpc.program.program import Program
-from tpc.program.tensor import ONE, Tensor
+from tpc.program.tensor import FLAT, ONE, Tensor
 
 STOPS = (tensor.StopGradient, ir.StopGradientVector)
 Flow = Iterator[tuple[Node, Node]]  # (operand, its share of the cotangent)
@@ -90,7 +90,8 @@ def _sum(n: Node, parts: list[Node]) -> Node | None:
         terms: list[tuple[Tensor, Vector, Axes]] = []
         for p in parts:
             assert isinstance(p, Vector)
-            terms.extend(p.terms if isinstance(p, ir.LinComb) and len(parts) > 1 else ((ONE, p, ()),))
+            flat = isinstance(p, ir.LinComb) and len(parts) > 1 and len(p.terms) <= FLAT
+            terms.extend(p.terms if isinstance(p, ir.LinComb) and flat else ((ONE, p, ()),))
         return ir.lincomb(terms)
     assert isinstance(n, Tensor)
     return tensor.broadcast(tensor.add(p for p in parts if isinstance(p, Tensor)), n.axes)

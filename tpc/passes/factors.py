@@ -8,8 +8,9 @@ from tpc.passes.project import outers
 from tpc.program import ir
 from tpc.program.axes import Axes
 from tpc.program.ir import Matrix, Vector
-from tpc.program.node import Node, rebuild
+from tpc.program.node import Node
 from tpc.program.program import AnyWeight, Program
+from tpc.program.rewrite import Rewriter
 from tpc.program.tensor import ONE, Tensor
 
 
@@ -49,16 +50,15 @@ def products(w: AnyWeight, grad: Node) -> tuple[tuple[Product, ...], tuple[Tenso
 
 def unprojected(program: Program) -> Program:
     """The program with Π = 1: that of networks that do not project."""
-    known: dict[Node, Node] = {}
-
-    def image(n: Node) -> Node:
-        if n not in known:
-            known[n] = image(n.arg) if isinstance(n, ir.Project) else rebuild(n, image)
-        return known[n]
-
+    image = _Unprojected()
     outputs = tuple((name, image(value)) for name, value in program.outputs)
-    sources = {known[n]: line for n, line in program.sources.items() if n in known}
+    sources = {image.known[n]: line for n, line in program.sources.items() if n in image.known}
     return Program(program.name, outputs, sources)
+
+
+class _Unprojected(Rewriter[Node]):
+    def rule(self, n: Node) -> Node:
+        return self(n.arg) if isinstance(n, ir.Project) else self.rebuilt(n)
 
 
 def has_projections(program: Program) -> bool:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import sympy as sp
 
 from tpc.errors import UsageError
-from tpc.program.axes import Axis, without
+from tpc.program.axes import SAMPLE, SUPPORT, Axis, without
 from tpc.program.functions import argument
-from tpc.program.nn import SAMPLE, SUPPORT
 from tpc.program.program import Program
 from tpc.program.tensor import Constant, Input, LogSumExp, Size, Tensor, add, contract, elementwise
 

@@ -21,6 +21,7 @@ from tpc.program.functions import argument
 from tpc.program.ir import Vector, theta
 from tpc.program.node import Node
 from tpc.program.program import Program
+from tpc.program.rewrite import Recursion
 from tpc.program.tensor import ONE, Tensor
 
 Inside: TypeAlias = Callable[[Vector], "tuple[Term, ...]"]  # how the vectors of a sum are taken apart
@@ -56,15 +57,19 @@ class Normaliser:
         self._program = program
         self._limit = limit
         self._known: dict[Vector, tuple[Term, ...]] = {}
+        self._summands: dict[tuple[Vector, Axes], tuple[Term, ...]] = {}
+        self._recall = Recursion()
 
     def terms(self, x: Vector) -> tuple[Term, ...]:
         """The terms whose sum is x."""
-        if x not in self._known:
-            self._known[x] = tuple(self._expand(x))
-        return self._known[x]
+        return self._recall(self._known, x, lambda x: tuple(self._expand(x)))
 
     def summands(self, x: Vector, apart: Axes) -> tuple[Term, ...]:
         """The terms of a sum, one by one even where it is a G-vector, down to vectors without the axes `apart`."""
+        return self._recall(self._summands, (x, apart), self._taken_apart)
+
+    def _taken_apart(self, key: tuple[Vector, Axes]) -> tuple[Term, ...]:
+        x, apart = key
 
         def inside(y: Vector) -> tuple[Term, ...]:
             return self.summands(y, apart) if y.kind == "G" and set(y.axes) & set(apart) else self.terms(y)

@@ -15,11 +15,11 @@ from tpc.passes.backward import differentiate, lines_of
 from tpc.passes.project import PREFIX, outers
 from tpc.passes.substitute import Substitution
 from tpc.program import ir, tensor
-from tpc.program.axes import Axes, Axis, without
+from tpc.program.axes import SAMPLE, Axes, Axis, without
 from tpc.program.ir import Matrix
-from tpc.program.nn import SAMPLE
 from tpc.program.node import Node
 from tpc.program.program import AnyWeight, Program, axes_in
+from tpc.program.rewrite import Recursion
 from tpc.program.tensor import Tensor
 
 OUTPUT = "output"
@@ -110,13 +110,17 @@ def _summed(n: Node) -> Iterator[Axis]:
             yield from over
 
 
-def is_random(n: Tensor, known: dict[Node, bool]) -> bool:
-    """Whether a scalar of `single_output` is random at initialization: an output, or its bias, or made of them."""
-    if n not in known:
+class Randomness:
+    """Which scalars of `single_output` are random at initialization: outputs, their biases, what is made of them."""
+
+    def __init__(self) -> None:
+        self._known: dict[Tensor, bool] = {}
+        self._recall = Recursion()
+
+    def __call__(self, n: Tensor) -> bool:
+        return self._recall(self._known, n, self._is_random)
+
+    def _is_random(self, n: Tensor) -> bool:
         if isinstance(n, ir.Moment):
-            known[n] = any(isinstance(x, ir.VectorWeight) and x.role == "readout" for x in n.xs)
-        else:
-            known[n] = isinstance(n, tensor.Weight) or any(
-                is_random(m, known) for m in n.operands if isinstance(m, Tensor)
-            )
-    return known[n]
+            return any(isinstance(x, ir.VectorWeight) and x.role == "readout" for x in n.xs)
+        return isinstance(n, tensor.Weight) or any(self(m) for m in n.operands if isinstance(m, Tensor))

@@ -9,8 +9,8 @@ import sympy as sp
 from tpc.errors import UsageError
 from tpc.passes.adapt import X_SUPPORT
 from tpc.program import ir
+from tpc.program.axes import SAMPLE
 from tpc.program.ir import Vector
-from tpc.program.nn import SAMPLE
 from tpc.program.node import Node, topological
 from tpc.program.program import Program
 

@@ -18,6 +18,7 @@ from tpc.program.axes import Axes, Axis, fresh, union, without
 from tpc.program.functions import argument
 from tpc.program.ir import Matrix, Vector
 from tpc.program.node import Node
+from tpc.program.rewrite import Recursion
 from tpc.program.tensor import ONE, ZERO, Tensor
 
 Part: TypeAlias = tuple[Tensor, Vector, Axes]  # of a linear combination: coefficient, vector, axes summed over
@@ -55,6 +56,7 @@ class Substitution:
     increments: Mapping[Node, tuple[Increment, ...]] = field(default_factory=dict)
     axes: Mapping[Axis, Axis] = field(default_factory=dict)
     _known: dict[Node, Node | None] = field(default_factory=dict)
+    _recall: Recursion = field(default_factory=Recursion)
 
     def tensor(self, n: Tensor) -> Tensor:
         """The image of a finite tensor."""
@@ -73,10 +75,11 @@ class Substitution:
         return self._known.get(n)
 
     def _image(self, n: Node) -> Node | None:
-        if n not in self._known:
-            made = self.leaves[n] if n in self.leaves else self._rebuilt(n)
-            self._known[n] = ZERO if made is None and isinstance(n, Tensor) else made
-        return self._known[n]
+        return self._recall(self._known, n, self._found)
+
+    def _found(self, n: Node) -> Node | None:
+        made = self.leaves[n] if n in self.leaves else self._rebuilt(n)
+        return ZERO if made is None and isinstance(n, Tensor) else made
 
     def along(self, axes: Axes) -> Axes:
         """Axes under their new names."""

@@ -43,6 +43,10 @@ class Space:
 
 Axes = tuple[Axis, ...]
 
+SAMPLE = Axis("sample")
+FEATURE = Axis("feature")
+SUPPORT = Axis("support")  # the samples an adapted network has learned from
+
 
 def union(*groups: Iterable[Axis]) -> Axes:
     """The axes of all groups, each once, in order of first appearance."""

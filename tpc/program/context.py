@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from tpc.errors import ProgramError, SourceLine, UsageError
 from tpc.program.axes import Space
 from tpc.program.node import Node
+from tpc.program.rewrite import Recursion
 
 _PACKAGE = str(Path(__file__).resolve().parents[1]) + "/"
 _current: ContextVar[Trace | None] = ContextVar("trace", default=None)
@@ -80,6 +81,7 @@ class Trace:
         self.spaces: dict[str, SpaceVariable] = {}
         self.layers: dict[str, tuple[str, Any]] = {}
         self.sources: dict[Node, SourceLine] = {}
+        self.recall = Recursion()  # of the nodes of traced values
 
     @staticmethod
     def current() -> Trace:

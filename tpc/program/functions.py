@@ -6,6 +6,7 @@ At the kink step(0) = 0 and sign(0) = 0, so a zero latent has a zero gradient.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import sympy as sp
@@ -14,6 +15,7 @@ from sympy import DiracDelta, Expr, Function, Symbol
 X = Symbol("x", real=True)
 
 
+@cache
 def argument(i: int) -> Symbol:
     """The i-th argument of a nonlinearity, u0, u1, …"""
     return Symbol(f"u{i}", real=True)

@@ -7,6 +7,7 @@ input-like matrix is a vector weight with a finite axis, so U ξ is a linear com
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 import sympy as sp
 from sympy import Expr
@@ -18,6 +19,7 @@ from tpc.program.node import Node, kept, node
 from tpc.program.tensor import ONE, Constant, Tensor, is_number
 
 
+@cache
 def theta(i: int) -> sp.Symbol:
     """The i-th finite parameter of a nonlinearity, t0, t1, …"""
     return sp.Symbol(f"t{i}", real=True)
@@ -26,11 +28,11 @@ def theta(i: int) -> sp.Symbol:
 class Vector(Node):
     """n values, one per neuron of `space`, along finite `axes`."""
 
-    __slots__ = ("_axes", "_kind")
+    __slots__ = ("_axes", "_kind", "_space")
 
     @property
     def space(self) -> Space:
-        raise InternalError(f"{type(self).__name__} has no space")
+        return kept(self, "_space", self._find_space)
 
     @property
     def axes(self) -> Axes:
@@ -40,6 +42,12 @@ class Vector(Node):
     def kind(self) -> str:
         """G: a Gaussian vector, in the span of the space's Ω; X: any function of such vectors."""
         return kept(self, "_kind", self._find_kind)
+
+    def derive(self) -> None:
+        _ = self.axes, self.kind, self.space
+
+    def _find_space(self) -> Space:
+        raise InternalError(f"{type(self).__name__} has no space")
 
     def _find_axes(self) -> Axes:
         raise InternalError(f"{type(self).__name__} has no axes")
@@ -72,8 +80,7 @@ class VectorWeight(Vector):
     role: str
     std: Expr
 
-    @property
-    def space(self) -> Space:
+    def _find_space(self) -> Space:
         return self.within
 
     def _find_axes(self) -> Axes:
@@ -155,8 +162,7 @@ class MatMul(Vector):
     matrix: Matrix
     x: Vector
 
-    @property
-    def space(self) -> Space:
+    def _find_space(self) -> Space:
         return self.matrix.out
 
     def _find_axes(self) -> Axes:
@@ -174,8 +180,7 @@ class Nonlin(Vector):
     xs: tuple[Vector, ...]
     thetas: tuple[Tensor, ...]
 
-    @property
-    def space(self) -> Space:
+    def _find_space(self) -> Space:
         return self.xs[0].space
 
     def _find_axes(self) -> Axes:
@@ -188,8 +193,7 @@ class LinComb(Vector):
 
     terms: tuple[tuple[Tensor, Vector, Axes], ...]
 
-    @property
-    def space(self) -> Space:
+    def _find_space(self) -> Space:
         return self.terms[0][1].space
 
     def _find_axes(self) -> Axes:
@@ -206,8 +210,7 @@ class RenameVector(Vector):
     arg: Vector
     pairs: tuple[tuple[Axis, Axis], ...]
 
-    @property
-    def space(self) -> Space:
+    def _find_space(self) -> Space:
         return self.arg.space
 
     def _find_axes(self) -> Axes:
@@ -224,8 +227,7 @@ class Project(Vector):
 
     arg: Vector
 
-    @property
-    def space(self) -> Space:
+    def _find_space(self) -> Space:
         return self.arg.space
 
     def _find_axes(self) -> Axes:
@@ -241,8 +243,7 @@ class StopGradientVector(Vector):
 
     arg: Vector
 
-    @property
-    def space(self) -> Space:
+    def _find_space(self) -> Space:
         return self.arg.space
 
     def _find_axes(self) -> Axes:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tpc.errors import ProgramError, SourceLine, TpcError, UsageError, did_you_mean
+from tpc.errors import ProgramError, SourceLine, TpcError, UsageError, did_you_mean, text_of
+from tpc.program.absent import PAGE, absent
 from tpc.program.program import Program
 from tpc.program.trace import trace
 
@@ -73,12 +74,20 @@ def _pick(found: dict[str, Callable[..., Any]], function: str | None, file: Path
         )
     if len(found) > 1:
         second = list(found.values())[1]
+        likely = _likely(found, file)
         raise ProgramError(
             f"expected one network, found {len(found)}: {listed}",
             SourceLine(str(file), second.__code__.co_firstlineno, f"def {second.__name__}(…)"),
-            f"choose one with --function {next(iter(found))}, or start the names of helpers with _",
+            f"choose one with --function {likely}, or start the names of helpers with _",
         )
     return next(iter(found.values()))
+
+
+def _likely(found: dict[str, Callable[..., Any]], file: Path) -> str:
+    """The function that is meant: the file's name, else the last that no other one calls."""
+    called = {name for f in found.values() for name in f.__code__.co_names if name != f.__name__}
+    top = [name for name in found if name not in called] or list(found)
+    return file.stem if file.stem in top else top[-1]
 
 
 def _check_settings(network: Callable[..., Any], settings: dict[str, Any], file: Path) -> None:
@@ -126,9 +135,10 @@ def _translated(e: BaseException, file: Path) -> ProgramError:
     if isinstance(e, AttributeError) and getattr(e.obj, "__name__", "") == "tpc":
         import tpc
 
-        return ProgramError(
-            f"unknown operation tpc.{e.name}",
-            where,
-            did_you_mean(e.name or "", tpc.__all__).strip() or "tpc.__all__ lists them",
-        )
-    return ProgramError(f"{type(e).__name__}: {e}", where)
+        name = e.name or ""
+        told = absent(name)
+        if told is not None:
+            return ProgramError(f"unknown operation tpc.{name}: {told[0]}", where, f"{told[1]}; see {PAGE}")
+        near = did_you_mean(name, tpc.__all__).strip()
+        return ProgramError(f"unknown operation tpc.{name}", where, near or "tpc.__all__ lists them")
+    return ProgramError(f"{type(e).__name__}: {text_of(e)}", where)

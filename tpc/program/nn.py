@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from numbers import Real
-from typing import Any
+from typing import Any, NoReturn
 
 import sympy as sp
 
-from tpc.errors import UserError
+from tpc.errors import UsageError, UserError
 from tpc.program import functions as F
 from tpc.program import ir, tensor
-from tpc.program.axes import Axis, union, without
+from tpc.program.axes import SAMPLE, Axis, union, without
 from tpc.program.context import Trace, fail
 from tpc.program.functions import X, argument
+from tpc.program.numbers import exact
 from tpc.program.trace import (
     Traced,
     TracedTensor,
@@ -24,9 +25,6 @@ from tpc.program.trace import (
     scalar,
 )
 
-SAMPLE = Axis("sample")
-FEATURE = Axis("feature")
-SUPPORT = Axis("support")  # the samples an adapted network has learned from
 DATA = ("x", "y", "x_support", "y_support", "near", "near_support", "share")
 RESERVED = (*DATA, "sample", "support", "feature", "class")
 
@@ -42,7 +40,14 @@ def _name(name: Any, operation: str) -> str:
 def _std(value: Any, what: str) -> sp.Expr:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         fail(f"expected a standard deviation {what} ≥ 0, got {value!r}")
-    return sp.nsimplify(value, rational=True)
+    return _exact(value, what)
+
+
+def _exact(value: Any, what: str) -> sp.Expr:
+    try:
+        return exact(value)
+    except ValueError as e:
+        return fail(f"{what}: {e}")
 
 
 def _declare(name: str, kind: str, signature: Any) -> None:
@@ -94,7 +99,7 @@ def readout(x: Any, classes: int, name: str = "readout", weight_std: float = 1.0
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
         fail(f"tpc.readout expects a positive number of classes, got {classes!r}")
     if name in Trace.current().spaces:
-        fail(f"the name {name!r} is taken by a hidden layer or its bias", "make the readout before its bias")
+        _taken(name)
     axis = Axis("class" if name == "readout" else f"{name}_class", classes)
     std = _std(weight_std, "weight_std")
     _declare(name, "a readout", (axis, std, v.space))
@@ -107,6 +112,18 @@ def readout(x: Any, classes: int, name: str = "readout", weight_std: float = 1.0
     )
     f.origin = name
     return f
+
+
+def _taken(name: str) -> NoReturn:
+    """Tell why a readout cannot have the name of a layer, or of a bias that was made before it."""
+    kind, _ = Trace.current().layers.get(name, ("", None))
+    if kind:
+        fail(
+            f"tpc.readout({name!r}) would share its weights with {kind} of that name, which it cannot: those have "
+            "entries of size 1, a readout's are of size 1/n",
+            "give the readout a name of its own; tied embeddings have no infinite-width limit of this kind",
+        )
+    fail(f"the name {name!r} is taken by a bias made before its readout", "make the readout before its bias")
 
 
 def bias(name: str, std: float = 0.0) -> Any:
@@ -135,8 +152,13 @@ def moment(x: Any, y: Any = None) -> TracedTensor:
 
 
 def rms_norm(h: Any, eps: float = 1e-5) -> TracedVector:
-    """h / sqrt(moment(h, h) + eps)"""
+    """h / sqrt(moment(h, h) + eps)
+
+    With eps = 0 a sample for which h is 0 makes the loss of its batch NaN; tracing warns of it.
+    """
     v = as_vector(h, "tpc.rms_norm")
+    if isinstance(eps, bool) or not isinstance(eps, Real) or not 0 <= float(eps) < float("inf"):
+        fail(f"expected a number eps ≥ 0, got {eps!r}", "for example tpc.rms_norm(h, eps=1e-5)")
     return v * (moment(v, v) + eps) ** -0.5
 
 
@@ -177,17 +199,13 @@ def total(value: Any, axis: str) -> Any:
 
 def nonlin(phi: Any) -> Callable[[Any], TracedVector]:
     """A nonlinearity from an expression in x ("x*tanh(x)"), a sympy expression or a sympy Lambda."""
-    from tpc.program.expression import parse_nonlinearity
+    from tpc.program.expression import checked_nonlinearity, parse_nonlinearity
 
     try:
-        if isinstance(phi, str):
-            expr = parse_nonlinearity(phi)
-        elif isinstance(phi, sp.Lambda):
-            expr = phi(X)
-        else:
-            expr = sp.sympify(phi)
+        expr = parse_nonlinearity(phi) if isinstance(phi, str) else checked_nonlinearity(_expression(phi))
     except UserError as e:
-        fail(str(e))
+        message, _, fix = str(e).partition("\n  Fix: ")
+        fail(message, fix)
     free = expr.free_symbols
     if not free:
         fail(f"a nonlinearity depends on x, got the constant {expr}", "add a number with h + …, or leave it out")
@@ -195,6 +213,23 @@ def nonlin(phi: Any) -> Callable[[Any], TracedVector]:
         fail(f"a nonlinearity has one variable, got {', '.join(sorted(map(str, free)))}")
     fn = expr.xreplace({s: argument(0) for s in free})
     return lambda h: apply_nonlin(fn, (as_vector(h, f"the nonlinearity {phi}"),))
+
+
+def _expression(phi: Any) -> sp.Expr:
+    """A sympy expression, Lambda or number; whatever else is passed is told how to write it."""
+    if isinstance(phi, sp.Lambda):
+        return phi(X)
+    if isinstance(phi, sp.Expr) or (isinstance(phi, Real) and not isinstance(phi, bool)):
+        return sp.sympify(phi)
+    name = getattr(phi, "__name__", "")
+    if callable(phi) and name in F.NAMED:
+        fix = f"tpc.{name}(h) is that nonlinearity; in an expression it is '{name}(x)'"
+    elif callable(phi):
+        fix = "write the function as text, 'x*tanh(x)': the compiler needs its formula"
+    else:
+        fix = "for example tpc.nonlin('x*tanh(x)')"
+    what = f"the function {name}" if callable(phi) and name else type(phi).__name__
+    raise UsageError(f"tpc.nonlin expects an expression in x, as text or from sympy, got {what}\n  Fix: {fix}")
 
 
 def _named(name: str) -> Callable[..., TracedVector]:
@@ -207,6 +242,7 @@ def _named(name: str) -> Callable[..., TracedVector]:
                 fail(f"the parameter of {name} must be a number from the settings, got a traced value")
             if isinstance(p, bool) or not isinstance(p, Real):
                 fail(f"the parameter of {name} must be a number, got {p!r}")
+            _exact(p, f"the parameter of {name}")
         try:
             fn = phi(argument(0), *parameters)
         except TypeError:

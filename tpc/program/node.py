@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import Any, TypeVar, dataclass_transform
 from weakref import WeakValueDictionary
 
@@ -19,9 +20,18 @@ class _Interning(type):
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         made = super().__call__(*args, **kwargs)
         # The class of each field is in the key because 1 == 1.0 == True in Python.
-        values = tuple(getattr(made, f.name) for f in dataclasses.fields(made) if f.init)
-        key = (cls, values, tuple(type(v) for v in values))
-        return _interned.setdefault(key, made)
+        values = tuple([getattr(made, name) for name in _fields(cls)])
+        key = (cls, values, tuple([type(v) for v in values]))
+        found = _interned.setdefault(key, made)
+        if found is made:
+            made.derive()
+        return found
+
+
+@cache
+def _fields(cls: type) -> tuple[str, ...]:
+    """The names of the fields of a node class, which is a dataclass."""
+    return tuple(f.name for f in dataclasses.fields(cls) if f.init)
 
 
 class Node(metaclass=_Interning):
@@ -33,12 +43,17 @@ class Node(metaclass=_Interning):
         name = getattr(self, "name", "")
         return f"<{type(self).__name__}{' ' + name if name else ''}>"
 
+    def derive(self) -> None:
+        """Find what follows from the operands, while it is at hand: later it would take a deep recursion."""
+
     @property
     def operands(self) -> tuple[Node, ...]:
         """The nodes this one is computed from, in order."""
         found: list[Node] = []
-        for f in dataclasses.fields(self):  # type: ignore[arg-type]  # every concrete node is a dataclass
-            _collect(getattr(self, f.name), found)
+        for name in _fields(type(self)):
+            value = getattr(self, name)
+            if isinstance(value, Node | tuple):
+                _collect(value, found)
         return tuple(found)
 
 
@@ -68,26 +83,34 @@ def node(cls: N) -> N:
     return typed
 
 
-def topological(roots: Iterable[Node]) -> list[Node]:
-    """Every node reachable from `roots`, operands first, in a reproducible order."""
+def topological(roots: Iterable[Node], below: Callable[[Node], Iterable[Node]] | None = None) -> list[Node]:
+    """Every node reachable from `roots`, operands first, in a reproducible order; `below` tells what comes before one.
+
+    Without it these are the operands.
+    """
+    before = below or _operands
     order: list[Node] = []
     done: set[Node] = set()
     for root in roots:
         stack: list[tuple[Node, Iterator[Node]]] = []
         if root not in done:
             done.add(root)
-            stack.append((root, iter(root.operands)))
+            stack.append((root, iter(before(root))))
         while stack:
             current, rest = stack[-1]
             for operand in rest:
                 if operand not in done:
                     done.add(operand)
-                    stack.append((operand, iter(operand.operands)))
+                    stack.append((operand, iter(before(operand))))
                     break
             else:
                 order.append(current)
                 stack.pop()
     return order
+
+
+def _operands(n: Node) -> tuple[Node, ...]:
+    return n.operands
 
 
 def rebuild(original: Node, image: Callable[[Node], Node]) -> Node:
@@ -100,8 +123,7 @@ def rebuild(original: Node, image: Callable[[Node], Node]) -> Node:
             return tuple(mapped(item) for item in value)
         return value
 
-    fields = [f.name for f in dataclasses.fields(original) if f.init]  # type: ignore[arg-type]
-    old = [getattr(original, name) for name in fields]
+    old = [getattr(original, name) for name in _fields(type(original))]
     new = [mapped(value) for value in old]
     if all(a is b or a == b for a, b in zip(old, new)):
         return original

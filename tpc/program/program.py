@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from tpc.errors import InternalError, SourceLine
 from tpc.program.axes import Axis
@@ -14,7 +15,7 @@ from tpc.program.tensor import Contract, Input, Size, Tensor, Weight
 AnyWeight = Weight | VectorWeight | MatrixWeight
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Program:
     """A Tensor Program.
 
@@ -26,14 +27,28 @@ class Program:
     outputs: tuple[tuple[str, Node], ...]
     sources: Mapping[Node, SourceLine] = field(default_factory=dict, compare=False, repr=False)
 
+    def __repr__(self) -> str:
+        weights, outputs = ", ".join(w.name for w in self.weights), ", ".join(dict(self.outputs))
+        return f"<program {self.name}: {len(self.nodes)} lines, weights {weights}, outputs {outputs}>"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        from tpc.program.text import listing
+
+        return f"<pre>{escape(listing(self))}</pre>"
+
+    @cached_property
+    def _by_name(self) -> dict[str, Node]:
+        return dict(reversed(self.outputs))
+
     def __getitem__(self, output: str) -> Node:
-        for name, value in self.outputs:
-            if name == output:
-                return value
-        raise InternalError(f"program {self.name} has no output {output}")
+        if output not in self._by_name:
+            raise InternalError(f"program {self.name} has no output {output}")
+        return self._by_name[output]
 
     def __contains__(self, output: str) -> bool:
-        return any(name == output for name, _ in self.outputs)
+        return output in self._by_name
 
     def tensor(self, output: str) -> Tensor:
         value = self[output]

@@ -27,6 +27,9 @@ class Tensor(Node):
     def axes(self) -> Axes:
         return kept(self, "_axes", self._find_axes)
 
+    def derive(self) -> None:
+        _ = self.axes
+
     def _find_axes(self) -> Axes:
         raise InternalError(f"{type(self).__name__} has no axes")
 
@@ -150,6 +153,10 @@ class StopGradient(Tensor):
         return self.arg.axes
 
 
+# terms of a sum and factors of a product that are written out in another; longer ones are shared, as otherwise the sums
+# that run through a deep network would take the square of its depth
+FLAT = 16
+
 ZERO = Constant(sp.Integer(0))
 ONE = Constant(sp.Integer(1))
 
@@ -169,10 +176,10 @@ def is_number(x: Node, value: int) -> bool:
 
 
 def add(terms: Iterable[Tensor]) -> Tensor:
-    """Σ terms; flat, without zeros, equal terms counted, numbers together."""
+    """Σ terms; flat up to `FLAT` terms, without zeros, equal terms counted, numbers together."""
     flat: list[Tensor] = []
     for t in terms:
-        flat.extend(t.terms if isinstance(t, Add) else (t,))
+        flat.extend(t.terms if isinstance(t, Add) and len(t.terms) <= FLAT else (t,))
     number: Expr = sp.Integer(0)
     counts: dict[Tensor, int] = {}
     for t in flat:
@@ -189,12 +196,13 @@ def add(terms: Iterable[Tensor]) -> Tensor:
 def contract(factors: Iterable[Tensor], over: Iterable[Axis] = ()) -> Tensor:
     """Σ_over Π factors, as outside · Σ_over inside: factors that the sum does not touch leave it.
 
-    Plain products are flat, numbers come first, and a sum over an absent axis is its size.
+    Plain products are flat up to `FLAT` factors, numbers come first, and a sum over an absent axis is its size.
     """
     over = tuple(dict.fromkeys(over))
     flat: list[Tensor] = []
     for f in factors:
-        flat.extend(f.factors if isinstance(f, Contract) and not f.over else (f,))
+        short = isinstance(f, Contract) and not f.over and len(f.factors) <= FLAT
+        flat.extend(f.factors if isinstance(f, Contract) and short else (f,))
     for i, f in enumerate(flat):  # a factor need not be repeated along axes that others have
         if isinstance(f, Broadcast) and set(f.along) <= set(union(*(g.axes for g in flat[:i] + flat[i + 1 :]))):
             flat[i] = f.arg
@@ -229,7 +237,7 @@ def elementwise(fn: Expr, args: Sequence[Tensor]) -> Tensor:
     used = [i for i in range(len(args)) if fn.has(argument(i))]
     values = {argument(i): args[i].value for i in used if isinstance(args[i], Constant)}  # type: ignore[attr-defined]
     used = [i for i in used if argument(i) not in values]
-    fn = fn.subs(values).xreplace({argument(i): argument(k) for k, i in enumerate(used)})
+    fn = (fn.subs(values) if values else fn).xreplace({argument(i): argument(k) for k, i in enumerate(used)})
     if not used:
         return Constant(fn)
     if fn == argument(0):

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 import sympy as sp
 
 from tpc.errors import ProgramError, SourceLine, UsageError
-from tpc.program import ir, tensor
+from tpc.program import ir, naming, tensor
 from tpc.program.axes import Axes, Axis, Space
 from tpc.program.expression import parse_expression
 from tpc.program.functions import argument
@@ -104,7 +105,7 @@ def operation(n: Node, names: Names) -> str:
         case tensor.Size():
             return f"size[{n.axis}]()"
         case tensor.Map():
-            return f"map({n.fn}; {args(n.args)})"
+            return f"map({shown(n.fn)}; {args(n.args)})"
         case tensor.Add():
             return f"add({args(n.terms)})"
         case tensor.Contract():
@@ -116,9 +117,9 @@ def operation(n: Node, names: Names) -> str:
         case tensor.Broadcast():
             return f"broadcast[{_axes(n.along)}]({names[n.arg]})"
         case ir.Moment():
-            return f"moment({n.fn}; {args(n.xs)}" + (f"; {args(n.thetas)})" if n.thetas else ")")
+            return f"moment({shown(n.fn)}; {args(n.xs)}" + (f"; {args(n.thetas)})" if n.thetas else ")")
         case ir.Nonlin():
-            return f"nonlin({n.fn}; {args(n.xs)}" + (f"; {args(n.thetas)})" if n.thetas else ")")
+            return f"nonlin({shown(n.fn)}; {args(n.xs)}" + (f"; {args(n.thetas)})" if n.thetas else ")")
         case ir.LinComb():
             terms = [(f"sum[{_axes(over)}] " if over else "") + f"{names[c]} * {names[x]}" for c, x, over in n.terms]
             return f"lincomb({', '.join(terms)})"
@@ -135,6 +136,14 @@ def operation(n: Node, names: Names) -> str:
         case ir.MatrixSum():
             return f"add({args(n.terms)})"
     raise AssertionError(f"no listing for {type(n).__name__}")
+
+
+@lru_cache(maxsize=4096)
+def shown(fn: sp.Expr) -> str:
+    """A function of u0, u1, …, with the names of what has names where the text is read back as the same expression."""
+    text = naming.text(fn)
+    symbols = {str(s): s for s in fn.free_symbols}
+    return text if text == str(fn) or parse_expression(text, symbols) == fn else str(fn)
 
 
 _LINE = re.compile(r"(?P<name>\S+) : (?P<type>[^=]*?) = (?P<op>\w+)(?:\[(?P<axes>[^\]]*)\])?(?:\((?P<args>.*)\))?$")

@@ -6,7 +6,6 @@ nodes are built once all of them are known.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from numbers import Real
 from typing import Any, NoReturn, overload
@@ -15,13 +14,15 @@ import sympy as sp
 
 from tpc.errors import ProgramError, SourceLine
 from tpc.program import ir, tensor
-from tpc.program.axes import Axes, union, without
+from tpc.program.absent import PAGE, absent
+from tpc.program.axes import FEATURE, SAMPLE, Axes, union, without
 from tpc.program.context import SpaceVariable, Trace, fail, tracing, user_line
 from tpc.program.functions import NAMED, argument
 from tpc.program.node import Node
+from tpc.program.numbers import exact
 from tpc.program.program import Program
+from tpc.program.zeros import warn_of_zero_divisions
 
-DEEPEST = 20_000  # calls: rewrites recurse over operands, some forty calls a layer
 _ARITHMETIC = "networks have + - * / and ** with a number, and the operations of tpc"
 
 
@@ -35,15 +36,17 @@ class Traced:
         self.label = label
         self.where = user_line()
         self._make = make
-        self._node: Node | None = None
+        self._nodes: dict[str, Node] = {}
 
     def build(self) -> Node:
         """The node, made on first use, once spaces are known."""
-        if self._node is None:
-            self._node = self._make()
-            if self.where is not None:
-                self._tell_lines(self._node, self.where)
-        return self._node
+        return Trace.current().recall(self._nodes, "node", self._built)
+
+    def _built(self, _: str) -> Node:
+        made = self._make()
+        if self.where is not None:
+            self._tell_lines(made, self.where)
+        return made
 
     @staticmethod
     def _tell_lines(made: Node, where: SourceLine) -> None:
@@ -87,10 +90,14 @@ class Traced:
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__"):
             raise AttributeError(name)
+        told = absent(name)
+        if told is not None:
+            fail(f"unknown operation .{name} on {self._is_a()}: {told[0]}", f"{told[1]}; see {PAGE}")
         fail(f"unknown operation .{name} on {self._is_a()}", "call tpc operations as functions, as in tpc.relu(h)")
 
     def __matmul__(self, other: Any) -> NoReturn:
-        fail(f"unknown operation @ on {self._is_a()}", "a matrix product is tpc.dense(x, name=…)")
+        fix = "a matrix product is tpc.dense(x, name=…), of two vectors tpc.moment(q, k)"
+        fail(f"unknown operation @ on {self._is_a()}", fix)
 
     def __mod__(self, other: Any) -> NoReturn:
         fail(f"unknown operation % on {self._is_a()}", _ARITHMETIC)
@@ -155,7 +162,7 @@ class TracedTensor(Traced):
     def __pow__(self, exponent: Any) -> TracedTensor:
         if isinstance(exponent, bool) or not isinstance(exponent, Real):
             fail(f"expected a number as exponent, got {type(exponent).__name__}")
-        power = sp.nsimplify(exponent, rational=True)
+        power = _number(exponent)
         return scalar(self.axes, lambda: tensor.elementwise(argument(0) ** power, (self.build_tensor(),)), self)
 
     def __truediv__(self, other: Any) -> TracedTensor:
@@ -229,7 +236,7 @@ class TracedVector(Traced):
 
 
 def _flat_sum(vectors: tuple[ir.Vector, ...]) -> ir.Vector:
-    """A sum of scaled vectors is one LinComb."""
+    """A sum of scaled vectors is one LinComb, up to `FLAT` terms."""
     terms: list[tuple[tensor.Tensor, ir.Vector, Axes]] = []
     for x in vectors:
         terms.extend(x.terms if isinstance(x, ir.LinComb) and _is_cheap(x) else ((tensor.ONE, x, ()),))
@@ -243,8 +250,8 @@ def _scaled(c: tensor.Tensor, x: ir.Vector) -> ir.Vector:
 
 
 def _is_cheap(x: ir.LinComb) -> bool:
-    """Whether repeating x inside another sum repeats additions only, no contraction."""
-    return not any(over for _, _, over in x.terms)
+    """Whether repeating x inside another sum repeats additions only, no contraction, and few of them."""
+    return len(x.terms) <= tensor.FLAT and not any(over for _, _, over in x.terms)
 
 
 def fail_scalar_plus_vector(vector: TracedVector) -> NoReturn:
@@ -267,9 +274,10 @@ def _number(value: Any) -> sp.Expr:
             f"expected a number or a traced value, got {type(value).__name__}",
             "pass arrays as data to the trained model, not inside the program",
         )
-    if value != value or value in (float("inf"), float("-inf")):
-        fail(f"expected a finite number, got {value}")
-    return sp.nsimplify(value, rational=True)
+    try:
+        return exact(value)
+    except ValueError as e:
+        fail(str(e))
 
 
 def as_tensor(value: Any) -> TracedTensor:
@@ -314,11 +322,9 @@ def apply_nonlin(fn: sp.Expr, xs: tuple[TracedVector, ...]) -> TracedVector:
 def trace(function: Callable[..., Any], name: str | None = None, **settings: Any) -> Program:
     """Run `function(x, **settings)` on a traced input with axes (sample, feature) and return its Program.
 
-    Raises ProgramError, with the user's line, for anything a Tensor Program cannot express.
+    Raises ProgramError, with the user's line, for anything a Tensor Program cannot express; warns (ProgramWarning) of
+    divisions by what is 0 for a sample of zeros.
     """
-    from tpc.program.nn import FEATURE, SAMPLE
-
-    sys.setrecursionlimit(max(sys.getrecursionlimit(), DEEPEST))
     with tracing() as t:
         x = scalar((SAMPLE, FEATURE), lambda: tensor.Input("x", (SAMPLE, FEATURE)))
         x.where = None  # made here, not on a line of the user's
@@ -330,6 +336,13 @@ def trace(function: Callable[..., Any], name: str | None = None, **settings: Any
                 "a network must return its logits (a scalar with a class axis), got a vector",
                 result.where or here,
                 "end with tpc.readout(x, classes, name='readout')",
+            )
+        if isinstance(result, tuple | list | dict) and len(result) > 1:
+            raise ProgramError(
+                f"a network returns one output, got a {type(result).__name__} of {len(result)}: several outputs, each "
+                "with its loss, are not in this version",
+                here,
+                "return one tpc.readout(x, classes) with the classes of all, or write a program for each",
             )
         if not isinstance(result, TracedTensor):
             raise ProgramError(
@@ -353,4 +366,6 @@ def trace(function: Callable[..., Any], name: str | None = None, **settings: Any
                 result.where or here,
                 "check the numbers and settings that multiply them",
             )
-        return Program(name or function.__name__, (("logits", logits),), dict(t.sources))
+        program = Program(name or function.__name__, (("logits", logits),), dict(t.sources))
+    warn_of_zero_divisions(program)
+    return program

@@ -40,16 +40,21 @@ def nest_sums(graph: nx.DiGraph) -> nx.DiGraph:
     """
     nested = graph.copy()
     sums: dict[Hashable, tuple[str, ...]] = {}
+    place: dict[Hashable, int] = {}
+    users: dict[str, list[Hashable]] = {}  # the sums with a term
     for node, data in graph.nodes(data=True):
         match = _SUM.match(str(data.get("equation", "")).partition("\n")[0])
         if match is None or data.get("op") != "Add":
             continue
         terms = tuple(match[1].split(", "))
-        inner = [s for s in sums if set(sums[s]) < set(terms) and graph.nodes[s].get("axes") == data.get("axes")]
+        near = dict.fromkeys(s for t in terms for s in users.get(t, ()))
+        inner = [s for s in near if set(sums[s]) < set(terms) and graph.nodes[s].get("axes") == data.get("axes")]
         if inner:
-            largest = max(inner, key=lambda s: len(sums[s]))
+            largest = max(inner, key=lambda s: (len(sums[s]), -place[s]))
             _nest(nested, node, largest, [t for t in terms if t not in sums[largest]])
-        sums[node] = terms
+        sums[node], place[node] = terms, len(place)
+        for t in terms:
+            users.setdefault(t, []).append(node)
     return nested
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
 from rich.console import Console
@@ -99,32 +98,3 @@ def print_checks(rows: Sequence[FileCheck]) -> None:
     out = console()
     for row in rows:
         out.print(f"{'ok    ' if row.ok else 'BROKEN'} {row.file}: {row.message}", markup=False)
-
-
-@contextmanager
-def download_progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A function of (bytes there, bytes wanted): a bar on a terminal, a line per tenth of each file elsewhere."""
-    if sys.stderr.isatty():
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
-
-        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-        with Progress("{task.description}", *columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(title, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
-        return
-    tenth = -1
-
-    def line(done: int, total: int) -> None:
-        nonlocal tenth
-        now = 10 * done // max(total, 1)
-        if now != tenth:
-            tenth = now
-            print(f"{title}: {human_bytes(done)} of {human_bytes(total)}", file=sys.stderr, flush=True)
-
-    yield line

@@ -10,7 +10,7 @@ import tpc
 from tpc.report import plots
 from tpc.report.graph import limit_name
 from tpc.report.page import figure, page, section, table
-from tpc.runtime.checkpoint import write_atomic
+from tpc.runtime.files import write_atomic
 from tpc.tasks.convergence import CheckResult
 
 NOTES = {
@@ -30,12 +30,15 @@ def write_convergence(results: Sequence[CheckResult], command: str, path: Path) 
         f"<h1>{escape(name)}</h1>",
         f'<p class="note">tpc {escape(tpc.__version__)}, {escape(command)}</p>',
         "<p>Errors are root mean squares over seeds, held-out samples and classes. A network of width n should miss "
-        "its limit by O(n<sup>−1/2</sup>): a slope of −1/2 on log axes.</p>",
+        "its limit by O(n<sup>−1/2</sup>): a slope of −1/2 on log axes; ± is a 95 % confidence interval. "
+        "The mean of networks misses a right limit by what chance explains.</p>",
         figure(plots.to_svg(plots.convergence(*results), "convergence")),
     ]
     for result in results:
-        told = (*result.notes, result.verdict)
-        rows = table(result.head, result.cells) + "".join(f"<p>{escape(line)}.</p>" for line in told)
+        told = [str(result.verdict), *result.notes]
+        rows = f"<p>{escape(told[0])}.</p>" + table(result.head, result.cells)
+        rows += "".join(f"<p>{escape(line)}.</p>" for line in told[1:])
+        rows += f"<p>{escape(result.mean_title)}:</p>" + table(result.mean_head, result.mean_cells)
         facts = f"<p>{escape(result.title)}</p>"
         body.append(section(result.limit, limit_name(result.limit), NOTES[result.limit], facts, rows))
     write_atomic(path, page(name, body))

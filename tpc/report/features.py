@@ -10,7 +10,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from tpc.report.plots import MARKERS, SERIES, STYLE
+from tpc.report.plots import STYLE, series
 from tpc.runtime.representation import principal_components
 
 Array = NDArray[Any]
@@ -33,8 +33,7 @@ def features(kernels: Mapping[str, Array], labels: Array, names: Sequence[str]) 
             points, shares = principal_components(kernel)
             for k, name in enumerate(names):
                 own = points[labels == k]
-                colour = SERIES[k % len(SERIES)]
-                marker = MARKERS[(k + k // len(SERIES)) % len(MARKERS)]  # no two classes look the same
+                colour, marker = series(k)
                 axes.scatter(own[:, 0], own[:, 1], s=18, color=colour, marker=marker, label=name, linewidths=0)
             told = f"{shares.sum():.0%} of variance, silhouette {silhouette(points, labels):.2f}".replace("-", "−")
             axes.set_title(f"{title}\n{told}", fontsize=9)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,25 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
 from tpc.gaussian import Kernel
-from tpc.gaussian.notation import unicode_line
+from tpc.gaussian.names import KernelNames
 from tpc.report.graph import limit_name
+from tpc.runtime.files import writing
 from tpc.tasks.convergence import CheckResult
 
 Record = Mapping[str, Any]
 # Mid tones that keep their contrast on white and on dark pages; each series has its own dash or marker, too.
 BLUE, ORANGE, GREEN, PURPLE = "#2f78c4", "#d9822b", "#3a9a5b", "#9a5fd0"
-SERIES = (BLUE, ORANGE, GREEN, PURPLE, "#c44f4f", "#6f7d8c")
-MARKERS = "osD^vP"
+RED, GREY, TEAL, PINK = "#c44f4f", "#6f7d8c", "#1c9c9c", "#c75a9b"
+OLIVE, INDIGO, BROWN, BLACK = "#8a7a1e", "#5560c0", "#7a5230", "#808080"
+SERIES = (BLUE, ORANGE, GREEN, PURPLE, RED, GREY, TEAL, PINK, OLIVE, INDIGO, BROWN, BLACK)
+MARKERS = "osD^vPX*<>pd"
+LETTERS = 52  # of a legend of one panel in a row
+UNDER = 0.5  # inches from the axes to the legend below: numbers and what they are
+TITLE = 60  # characters in a line of a title
 INK, GRID = "#010203", "#040506"  # stand-ins that `to_svg` replaces, so that text follows the page's colours
 STYLE: dict[str, Any] = {
     "font.size": 10,
@@ -43,6 +51,11 @@ STYLE: dict[str, Any] = {
     "legend.frameon": False,
     "svg.fonttype": "none",
 }
+
+
+def series(k: int) -> tuple[str, str]:
+    """Colour and marker of the k-th series; of the first 144 no two are the same."""
+    return SERIES[k % len(SERIES)], MARKERS[(k + k // len(SERIES)) % len(MARKERS)]
 
 
 def to_svg(figure: Figure, name: str) -> str:
@@ -65,7 +78,8 @@ def save(figure: Figure, path: Path) -> None:
         axes.set_facecolor("white")
         axes.tick_params(which="both", grid_color="#d5d8dc")
     undated = {"Date": None} if path.suffix.lower() == ".svg" else None
-    figure.savefig(path, facecolor="white", dpi=150, metadata=undated)
+    with writing(path):
+        figure.savefig(path, facecolor="white", dpi=150, metadata=undated)
 
 
 def training_curves(records: Sequence[Record]) -> Figure:
@@ -120,24 +134,24 @@ def _plot_norms(axes: Axes, steps: Sequence[Record]) -> None:
     x = np.array([r["step"] for r in steps])
     for i, name in enumerate(steps[-1]["grad_norm"]):
         y = np.array([r["grad_norm"].get(name, np.nan) for r in steps], dtype=float)
-        colour, marker = SERIES[i % len(SERIES)], MARKERS[i % len(MARKERS)]
+        colour, marker = series(i)
         at, smoothed = smooth(x, y)
         every = max(1, len(at) // 6)
         axes.plot(at, smoothed, color=colour, marker=marker, markevery=every, markersize=4, linewidth=1.0, label=name)
     axes.set(title="gradient norms, smoothed", xlabel="step")
     axes.set_ylim(bottom=0)
-    axes.legend(loc="upper left", fontsize=7)
+    below(axes, fontsize=7)
 
 
 def _plot_remainders(axes: Axes, epochs: Sequence[Record]) -> None:
     """The folding error of every store, relative to its kernel."""
     for i, name in enumerate(epochs[-1]["fold_remainder"]):
         values = [r["fold_remainder"].get(name, np.nan) for r in epochs]
-        colour, marker = SERIES[i % len(SERIES)], MARKERS[i % len(MARKERS)]
+        colour, marker = series(i)
         axes.plot([r["step"] for r in epochs], values, marker=marker, markersize=5, color=colour, label=name)
     axes.set(title="folding error", xlabel="step")
     axes.set_ylim(bottom=0)
-    axes.legend(loc="lower right")
+    below(axes, fontsize=8)
 
 
 def _plot_atoms(axes: Axes, epochs: Sequence[Record]) -> None:
@@ -146,14 +160,25 @@ def _plot_atoms(axes: Axes, epochs: Sequence[Record]) -> None:
         axes.plot(
             [r["step"] for r in epochs],
             [r["atoms"][name] for r in epochs],
-            marker=MARKERS[i % len(MARKERS)],
+            marker=series(i)[1],
             markersize=3 + 6 * (len(names) - i) / len(names),
-            color=SERIES[i % len(SERIES)],
+            color=series(i)[0],
             label=name,
         )
     axes.set(title="atoms", xlabel="step")
     axes.set_ylim(bottom=0)
-    axes.legend(loc="upper left")
+    below(axes, fontsize=8)
+
+
+def below(axes: Axes, fontsize: int) -> None:
+    """A legend below the axes, where it covers no curve."""
+    labels = axes.get_legend_handles_labels()[1]
+    columns = max(1, min(len(labels), int(LETTERS / (6 + max(map(len, labels), default=1)))))
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    under = axes.transAxes + ScaledTranslation(0, -UNDER, figure.dpi_scale_trans)
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": under}
+    axes.legend(**place, ncols=columns, fontsize=fontsize, borderaxespad=0)
 
 
 def smooth(x: NDArray[Any], y: NDArray[Any], points: int = 100) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -188,8 +213,9 @@ def confusion(counts: NDArray[np.int64], names: Sequence[str]) -> Figure:
     return figure
 
 
-def kernel_curve(kernel: Kernel, p: float, q: float, terms: int) -> Figure:
-    """V[φ,ψ](p, q, ρ√(pq)) over the correlation ρ, with its Mehler series to ρ^terms."""
+def kernel_curve(kernel: Kernel, p: float, q: float, terms: int, name: str = "") -> Figure:
+    """V[φ,ψ](p, q, ρ√(pq)) over the correlation ρ, with its Mehler series to ρ^terms; `name` is that of the kernel."""
+    name = name or KernelNames([(kernel.phi, kernel.psi)]).kernel(kernel.phi, kernel.psi)
     rho = np.sin(np.linspace(-np.pi / 2, np.pi / 2, 401))  # denser where kinked kernels bend
     variances = np.full_like(rho, p), np.full_like(rho, q)
     with np.errstate(divide="ignore"):  # a kernel of deltas is infinite at the ends
@@ -204,11 +230,11 @@ def kernel_curve(kernel: Kernel, p: float, q: float, terms: int) -> Figure:
         axes.set(
             xlabel="correlation ρ",
             ylabel="V(p, q, ρ√(pq))",
-            title=f"φ = {unicode_line(kernel.phi)}, ψ = {unicode_line(kernel.psi)}, p = {p:g}, q = {q:g}",
+            title=f"{textwrap.fill(name, TITLE)}\np = {p:g}, q = {q:g}",
         )
         low, high = np.min(value[shown]), np.max(value[shown])
         axes.set_ylim(low - 0.08 * (high - low) - 1e-12, high + 0.08 * (high - low) + 1e-12)
-        axes.legend(loc="upper left")
+        figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
@@ -223,7 +249,7 @@ def convergence(*results: CheckResult) -> Figure:
 
 def _plot_convergence(axes: Axes, result: CheckResult) -> None:
     for slope, values, colour, marker in zip(result.slopes, result.errors, SERIES * 9, MARKERS * 9):
-        label = f"{slope.row}: slope {slope.slope:.2f}".replace("-", "−")
+        label = f"{slope.row}: {'exact' if slope.exact else f'slope {slope.slope:.2f}'}".replace("-", "−")
         axes.plot(result.widths, values, marker=marker, markersize=5, color=colour, label=label)
     top = max(max(values) for values in result.errors)
     guide = [1.25 * top * (width / result.widths[0]) ** -0.5 for width in result.widths]
@@ -233,4 +259,4 @@ def _plot_convergence(axes: Axes, result: CheckResult) -> None:
     title = f"{result.program}: distance to the {limit_name(result.limit)}"
     axes.set(xlabel="width n", ylabel="relative error", title=title)
     axes.grid(visible=True, which="minor", axis="y", linewidth=0.3)
-    axes.legend(loc="lower left", fontsize=9)  # errors fall, so there is room
+    below(axes, fontsize=9)

@@ -15,9 +15,9 @@ from tpc.report.compile_report import document
 from tpc.report.graph import limit_name
 from tpc.report.page import figure, table
 from tpc.report.sections import Section, compilation, make_section, program_section
-from tpc.runtime.checkpoint import write_atomic
 from tpc.runtime.episodic import FewShotEvaluation
 from tpc.runtime.evaluate import Evaluation
+from tpc.runtime.files import write_atomic
 from tpc.runtime.parametrization import exponents, role
 from tpc.runtime.progress import human_bytes, human_time
 from tpc.runtime.rundir import RunDir

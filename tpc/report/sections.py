@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-import numpy as np
-import sympy as sp
-
-from tpc.errors import GaussianError
-from tpc.gaussian.explain import equation as explained
-from tpc.gaussian.kernel import Kernel, kernel
-from tpc.gaussian.mathml import expression, fenced, listed, math, row, sign
-from tpc.gaussian.moments import Step
-from tpc.gaussian.notation import unicode_line
-from tpc.gaussian.primitives import textbook
-from tpc.gaussian.symbols import C, P, Q
-from tpc.limits.mathml import Equations, kernel_name
+from tpc.gaussian.kernel import kernel
+from tpc.gaussian.mathml import broken
+from tpc.gaussian.names import KernelNames
+from tpc.limits.mathml import Equations
 from tpc.limits.numbering import numbering
 from tpc.limits.text import limit_names, update_line
-from tpc.program.functions import X
 from tpc.program.program import Program
 from tpc.program.text import Names, listing
-from tpc.report import plots
 from tpc.report.graph import parts
-from tpc.report.page import code, figure, folded, section, table
+from tpc.report.kernel_section import kernel_block
+from tpc.report.page import code, folded, numbered_equation, section, table
 from tpc.report.viewer import details, viewer
 
 if TYPE_CHECKING:
     from tpc.compiler import Limit
 
-SERIES = 6  # the highest power of ρ in the curves' series
 TITLES = {
     "warnings": ("Warnings", ""),
     "program": (
@@ -53,6 +44,16 @@ TITLES = {
     "cost": ("Cost and memory", ""),
     "code": ("Generated code", "The NumPy module that computes the limit."),
 }
+
+
+AXES = (
+    "In brackets are axes: that of a layer counts the stored atoms of its weight, r_ with a space is the latent "
+    "dimension of the space."
+)
+KEY = (
+    '<p class="note">In types <b class="space">italics</b> are spaces and <b class="axis">underlined names</b> axes; '
+    "what stands before a colon is a weight, a vector or a finite tensor.</p>"
+)
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,33 @@ def compilation(limit: Limit, source: str, degree: int | None = None, points: in
 
 def numbered(text: str, anchor: str) -> str:
     """A listing with line numbers that links can lead to."""
-    lines = (
-        f'<span id="{anchor}-{k}"><i>{k:4}</i>  {escape(line)}</span>' for k, line in enumerate(text.splitlines(), 1)
-    )
-    return f'<pre class="numbered">{chr(10).join(lines)}</pre>'
+    return _lines((f' id="{anchor}-{k}"', f"<i>{k}</i>", line) for k, line in enumerate(text.splitlines(), 1))
+
+
+def _lines(shown: Iterable[tuple[str, str, str]]) -> str:
+    """Lines with attributes and a number each; long ones go on below themselves."""
+    return '<pre class="numbered">' + "".join(f"<span{a}>{n}{typed(line)}</span>" for a, n, line in shown) + "</pre>"
+
+
+def typed(line: str) -> str:
+    """A line of a listing with the spaces and axes in its type marked: a weight, a space and an axis share a name."""
+    name, colon, rest = line.partition(" : ")
+    kind, equals, right = rest.partition(" = ")
+    if not colon or not equals or " " in name.strip():
+        return escape(line)
+    bare, bracket, axes = kind.partition("[")
+    matrix = re.fullmatch(r"matrix (\S+) <- (\S+)", bare)
+    vector = re.fullmatch(r"([GX]) (\S+)", bare)
+    if matrix:
+        bare = f"matrix {_space(matrix[1])} &lt;- {_space(matrix[2])}"
+    elif vector:
+        bare = f"{vector[1]} {_space(vector[2])}"
+    names = re.sub(r"[^\s,\]]+", lambda m: f'<b class="axis" title="axis {escape(m[0])}">{escape(m[0])}</b>', axes)
+    return f"{escape(name)} : {bare}{bracket}{names} = {escape(right)}"
+
+
+def _space(name: str) -> str:
+    return f'<b class="space" title="space {escape(name)}">{escape(name)}</b>'
 
 
 def linked_listing(program: Program) -> str:
@@ -108,9 +132,9 @@ def linked_listing(program: Program) -> str:
     shown = []
     for line in listing(program).splitlines():
         place = where.get(line.partition(" : ")[0]) if " : " in line else None
-        number = f'<a href="#source-{place.line}">{place.line:4}</a>' if place is not None else " " * 4
-        shown.append(f"{number}  {escape(line)}")
-    return f'<pre class="numbered">{chr(10).join(shown)}</pre>'
+        number = f'<a href="#source-{place.line}">{place.line}</a>' if place is not None else "<i></i>"
+        shown.append(("", number, line))
+    return _lines(shown)
 
 
 def program_section(program: Program, source: str) -> Section:
@@ -119,7 +143,7 @@ def program_section(program: Program, source: str) -> Section:
         "program",
         *TITLES["program"],
         f'<div class="columns"><div><h3>Source</h3>{numbered(source, "source")}</div>'
-        f"<div><h3>Listing</h3>{linked_listing(program)}</div></div>",
+        f"<div><h3>Listing</h3>{linked_listing(program)}{KEY}</div></div>",
     )
 
 
@@ -132,9 +156,8 @@ def _limit(limit: Limit, degree: int | None, points: int) -> str:
     for line in limit.emit("limit", degree, points).splitlines():
         number = numbers.get(line.partition(" : ")[0]) if " : " in line else None
         told = "" if number is None else f"({number})"
-        line = f"<i>{told:>6}</i>  {escape(line)}"
-        shown.append(line if number is None else f'<span id="eq-{number}">{line}</span>')
-    return f'<pre class="numbered">{chr(10).join(shown)}</pre>'
+        shown.append(("" if number is None else f' id="eq-{number}"', f"<i>{told}</i>", line))
+    return _lines(shown)
 
 
 # --- kernels ---------------------------------------------------------------------------------------------------------
@@ -142,69 +165,9 @@ def _limit(limit: Limit, degree: int | None, points: int) -> str:
 
 def _kernels(limit: Limit, degree: int | None, points: int) -> Iterator[str]:
     graph = limit.graph(degree=degree, points=points)
+    names = KernelNames(graph.kernels)
     for (phi, psi), number in numbering(graph).kernels.items():
-        yield kernel_block(kernel(phi, psi), number)
-
-
-def kernel_block(v: Kernel, number: int) -> str:
-    """Formula, conditions, derivation and curve of one kernel."""
-    name = f"V[{unicode_line(v.phi)}, {unicode_line(v.psi)}]"
-    left = row(kernel_name(v.phi, v.psi), sign("\u2061"), fenced(listed([expression(s) for s in (P, Q, C)])))
-    if v.plain is None:
-        value = "<mtext>no closed form: computed from a table, to 1e-10 of √(V[φ,φ] V[ψ,ψ])</mtext>"
-    else:
-        value = expression(v.plain)
-    formula = math(row(left, sign("="), value), block=True, label=f"{name} = {_plain(v)}")
-    told = [f'<div class="equation" id="eq-{number}"><div>{formula}</div><span class="number">({number})</span></div>']
-    if v.degrees is not None and v.kappa is not None:
-        told.append(f'<div class="equation"><div>{_homogeneous(v)}</div></div>')
-    told.append("<p>Valid for " + escape("; ".join(v.conditions) or "all p, q ≥ 0 with c² ≤ pq") + ".</p>")
-    trace = ""
-    if v.rules:
-        steps = "".join(
-            f"<tr><th>{k}</th><td>{escape(s.rule)}</td><td>{_step(s)}</td></tr>" for k, s in enumerate(v.rules, 1)
-        )
-        count = "1 step" if len(v.rules) == 1 else f"{len(v.rules)} steps"
-        trace = folded(f"Derivation, {count}", f'<div class="wide"><table>{steps}</table></div>')
-    body = f'<div class="columns"><div>{"".join(told)}</div>{_curve(v)}</div>{trace}'
-    return f'<article class="kernel"><h3>{escape(name)}</h3>{body}</article>'
-
-
-def _plain(v: Kernel) -> str:
-    return "no closed form" if v.plain is None else unicode_line(v.plain)
-
-
-def _homogeneous(v: Kernel) -> str:
-    assert v.degrees is not None
-    assert v.kappa is not None
-    scale = P ** sp.Rational(v.degrees[0], 2) * Q ** sp.Rational(v.degrees[1], 2)
-    shown = [expression(scale), sign("\u2062")] if scale != 1 else []
-    kappa = row("<mi>κ</mi>", fenced("<mi>ρ</mi>"))
-    rho = row("<mi>ρ</mi>", sign("="), expression(C / sp.sqrt(P * Q)))
-    lines = (
-        row("<mi>V</mi>", sign("="), *shown, kappa, sign(","), "<mspace width='1em'/>", rho),
-        row(kappa, sign("="), expression(textbook(v.kappa))),
-    )
-    return "".join(math(line, block=True) for line in lines)
-
-
-def _step(s: Step) -> str:
-    """left = right, and the law of new expectations."""
-    shown = [math(row(expression(s.left), sign("="), expression(textbook(s.right))), label=explained(s))]
-    for what, value in s.law:
-        shown.append(math(row(f"<mtext>{escape(what)}</mtext>", sign("="), expression(sp.factor(textbook(value))))))
-    return f"<div>{shown[0]}</div>" + (f"<div class=law>where {', '.join(shown[1:])}</div>" if s.law else "")
-
-
-def _curve(v: Kernel) -> str:
-    if not v.phi.has(X) or not v.psi.has(X):
-        return ""  # no correlation to draw it over
-    try:
-        with np.errstate(all="ignore"):
-            drawn = plots.kernel_curve(v, 1.0, 1.0, SERIES)
-    except GaussianError as error:
-        return f"<p>{escape(str(error))}</p>"
-    return figure(plots.to_svg(drawn, f"{v.phi},{v.psi}"))
+        yield kernel_block(kernel(phi, psi), number, names)
 
 
 # --- parameters ------------------------------------------------------------------------------------------------------
@@ -215,18 +178,15 @@ def _updates(limit: Limit, degree: int | None, points: int) -> Iterator[str]:
 
     graph = limit.graph(degree=degree, points=points)
     yield table(("parameter", "how it is stored"), [(weight, parameter(us)) for weight, us in graph.updates])
+    yield f'<p class="note">{escape(AXES)}</p>'
     names = limit_names(graph)
     write, numbers = Equations(names), numbering(graph).updates
     for weight, updates in graph.updates:
         for u in updates:
-            lines = write.update(u)
-            first = math(lines[0], block=True, label=update_line(u, names))
-            rest = "".join(math(line, block=True) for line in lines[1:])
-            number = numbers[u]
-            yield (
-                f'<h3>{escape(weight)}</h3><div class="equation" id="eq-{number}"><div>{first}{rest}</div>'
-                f'<span class="number">({number})</span></div>'
-            )
+            first, *rest = write.update(u)
+            shown = "".join(f"<div>{broken([line])}</div>" for line in rest)
+            told = f"<div>{broken([first], update_line(u, names))}</div>{shown}"
+            yield f"<h3>{escape(weight)}</h3>{numbered_equation(f'eq-{numbers[u]}', numbers[u], told)}"
 
 
 def _costs(limit: Limit) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -12,13 +12,16 @@ import networkx as nx
 
 from tpc.report.layout import Layout, Point, layout
 from tpc.report.pretty import node_label
-from tpc.report.repeats import STANDS_FOR, TIMES
+from tpc.report.repeats import LAST, STANDS_FOR, TIMES
 from tpc.report.style import LOOKS, kind_css, look
 
 CHARACTER = 7.0  # pixels of one character of the 12 px monospaced label
 LINE = 15.0
 SPACE_LINE = 12.0
-LABEL_WIDTH = 32  # characters before a label is broken
+LABEL_WIDTH = 16  # characters before a label is broken
+MOST_LINES = 6
+GAP = (14.0, 44.0)
+_BREAK = re.compile(r"(?<= = )|(?<=, )|(?<=[\w\]])(?=\()|(?<=·)|(?<= \+ )")
 LEGEND_ROW = 26.0
 TITLE_HEIGHT = 34.0
 
@@ -28,7 +31,7 @@ BASE_CSS = """
 fill:#1c1c1c;text-anchor:middle;dominant-baseline:central}
 .tpc .title{font-size:16px;font-weight:600;text-anchor:start}
 .tpc .legend text{text-anchor:start;font-size:11px}
-.tpc .space{font-size:10px;opacity:.8}.tpc .times{font-size:12px;font-weight:700}
+.tpc .space{font-size:10px;opacity:.8}.tpc .times{font-size:12px;font-weight:700;text-anchor:end}
 .tpc .page{fill:#fff}.tpc .node>path{stroke-width:1.4}
 .tpc .edge{fill:none;stroke:#8a8f96;stroke-width:1.2}
 .tpc .edge.back{stroke-dasharray:5 4}.tpc .tip{fill:#8a8f96}
@@ -110,13 +113,13 @@ def _placed(graph: nx.DiGraph) -> tuple[dict[Hashable, list[str]], dict[Hashable
     """Lines and size of every box, and where it goes."""
     lines = {node: _label_lines(node_label(data, str(node))) for node, data in graph.nodes(data=True)}
     size = {node: _box(lines[node], graph.nodes[node]) for node in graph}
-    return lines, size, layout(graph, size)
+    return lines, size, layout(graph, size, GAP)
 
 
 def spaces_of(data: Mapping[str, Any]) -> str:
-    """The spaces that a latent, or the rows of a stored array, live in: "∈ hidden1"."""
+    """The spaces that a latent, or the rows of a stored array, live in: "space hidden1"."""
     names = [a["name"].removeprefix("r_") for a in data.get("shape", ()) if a["role"] == "rank"]
-    return f"∈ {', '.join(names)}" if names else ""
+    return f"space {', '.join(names)}" if names else ""
 
 
 def tooltip(data: Mapping[str, Any]) -> str:
@@ -131,7 +134,14 @@ def tooltip(data: Mapping[str, Any]) -> str:
 
 
 def _label_lines(label: str) -> list[str]:
-    return textwrap.wrap(label, LABEL_WIDTH, break_long_words=True)[:3] or [""]
+    """The label in lines that end where a formula may."""
+    lines: list[str] = [""]
+    for piece in _BREAK.split(label):
+        if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > LABEL_WIDTH:
+            lines.append("")
+        lines[-1] += piece
+    shown = [line.strip() for line in lines]
+    return shown if len(shown) <= MOST_LINES else [*shown[: MOST_LINES - 1], "…"]
 
 
 def _box(lines: Sequence[str], data: Mapping[str, Any]) -> tuple[float, float]:
@@ -154,8 +164,9 @@ def _node(
     if space:
         text += f'<text class="space" y="{top + LINE * len(lines) - 1:.1f}">{escape(space)}</text>'
     behind = f'<path transform="translate(5,3)" d="{outline}"/>' if times else ""
+    last = f", last {escape(str(data[LAST]))}" if LAST in data else ""
     if times:
-        text += f'<text class="times" x="{size[0] / 2 - 2:.1f}" y="{-size[1] / 2 - 8:.1f}">×{times}</text>'
+        text += f'<text class="times" x="{size[0] / 2 + 5:.1f}" y="{-size[1] / 2 - 8:.1f}">×{times}{last}</text>'
     found = ""
     if name is not None:
         told = f"{node_label(data, name)}, {kind}" + (f", stands for {times} equal layers" if times else "")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
-from tpc.gaussian.mathml import math
+from tpc.gaussian.mathml import broken
 from tpc.limits.mathml import Equations
 from tpc.limits.numbering import numbering
 from tpc.limits.text import limit_names
@@ -59,11 +59,11 @@ def details(limit: Limit, degree: int | None = None, points: int = 0) -> Details
     graph = limit.graph(degree=degree, points=points)
     names = limit_names(graph)
     write = Equations(names)
-    mathml = {names[n]: math(write.equation(n), block=True) for n in graph.nodes if names.is_line(n)}
+    mathml = {names[n]: broken(write.pieces(n)) for n in graph.nodes if names.is_line(n)}
     numbered = numbering(graph)
     numbers = {names[n]: number for n, number in numbered.tensors.items()}
     for label, update in update_labels(graph):
-        mathml[label] = "".join(math(line, block=True) for line in write.update(update))
+        mathml[label] = "".join(f"<div>{broken([line])}</div>" for line in write.update(update))
         numbers[label] = numbered.updates[update]
     code = limit.emit("numpy", degree, points)
     lines = {
@@ -111,7 +111,7 @@ def viewer(graph: nx.DiGraph, parts: Mapping[str, nx.DiGraph], known: Details = 
         f'<div class="viewer" role="region" aria-label="Limit graph"{" data-whole" if whole else ""}>'
         '<div class="bar" role="toolbar" aria-label="Search and zoom">'
         f'<label>Show <select class="views">{chosen}</select></label>'
-        '<label>Find <input type="search" class="find" placeholder="name, operation or equation" autocomplete="off" '
+        '<label>Find <input type="search" class="find" placeholder="name or equation" autocomplete="off" '
         'spellcheck="false"></label><output class="hits" aria-live="polite"></output>'
         '<span><button type="button" class="out" aria-label="Zoom out">−</button> '
         '<button type="button" class="in" aria-label="Zoom in">+</button> '
@@ -129,20 +129,30 @@ def viewer_script() -> str:
 
 
 def _data(graph: nx.DiGraph, shown: Sequence[View], known: Details) -> dict[str, Any]:
-    stands: dict[str, list[str]] = {}
+    stands: dict[str, dict[str, list[str]]] = {}  # node -> drawing -> the nodes that it stands for there
     for v in shown:
         for node, group in v.graph.nodes(data=STANDS_FOR):
             if group:
-                stands[str(node)] = [str(n) for n in group]
+                stands.setdefault(str(node), {})[v.key] = [str(n) for n in group]
     small = collapse_trivial(graph)
     return {"nodes": {str(n): _node(small, n, known, stands) for n in small}, "code": list(known.code)}
 
 
-def _node(graph: nx.DiGraph, node: str, known: Details, stands: Mapping[str, list[str]]) -> dict[str, Any]:
+def _meaning(axis: Mapping[str, Any]) -> str:
+    """What an axis counts: the axis, the space and the weight of a layer have one name."""
+    name = str(axis["name"])
+    if axis["role"] == "rank":
+        return f"latent dimension of the space {name.removeprefix('r_')}"
+    return f"stored atoms of the weight {name.rstrip(chr(39))}" if axis["role"] == "atom" else str(axis["role"])
+
+
+def _node(
+    graph: nx.DiGraph, node: str, known: Details, stands: Mapping[str, Mapping[str, list[str]]]
+) -> dict[str, Any]:
     data = graph.nodes[node]
     record: dict[str, Any] = {key: str(data.get(key, "")) for key in TEXTS}
     record["label"] = record["label"] or str(node)
-    record["axes"] = [dict(a) for a in data.get("shape", ())]
+    record["axes"] = [{**a, "meaning": _meaning(a)} for a in data.get("shape", ())]
     record["whole"] = bool(data.get("whole"))
     record["before"] = [str(p) for p in graph.predecessors(node)]
     record["after"] = [str(s) for s in graph.successors(node)]
@@ -153,5 +163,5 @@ def _node(graph: nx.DiGraph, node: str, known: Details, stands: Mapping[str, lis
     if (code := known.lines.get(str(node))) is not None:
         record["code"] = {**code, "lines": list(code["lines"])}
     if str(node) in stands:
-        record["stands_for"] = stands[str(node)]
+        record["stands_for"] = dict(stands[str(node)])
     return record

@@ -121,7 +121,7 @@ def _of_numbers(f: Callable[..., Any]) -> Callable[..., Any]:
 def library(backend: str = "numpy") -> Library:
     """The library of a backend. Raises UsageError for one without, UserError where it has no device."""
     if backend == "numpy":
-        workers = import_module("backends.blocks").threads()
+        workers = import_module("backends.threads").threads()
         return _NumPy(backend, np, lambda name: getattr(scipy.special, name), np.asarray, workers=workers)
     device = getattr(load_backend(backend), "device", None)
     if device is None:

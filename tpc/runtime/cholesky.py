@@ -155,11 +155,13 @@ class Factor:
 
     def _singular(self, ridge: float) -> SingularKernelError:
         mean = float(self.diagonal.mean())
-        least = 10 * len(self) * float(np.finfo(self.matrix.dtype).eps) * mean
+        given = ridge / mean
+        larger = max(10 * len(self) * float(np.finfo(self.matrix.dtype).eps), 10 * given)
+        double = " or float64" if self.matrix.dtype == np.float32 else ""
+        kind = self.matrix.dtype
         return SingularKernelError(
-            f"the kernel matrix of {len(self)} samples with ridge {ridge:.3g} ({ridge / mean:.2g} of its mean "
-            f"diagonal) is not positive definite in {self.matrix.dtype}; take a larger ridge, such as "
-            f"{max(least, 10 * ridge):.2g}, or float64"
+            f"the kernel matrix of {len(self)} samples with a ridge of {given:.2g} of its mean diagonal is not "
+            f"positive definite in {kind}; take a larger ridge, such as {larger:.2g} of the mean diagonal{double}"
         )
 
 

@@ -17,21 +17,22 @@ from tpc.errors import InternalError, UsageError
 from tpc.passes.per_sample import gradients, single_output
 from tpc.passes.project import PREFIX, outers
 from tpc.program import ir, tensor
-from tpc.program.axes import without
-from tpc.program.nn import SAMPLE
+from tpc.program.axes import SAMPLE, without
 from tpc.program.program import AnyWeight, Program
 from tpc.runtime.interpret import Value, evaluate
+from tpc.runtime.lazy_gaussian import lazy_gaussian
 from tpc.runtime.matrix import F64, Dense, LowRank, MatrixValue
 
 if TYPE_CHECKING:
     from tpc.compiler import Limit
 
 
-def empirical_kernels(limit: Limit, x: ArrayLike, width: int, seed: int = 0) -> dict[str, F64]:
+def empirical_kernels(limit: Limit, x: ArrayLike, width: int, seed: int = 0, lazy: bool = False) -> dict[str, F64]:
     """The kernels (N, N) that a limit has, of a random network at x (N, features) in NTK parametrization.
 
     "ntk" is the inner product of the output's gradients with respect to N(0, 1) arrays; "nngp" is the covariance of
-    the output given the hidden layers, over readouts and their biases.
+    the output given the hidden layers, over readouts and their biases. A `lazy` network draws of its matrices what it
+    applies: another one for the same seed, of the same distribution, in time that grows like its width.
     """
     if width < 1:
         raise UsageError(f"expected a width ≥ 1, got {width}")
@@ -39,7 +40,8 @@ def empirical_kernels(limit: Limit, x: ArrayLike, width: int, seed: int = 0) -> 
     program = gradients(single_output(limit.program))
     leaves: dict[str, Value] = {"x": rows}
     for w in program.weights:
-        leaves[w.name] = _sampled(w, rows, width, np.random.default_rng([seed, width, zlib.crc32(w.name.encode())]))
+        rng = np.random.default_rng([seed, width, zlib.crc32(w.name.encode())])
+        leaves[w.name] = _sampled(w, rows, width, rng, lazy)
     used = [w for w in program.weights if limit.kind == "ntk" or _is_last(w)]
     names = [f"{PREFIX}{w.name}" for w in used if f"{PREFIX}{w.name}" in program]
     values = evaluate(program, names, width, leaves, {})
@@ -57,9 +59,11 @@ def _is_readout(w: AnyWeight) -> bool:
     return isinstance(w, ir.VectorWeight) and w.role == "readout"
 
 
-def _sampled(w: AnyWeight, x: F64, width: int, rng: np.random.Generator) -> Value:
+def _sampled(w: AnyWeight, x: F64, width: int, rng: np.random.Generator, lazy: bool) -> Value:
     """N(0, σ²/fan-in) entries, the same for every sample; a readout as the program has it, n times as large."""
     std = float(w.std)
+    if isinstance(w, ir.MatrixWeight) and lazy:
+        return lazy_gaussian(width, std / math.sqrt(width), rng)
     if isinstance(w, ir.MatrixWeight):
         return Dense(std / math.sqrt(width) * rng.standard_normal((width, width)), np.matmul)
     if isinstance(w, tensor.Weight):

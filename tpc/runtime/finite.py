@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Iterable, Mapping
+from copy import copy
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,8 +19,7 @@ from tpc.errors import UsageError
 from tpc.limits.graph import Accumulate, Append, Store, Update
 from tpc.passes.adapt import is_adapted
 from tpc.program import ir
-from tpc.program.axes import without
-from tpc.program.nn import SAMPLE
+from tpc.program.axes import SAMPLE, without
 from tpc.program.program import AnyWeight, Program
 from tpc.runtime.arguments import clip_factors, unknown_name
 from tpc.runtime.interpret import Value, evaluate, numeric
@@ -29,17 +29,31 @@ from tpc.runtime.support import Support, check_given
 if TYPE_CHECKING:
     from tpc.compiler import Limit
 
+Draw: TypeAlias = Callable[[str, int, int, int], F64]  # Ω (width, rank) from space, rank, width and seed
+
+
+def independent_gaussian(space: str, rank: int, width: int, seed: int) -> F64:
+    """Ω (width, rank) of a space with independent entries."""
+    return np.random.default_rng([seed, width, zlib.crc32(space.encode())]).standard_normal((width, rank))
+
 
 class FiniteNetwork:
     """A network of width n: Ω_s ~ N(0, 1) of shape (n, r) for every space s, and the weights of a state.
 
     With U = Ω Aᵀ, bias Ω β, W = (1/n) Ω' Aᵀ X and n·v = Aᵀ X for atoms X_m = fn(Ω B_m), the same steps taken
     here and by the limit lead to the same function as n → ∞. `state` has the arrays of `Model.state()`; `omega`
-    holds Ω by space, `weights` arrays (vectors with the width last) and matrices by name.
+    holds Ω by space, `weights` arrays (vectors with the width last) and matrices by name. `draw` draws Ω.
     Raises UsageError for a width below the rank and for a state without the limit's arrays.
     """
 
-    def __init__(self, limit: Limit, state: Mapping[str, ArrayLike], width: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        limit: Limit,
+        state: Mapping[str, ArrayLike],
+        width: int,
+        seed: int = 0,
+        draw: Draw = independent_gaussian,
+    ) -> None:
         self.limit = limit
         self.width = width
         graph = limit.graph()
@@ -51,7 +65,9 @@ class FiniteNetwork:
         program = limit.trained()
         updates = dict(graph.updates)
         ranks = _ranks(program, updates, arrays)
-        self.omega = {space: _gaussian(space, rank, width, seed) for space, rank in ranks.items()}
+        if width < (rank := max(ranks.values(), default=1)):
+            raise UsageError(f"expected a width of at least the rank {rank}, got {width}")
+        self.omega = {space: draw(space, rank, width, seed) for space, rank in ranks.items()}
         self._bases = {space: np.linalg.qr(omega)[0] for space, omega in self.omega.items()}
         self.weights: dict[str, Value] = {
             w.name: _sampled(w, updates[w.name], arrays, self.omega) for w in program.weights
@@ -84,16 +100,11 @@ class FiniteNetwork:
         In μP scaling input-like weights and biases learn at rate n·lr, hidden matrices at lr and readouts at
         lr/n; the cotangents of the backward program carry these powers of n.
         """
-        program = self.limit.trained(loss)
-        names = [w.name for w in program.weights if f"grad:{w.name}" in program]
+        names = self._trained_names(loss)
         for name in lr_mult or {}:
             if name not in names:
                 raise UsageError(unknown_name(name, names, "weight in lr_mult"))
-        wanted = ["loss", *(f"grad:{name}" for name in names)]
-        if clip is not None:
-            wanted += [f"norm2:{name}" for name in names]
-        leaves = {**self.weights, **self._data(program, x, support), "y": self._targets(program, y)}
-        out = evaluate(program, wanted, self.width, leaves, self._bases)
+        out = self._evaluated(x, y, loss, support, ("loss", "grad", "norm2") if clip is not None else ("loss", "grad"))
         scales = dict.fromkeys(names, 1.0)
         if clip is not None:
             norms = {name: math.sqrt(max(0.0, float(_array(out[f"norm2:{name}"])))) for name in names}
@@ -108,6 +119,34 @@ class FiniteNetwork:
             self.weights[name] = _combined((keep, self.weights[name]), (-lr * mult, change))
         return {"loss": float(_array(out["loss"]))}
 
+    def gradients(
+        self, x: ArrayLike, y: ArrayLike, loss: str = "cross_entropy", support: Support | None = None
+    ) -> dict[str, Value]:
+        """The projected gradients of a batch, by weight."""
+        out = self._evaluated(x, y, loss, support, ("grad",))
+        return {name: out[f"grad:{name}"] for name in self._trained_names(loss)}
+
+    def stepped(self, name: str, gradient: Value, rate: float) -> FiniteNetwork:
+        """This network after a step of one weight along a gradient; it stays as it is itself."""
+        other = copy(self)
+        other.weights = {**self.weights, name: _combined((1.0, self.weights[name]), (-rate, gradient))}
+        other._velocity = {}
+        return other
+
+    def _trained_names(self, loss: str) -> list[str]:
+        program = self.limit.trained(loss)
+        return [w.name for w in program.weights if f"grad:{w.name}" in program]
+
+    def _evaluated(
+        self, x: ArrayLike, y: ArrayLike, loss: str, support: Support | None, kinds: Iterable[str]
+    ) -> dict[str, Value]:
+        """The loss, gradients and squared norms of a batch, of the kinds wanted."""
+        program = self.limit.trained(loss)
+        names = self._trained_names(loss)
+        wanted = [key for kind in kinds for key in ([kind] if kind == "loss" else [f"{kind}:{n}" for n in names])]
+        leaves = {**self.weights, **self._data(program, x, support), "y": self._targets(program, y)}
+        return evaluate(program, wanted, self.width, leaves, self._bases)
+
     def _data(self, program: Program, x: ArrayLike, support: Support | None) -> dict[str, F64]:
         check_given(support, is_adapted(program))
         rows = np.asarray(x, dtype=np.float64)
@@ -120,12 +159,6 @@ class FiniteNetwork:
         (classes,) = without(program.tensor("logits").axes, (SAMPLE,))
         labels = np.asarray(y)
         return np.eye(classes.size or 0)[labels] if labels.ndim == 1 else labels.astype(np.float64)
-
-
-def _gaussian(space: str, rank: int, width: int, seed: int) -> F64:
-    if width < rank:
-        raise UsageError(f"expected a width of at least the rank {rank}, got {width}")
-    return np.random.default_rng([seed, width, zlib.crc32(space.encode())]).standard_normal((width, rank))
 
 
 def _ranks(program: Program, updates: Mapping[str, Iterable[Update]], arrays: Mapping[str, F64]) -> dict[str, int]:

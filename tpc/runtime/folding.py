@@ -16,10 +16,11 @@ from tpc.gaussian.expectation import expectation
 from tpc.gaussian.kernel import kernel
 from tpc.gaussian.symbols import gram
 from tpc.limits.fold import Fold, fold_store, least_useful_degree
-from tpc.limits.graph import LimitGraph, Store
+from tpc.limits.graph import LimitGraph
 from tpc.limits.power import packed_size
 from tpc.program.functions import argument
 from tpc.program.ir import theta
+from tpc.program.naming import text
 
 COEFFICIENTS = ("fitted", "taylor")
 TOLERANCE = 0.1
@@ -119,7 +120,7 @@ def least_degree(graph: LimitGraph, tolerance: float) -> int:
         within = [d for d, error in enumerate(found, first) if error <= tolerance]
         if not within:
             raise UserError(
-                f"no degree up to {LARGEST_DEGREE} folds {s.fn} within {tolerance:g}: the series of degree "
+                f"no degree up to {LARGEST_DEGREE} folds {text(s.fn)} within {tolerance:g}: the series of degree "
                 f"{LARGEST_DEGREE} leaves {found[-1]:.2g}. Allow more (--fold-tolerance), or set --fold-degree."
             )
         least = max(least, within[0])
@@ -133,18 +134,24 @@ def relative_remainder(f: Fold, rho: float = 1.0) -> float:
     parameters as 1: V is then Σ_n ρⁿ t_n with t_n = Σ_{|α|=n} (E ∂^α fn)²/α!.
     """
     if len(f.store.columns) == 1 and not f.store.thetas:
-        v = kernel(f.store.function)
-        return v.series(f.degree).remainder(1.0, 1.0, rho) / float(v.at(1.0, 1.0, 1.0))
-    whole = _mean(f.store, f.store.fn**2)
-    kept = sum(_mean(f.store, fn) ** 2 / prod(map(factorial, index)) for m in f.moments for index, fn in m.profiles)
+        return _left_out(f.store.function, f.degree, rho)
+    size = (len(f.store.columns), len(f.store.thetas))
+    whole = _mean(f.store.fn**2, *size)
+    kept = sum(_mean(fn, *size) ** 2 / prod(map(factorial, index)) for m in f.moments for index, fn in m.profiles)
     return max(0.0, abs(rho) ** (f.degree + 1) * (whole - kept) / whole)
 
 
 @lru_cache(maxsize=1024)
-def _mean(store: Store, fn: Expr) -> float:
+def _left_out(phi: Expr, degree: int, rho: float) -> float:
+    v = kernel(phi)
+    return v.series(degree).remainder(1.0, 1.0, rho) / float(v.at(1.0, 1.0, 1.0))
+
+
+@lru_cache(maxsize=1024)
+def _mean(fn: Expr, columns: int, thetas: int) -> float:
     """E fn at orthonormal latents."""
-    variables = [argument(i) for i in range(len(store.columns))]
-    found = expectation(fn.xreplace({theta(j): sp.Integer(1) for j in range(len(store.thetas))}), variables)
+    variables = [argument(i) for i in range(columns)]
+    found = expectation(fn.xreplace({theta(j): sp.Integer(1) for j in range(thetas)}), variables)
     at = {gram(i, j): sp.Integer(i == j) for i in range(len(variables)) for j in range(len(variables))}
     total = 0.0
     for t in found.terms:

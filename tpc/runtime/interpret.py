@@ -180,7 +180,8 @@ def _elementwise(n: tensor.Map | ir.Nonlin | ir.Moment, run: Evaluation, want: A
         raise UsageError(
             (f"{where}: " if where else "")
             + f"a finite network cannot be trained here: the derivative {fn} has a Dirac delta.\n"
-            "  Fix: use a nonlinearity without jumps, or compare the networks before training (0 steps)."
+            "  Fix: use a nonlinearity without jumps (in second-order adaptation without kinks, too), or compare the "
+            "networks before training (0 steps)."
         )
     arguments: tuple[Tensor | Vector, ...] = n.args if isinstance(n, tensor.Map) else n.xs
     thetas = () if isinstance(n, tensor.Map) else n.thetas

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a flag that training looks at between two steps."""
+"""SIGINT, SIGTERM and SIGHUP as a flag that training looks at between two steps."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.name = ""
+        self.number = 0
+
+    @property
+    def exit_code(self) -> int:
+        """As shells have it for a process that a signal ended."""
+        return 128 + self.number
 
     def __bool__(self) -> bool:
         return bool(self.name)
@@ -21,15 +27,17 @@ class Interrupt:
 
 @contextmanager
 def catch_signals() -> Iterator[Interrupt]:
-    """Collect SIGINT and SIGTERM while the block runs (only the main thread can)."""
+    """Collect the signals while the block runs (only the main thread can). A SIGHUP that `nohup` ignores stays so."""
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    if before[signal.SIGHUP] == signal.SIG_IGN:
+        del before[signal.SIGHUP]
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        interrupt.name = signal.Signals(number).name
+        interrupt.name, interrupt.number = signal.Signals(number).name, number
         for each, handler in before.items():
             signal.signal(each, handler)
 

@@ -14,7 +14,7 @@ from tpc.compiler import Limit
 from tpc.errors import UserError
 from tpc.limits.graph import Append, LimitGraph, Store
 from tpc.lower.lowered import Lowered, lower
-from tpc.program.nn import FEATURE, SAMPLE, SUPPORT
+from tpc.program.axes import FEATURE, SAMPLE, SUPPORT
 from tpc.runtime.available import Available
 from tpc.runtime.backend import load_backend
 from tpc.runtime.episodic import tasks_at_once

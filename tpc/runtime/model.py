@@ -21,8 +21,7 @@ from tpc.lower.lowered import lower
 from tpc.lower.numpy_printer import layout
 from tpc.passes.adapt import is_adapted
 from tpc.passes.loss import LOSSES
-from tpc.program.axes import without
-from tpc.program.nn import FEATURE, SAMPLE
+from tpc.program.axes import FEATURE, SAMPLE, without
 from tpc.runtime.arguments import (
     check_seed,
     check_shape,
@@ -92,6 +91,7 @@ class Model:
     ) -> None:
         check_sizes(input_dim=input_dim, rank=rank)
         self.backend = load_backend(backend)
+        self.backend_name = backend
         for name, value, allowed in (
             ("dtype", dtype, self.backend.DTYPES),
             ("mode", mode, MODES),
@@ -151,6 +151,44 @@ class Model:
     def nbytes(self) -> int:
         """Bytes of the state."""
         return sum(int(v.nbytes) for v in self._state.values())
+
+    @property
+    def described(self) -> str:
+        """Limit, sizes, backend and atoms, in words."""
+        kind = "π" if self.limit.kind == "pi" else self.limit.kind
+        sizes = f"{self.size}, {self.input_dim} inputs, {self.classes} outputs"
+        told = f"{kind}-limit of {self.limit.program.name}: {sizes}, {self.backend_name}, {self.dtype}, {self.mode}"
+        if not self._state:
+            return f"{told}, without a state"
+        return told + "".join(f", {count} atoms of {name}" for name, count in self.atoms.items())
+
+    def arrays(self) -> list[tuple[str, tuple[int, ...], str]]:
+        """Name, shape and number type of every array of the state."""
+        if not self._state:
+            return []
+        found = [
+            (u.state.name, tuple(self._state[u.state.name].shape), str(self._state[u.state.name].dtype))
+            for u in self.graph.accumulated
+        ]
+        for s in self._stores.values():
+            atoms = self._state[s.name]
+            for column in (s.coefficients, *s.columns, *s.thetas):
+                width = tuple(atoms.widths[_short(s, column.name)])
+                kind = self.storage if math.prod(width) > 1 else self.dtype
+                found.append((column.name, (len(atoms), *width), kind))
+        for name, f in self.folds.items():
+            moments = self._state[f"{name}.folded"]
+            kept = {m.state.name: moments.moment(m.order) for m in f.moments}
+            found += [(n, tuple(v.shape), str(v.dtype)) for n, v in {f"{name}.w": moments.weights, **kept}.items()]
+        return found
+
+    def __repr__(self) -> str:
+        return f"<Model: {self.described}>"
+
+    def _repr_html_(self) -> str:
+        from tpc.report.notebook import model_html
+
+        return model_html(self)
 
     def _module(self, loss: str) -> ModuleType:
         _check_loss(loss)

@@ -21,9 +21,8 @@ from tpc.passes.factors import has_projections, unprojected
 from tpc.passes.loss import LOSSES
 from tpc.passes.project import project
 from tpc.program import ir
-from tpc.program.axes import Axes, without
+from tpc.program.axes import FEATURE, SAMPLE, Axes, without
 from tpc.program.ir import Vector
-from tpc.program.nn import FEATURE, SAMPLE
 from tpc.program.node import Node, topological
 from tpc.program.program import AnyWeight, Program
 from tpc.program.verify import verify

@@ -8,8 +8,8 @@ from math import prod
 import numpy as np
 
 from tpc.errors import UserError
+from tpc.program.axes import SAMPLE, SUPPORT
 from tpc.program.ir import Vector
-from tpc.program.nn import SAMPLE, SUPPORT
 from tpc.program.node import Node
 from tpc.runtime.arrays import ADDED
 from tpc.runtime.available import Available

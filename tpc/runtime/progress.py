@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
+
+from tpc.runtime.output import lasting
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -44,7 +47,7 @@ class Display:
     def __init__(self, total: int, title: str, stream: TextIO | None = None) -> None:
         self._total = total
         self._title = title
-        self._stream = stream if stream is not None else sys.stdout
+        self._stream = lasting(stream if stream is not None else sys.stdout)
         self._progress: Progress | None = None
         self._task: TaskID | None = None
 
@@ -75,6 +78,26 @@ class Display:
             print(line, file=self._stream, flush=True)
 
 
+class Pace:
+    """Lines with the time left where there is no bar, at most one in `SECONDS`; nothing of what is done sooner."""
+
+    SECONDS = 10.0
+
+    def __init__(self, display: Display, has_bar: bool) -> None:
+        self._display = display
+        self._has_bar = has_bar
+        self._start = self._last = time.monotonic()
+
+    def told(self, part: float, what: str) -> None:
+        """So large a part of the work is done."""
+        now = time.monotonic()
+        if self._has_bar or part >= 1 or now - self._last < self.SECONDS:
+            return
+        self._last = now
+        left = (now - self._start) * (1 / part - 1)
+        self._display.say(f"{what}: {part:.0%} done, about {human_time(left)} left")
+
+
 def _bar(stream: TextIO) -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -96,7 +119,7 @@ def _bar(stream: TextIO) -> Progress:
 def warn(warnings: Iterable[str]) -> None:
     """Print each warning once, on standard error."""
     for warning in dict.fromkeys(warnings):
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
 
 
 def human_bytes(count: float) -> str:

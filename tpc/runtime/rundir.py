@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import math
-import os
 import shutil
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import tomli_w
 
-from tpc.errors import DataError, UsageError, UserError, did_you_mean
-from tpc.runtime.checkpoint import CheckpointStore, write_atomic
-from tpc.runtime.position import is_whole_state
+from tpc.errors import DataError, UsageError, did_you_mean
+from tpc.runtime import metrics
+from tpc.runtime.checkpoint import CheckpointStore
+from tpc.runtime.files import write_atomic, writing
+from tpc.runtime.lock import NAME as LOCK
+from tpc.runtime.lock import Lock, require_free
+from tpc.runtime.metrics import MetricsLog as MetricsLog
+from tpc.runtime.position import defect
+from tpc.runtime.progress import warn
 
 CONFIG, METRICS, PROGRAM, REPORT = "config.toml", "metrics.jsonl", "program.py", "report.html"
 CHECKPOINTS, PLOTS = "checkpoints", "plots"
-_OURS = (METRICS, PROGRAM, REPORT, CHECKPOINTS, PLOTS, CONFIG)  # in the order of removal: config names a run
-
-_NEEDED = {  # what the report reads of a record, by its kind
-    "step": ("step", "loss", "accuracy"),
-    "epoch": (
-        *("epoch", "step", "train_loss", "train_accuracy", "test_loss", "test_accuracy"),
-        *("atoms", "bytes", "seconds"),
-    ),
-}
-_ON_VALIDATION = {"test_loss": "validation_loss", "test_accuracy": "validation_accuracy"}  # measured instead
+REPLACED = ".replaced"  # the run that --overwrite replaces, until the new one has a checkpoint
+_OURS = (METRICS, METRICS + metrics.DAMAGED, PROGRAM, REPORT, CHECKPOINTS, PLOTS, CONFIG)
+_HIDDEN = (LOCK, REPLACED)
 
 
 class RunDir:
@@ -37,12 +33,21 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.checkpoints = CheckpointStore(path / CHECKPOINTS, whole=is_whole_state)
+        self.checkpoints = CheckpointStore(path / CHECKPOINTS, defect=defect)
         self.config_path = path / CONFIG
         self.metrics_path = path / METRICS
         self.program_path = path / PROGRAM
         self.report_path = path / REPORT
         self.plots_path = path / PLOTS
+        self.lock_path = path / LOCK
+
+    def lock(self) -> Lock:
+        """The lock of whoever writes here; those who read need none."""
+        return Lock(self.lock_path, str(self.path))
+
+    def require_free(self) -> None:
+        """Raise BusyError, quickly, if a process writes here."""
+        require_free(self.lock_path, str(self.path))
 
     def read_config(self) -> dict[str, Any]:
         """The settings of the run, as its command recorded them."""
@@ -53,49 +58,50 @@ class RunDir:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Record the settings; entries that are None are left out (TOML has no null)."""
-        write_atomic(self.config_path, tomli_w.dumps(_without_none(config)))
+        write_atomic(self.config_path, tomli_w.dumps(without_none(config)))
 
-    def read_metrics(self, size: int | None = None) -> list[dict[str, Any]]:
-        """All whole records of metrics.jsonl; a torn last line of a killed run is passed over.
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All whole records of metrics.jsonl. Raises DataError for a damaged file."""
+        return metrics.read(self.metrics_path)
 
-        With `size`, the records in that many bytes, which a checkpoint says were whole. Raises DataError for a
-        damaged file.
-        """
-        if not self.metrics_path.exists():
-            return []
-        data = self.metrics_path.read_bytes()[:size]
-        if size is not None and data and not data.endswith(b"\n"):
-            raise _damaged(self.metrics_path, data.count(b"\n") + 1, "ends in the middle of a record")
-        return [_record(self.metrics_path, i, line) for i, line in enumerate(data.split(b"\n")[:-1], 1)]
+    def discard(self) -> None:
+        """Remove what a run without a checkpoint has left; the run it was to replace comes back."""
+        for entry in _OURS:
+            _remove(self.path / entry)
+        replaced = self.path / REPLACED
+        if replaced.is_dir():
+            for path in replaced.iterdir():
+                path.rename(self.path / path.name)
+            replaced.rmdir()
 
+    def settle(self) -> None:
+        """Drop the run that this one replaced if this one has a checkpoint, else bring it back."""
+        if not (self.path / REPLACED).is_dir():
+            return
+        if self.checkpoints.newest() is not None:
+            self.commit()
+        else:
+            self.discard()
+            warn([f"{self.path}: the run that was to replace the one there wrote no checkpoint; the old one is back"])
 
-def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except ValueError as error:  # not UTF-8 or not JSON
-        raise _damaged(path, number, f"is not JSON ({error})") from error
-    if not isinstance(record, dict):
-        raise _damaged(path, number, "is not a record")
-    needed = _NEEDED.get(str(record.get("kind")), ())
-    missing = [name for name in needed if name not in record and _ON_VALIDATION.get(name) not in record]
-    if missing:
-        raise _damaged(path, number, f"lacks {', '.join(missing)}")
-    return record
-
-
-def _damaged(path: Path, number: int, what: str) -> DataError:
-    return DataError(
-        f"{path} is damaged: line {number} {what}. Mend the line, or move the file away to go on without its records."
-    )
+    def commit(self) -> None:
+        """Drop the run that this one replaced."""
+        _remove(self.path / REPLACED)
 
 
 def check_free(path: Path, overwrite: bool) -> None:
-    """Raise UsageError unless a new run may be written to `path`."""
+    """Raise UsageError unless a new run may be written to `path`, BusyError if a process writes there."""
+    if path.is_dir():
+        RunDir(path).require_free()
+    _check_entries(path, overwrite)
+
+
+def _check_entries(path: Path, overwrite: bool) -> None:
     if not path.exists():
         return
     if not path.is_dir():
         raise UsageError(f"--out {path} is a file; give a directory that does not exist yet.")
-    entries = sorted(entry.name for entry in path.iterdir())
+    entries = sorted(entry.name for entry in path.iterdir() if entry.name not in _HIDDEN)
     if entries and CONFIG not in entries:
         raise UsageError(
             f"--out {path} exists and is not a run directory (it holds {entries[0]}); give another directory."
@@ -107,84 +113,82 @@ def check_free(path: Path, overwrite: bool) -> None:
         )
 
 
-def create(path: Path | None, name: str, overwrite: bool = False) -> RunDir:
-    """Make a fresh run directory: `path`, or runs/<name>-<n> with the first free n."""
-    if path is not None:
-        check_free(path, overwrite)
+@contextmanager
+def claim(path: Path | None, overwrite: bool = False) -> Iterator[None]:
+    """Keep the place of a new run from all other processes, from before its work begins.
+
+    A directory made for it goes if nothing is in it at the end. Nothing is claimed without a path.
+    """
+    if path is None:
+        yield
+        return
+    check_free(path, overwrite)
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-        for entry in _OURS:
-            _remove(path / entry)
+    try:
+        with RunDir(path).lock():
+            RunDir(path).settle()
+            _check_entries(path, overwrite)  # again: a process may have ended here since
+            yield
+    finally:
+        with suppress(OSError):  # not empty
+            for folder in made:
+                folder.rmdir()
+
+
+def create(path: Path | None, name: str, overwrite: bool = False) -> RunDir:
+    """Make a fresh run directory: `path`, or runs/<name>-<n> with the first free n.
+
+    A run that is replaced is kept until `settle` finds a checkpoint of the new one.
+    """
+    if path is not None:
+        _check_entries(path, overwrite)
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            _set_aside(path)
         return RunDir(path)
     number = 1
     while True:
         candidate = Path("runs") / f"{name}-{number}"
-        try:
-            candidate.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-        else:
-            return RunDir(candidate)
+        with writing(candidate):
+            try:
+                candidate.mkdir(parents=True)
+            except FileExistsError:
+                number += 1
+            else:
+                return RunDir(candidate)
+
+
+def _set_aside(path: Path) -> None:
+    found = [path / entry for entry in _OURS if (path / entry).exists()]
+    if found:
+        (path / REPLACED).mkdir()
+        for entry in found:
+            entry.rename(path / REPLACED / entry.name)
 
 
 def open_run(path: Path) -> RunDir:
     """An existing run directory; UsageError when `path` is not one."""
-    if not (path / CONFIG).is_file():
+    if not (path / CONFIG).is_file() and not (path / REPLACED / CONFIG).is_file():
+        RunDir(path).require_free()  # a run that has just begun
         what = "does not exist" if not path.exists() else f"has no {CONFIG}"
         hint = did_you_mean(str(path), (str(file.parent) for file in path.parent.glob(f"*/{CONFIG}")))
         raise UsageError(f"{path} is not a run directory: it {what}. `tpc train` makes one under runs/.{hint}")
     return RunDir(path)
 
 
-class MetricsLog:
-    """Appends one JSON object per line, each line flushed.
-
-    `size` is the length a checkpoint recorded: what a killed run wrote after it is cut off, so that a
-    resumed run has no line twice.
-    """
-
-    def __init__(self, path: Path, size: int = 0) -> None:
-        self._path = path
-        self._file: IO[bytes] = path.open("r+b" if path.exists() else "w+b")
-        self._file.truncate(min(size, self._file.seek(0, os.SEEK_END)))
-        self._file.seek(0, os.SEEK_END)
-
-    def write(self, record: Mapping[str, Any]) -> None:
-        """Append one record; numbers that are not finite become null. Raises UserError when the disk is full."""
-        try:
-            self._file.write(json.dumps(_finite(record)).encode() + b"\n")
-            self._file.flush()
-        except OSError as error:
-            raise UserError(f"cannot write to {self._path}: {error.strerror or error}.") from error
-
-    def sync(self) -> int:
-        """Wait until everything is on the disk; returns the length in bytes."""
-        os.fsync(self._file.fileno())
-        return self._file.tell()
-
-    def close(self) -> None:
-        """Close the file."""
-        with contextlib.suppress(OSError):  # every record was flushed, or its failure told, when it was written
-            self._file.close()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
-
-
-def _without_none(config: Mapping[str, Any]) -> dict[str, Any]:
+def without_none(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries that TOML can hold, which has no null."""
     return {
-        key: _without_none(value) if isinstance(value, Mapping) else value
+        key: without_none(value) if isinstance(value, Mapping) else value
         for key, value in config.items()
         if value is not None
     }
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

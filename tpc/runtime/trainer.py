@@ -27,8 +27,8 @@ from tpc.runtime.source import Batch, Result, Source
 
 Array = NDArray[Any]
 _SINGULAR = (
-    " The limit of this program has warnings: kernels of step-like functions and gates are singular where a "
-    "latent meets a stored one; a smooth nonlinearity avoids that."
+    " The limit of this program has warnings: expectations of derivatives of jumps are infinite where a "
+    "latent meets a stored one; a nonlinearity without jumps avoids that."
 )
 
 
@@ -123,6 +123,7 @@ class Trainer:
         position: Position | None = None,
         observer: Observer | None = None,
         command: str = "tpc train",
+        recorded: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model
         self.source = source
@@ -132,6 +133,8 @@ class Trainer:
         self.position = position or Position()
         self.observer: Observer = observer or Quiet()
         self.command = command
+        self.recorded = dict(recorded or {})  # goes into every checkpoint: what is trained
+        self._begun = False
         self._resumed_seconds = self.position.seconds
         self._started = self._saved_at = time.monotonic()
 
@@ -139,6 +142,12 @@ class Trainer:
     def total_steps(self) -> int:
         """Steps of the whole training."""
         return self.source.batches * self.settings.epochs
+
+    def begin(self) -> None:
+        """Write the checkpoint of where training starts: what comes later can always go on."""
+        if not self._begun:
+            self._checkpoint(None)
+            self._begun = True
 
     def run(self) -> Result | None:
         """Train to the end; returns the last evaluation (None if no epoch was left).
@@ -153,7 +162,7 @@ class Trainer:
 
     def _run(self, interrupt: Interrupt) -> Result | None:
         result = None
-        self._checkpoint(None)
+        self.begin()
         while self.position.epoch < self.settings.epochs:
             self._run_epoch(interrupt)
             result = self._finish_epoch(interrupt)
@@ -261,18 +270,20 @@ class Trainer:
         if probe is not None and not np.isfinite(self.model.predict(probe.x, **probe.options)).all():
             self._require_finite(math.nan)
         self._update_clock()
-        state = {"position": asdict(self.position), "metrics_bytes": self.log.sync()}
+        state = {"position": asdict(self.position), "metrics_bytes": self.log.sync(), **self.recorded}
         self.checkpoints.write(self.position.epoch, self.position.step, state, self.model.save)
         self._saved_at = time.monotonic()
 
     def _leave(self, interrupt: Interrupt, probe: Batch) -> None:
         self._checkpoint(probe)
         at = self.position
-        raise InterruptedRunError(
+        error = InterruptedRunError(
             f"stopped by {interrupt.name} in epoch {at.epoch + 1} after step {at.step} of "
             f"{self.total_steps}; the checkpoint is written. Go on with: "
             f"{self.command} --resume {self.checkpoints.directory.parent}"
         )
+        error.exit_code = interrupt.exit_code
+        raise error
 
     def _require_finite(self, loss: float) -> None:
         if math.isfinite(loss):

@@ -19,8 +19,7 @@ from tpc.lower.lowered import Lowered
 from tpc.lower.native_loop import native_loop
 from tpc.lower.schedule import Function, Loop
 from tpc.program import tensor
-from tpc.program.axes import Axes, Axis, without
-from tpc.program.nn import SAMPLE
+from tpc.program.axes import SAMPLE, Axes, Axis, without
 from tpc.program.tensor import Contract, Tensor
 from tpc.runtime.backend import load_backend
 
@@ -42,7 +41,7 @@ class Blocks:
     @classmethod
     def of(cls, name: str) -> Blocks:
         """Those of a backend on this machine."""
-        from backends.blocks import threads
+        from backends.threads import threads
 
         backend: Any = load_backend(name)
         if backend.DEVICE:
@@ -225,7 +224,7 @@ def _lower(rank: int, order: int) -> int:
 
 
 def _powers_at_once(rows: int, packed: int) -> int:
-    from backends.device import POWER_BYTES
+    from backends.device_arrays import POWER_BYTES
 
     return min(rows, max(1, POWER_BYTES // (4 * packed))) * packed
 

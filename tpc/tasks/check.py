@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,28 +14,21 @@ from tpc.compiler import Limit, compile_program
 from tpc.data import load as load_data
 from tpc.errors import UsageError
 from tpc.passes.adapt import is_adapted
-from tpc.program.axes import without
-from tpc.program.nn import SAMPLE
+from tpc.program.axes import SAMPLE, without
 from tpc.program.program import Program
 from tpc.runtime.arguments import check_not_negative
-from tpc.runtime.finite import FiniteNetwork
 from tpc.runtime.folding import FoldOptions
-from tpc.runtime.initial import initial_state
-from tpc.runtime.model import Model, build
-from tpc.runtime.support import Support
-from tpc.tasks import kernel_check
-from tpc.tasks.convergence import CheckResult
+from tpc.runtime.model import build
+from tpc.tasks import kernel_check, pi_check
+from tpc.tasks.convergence import POWER, CheckResult, Even, Fit, rows_of_errors
+from tpc.tasks.intervals import Deviation
+from tpc.tasks.pi_check import Course, Done
 
 F64 = NDArray[np.float64]
-Batch = tuple[F64, NDArray[Any], Support | None]
-Progress = Callable[[int, int], None]  # networks done, networks in all
+Progress = Callable[[int, int, str], None]  # work done, work in all, and what is being done
 
 WIDTHS = (128, 256, 512, 1024, 2048, 4096)
 HELD_OUT = 64
-TASKS = 2  # that the samples of a batch belong to where a network adapts
-HUGE = 1e100  # logits beyond this have diverged, if not yet to infinity
-LEARNING_RATES = tuple(2.0**-k for k in range(-1, 20))
-LARGEST_MOVE = 0.5  # of the logits, relative to their size
 RANK = 8
 
 
@@ -66,157 +59,147 @@ def run_check(
     `x` (N, d) and `y` (N,) hold the steps·batch training samples, then held-out ones; by default the digits of the
     program's classes; `input_scale` multiplies x. Without `lr` it is the largest of 2, 1, ½, … at which the limit's
     logits move by no more than half their own size: enough to see learning, little enough for n^(-1/2) to show at
-    these widths. With `fold` the limit folds its old atoms. A network that adapts takes the first half of a batch as the support of two tasks, and
-    learns from the other half. `step_options` go to `Model.step`: lr_mult, weight_decay, momentum, clip, …
+    these widths. With `fold` the limit folds its old atoms. A network that adapts takes the first half of a batch as
+    the support of two tasks, and learns from the other half. `step_options` go to `Model.step`: lr_mult,
+    weight_decay, momentum, clip, …
 
     For the limits "nngp" and "ntk" kernels of random networks are compared with the limit's. Networks in NTK
     parametrization, of which readouts alone learn for "nngp", train beside gradient descent on functions with the
     limit's kernel, and for `fit_steps` (50) on the squared loss of one batch, beside the kernel's regression.
     Raises UsageError for numbers out of range and where training diverges.
     """
-    counts = [("steps", steps, 0), ("seeds", seeds, 1), ("batch", batch, 1), ("seed", seed, 0)]
-    if fit_steps is not None:
-        counts.append(("fit_steps", fit_steps, 0))
-    for name, value, least in counts:
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise UsageError(f"expected {name} to be a whole number from {least} on, got {value!r}")
+    _check_counts(steps=(steps, 0), seeds=(seeds, 1), batch=(batch, 1), seed=(seed, 0), fit_steps=(fit_steps, 0))
     check_not_negative(input_scale=input_scale)
     if lr is not None:
         check_not_negative(lr=lr)
         if lr == 0:
             raise UsageError(f"expected lr to be above 0, got {lr!r}")
     derived = compile_program(program, limit)
-    (classes,) = without(program.tensor("logits").axes, (SAMPLE,))
-    number = classes.size or 0
+    plan = Plan(derived, tuple(sorted(set(widths))), steps, seeds, batch, lr, seed, loss, input_scale, progress)
     if derived.is_kernel:
         kernel_check.refuse(step_options, fold, rank)
-        sizes = _checked_widths(widths)
-        fit_steps = kernel_check.FIT_STEPS if fit_steps is None else fit_steps
-        inputs, labels = _samples(x, y, max(steps, min(1, fit_steps)) * batch, number)
-        inputs = inputs * input_scale
-        known = kernel_check.beside(derived, inputs, labels, number, steps, batch, loss, fit_steps)
-        return _beside_kernel(known, sizes, seeds, seed, lr, progress)
+        return _beside_kernel(plan, x, y, kernel_check.FIT_STEPS if fit_steps is None else fit_steps)
     if fit_steps is not None:
         raise UsageError("fit_steps are taken beside kernel limits: limit='nngp' or limit='ntk'")
-    rank = RANK if rank is None else rank
-    sizes = _checked_widths(widths, rank)
-    inputs, labels = _samples(x, y, steps * batch, number)
-    inputs = inputs * input_scale
-    ends = [*range(0, steps * batch + 1, batch), len(inputs)]
-    *batches, held_out = (_batch(inputs[a:b], labels[a:b], is_adapted(program)) for a, b in pairwise(ends))
-    mode = "exact" if fold is None else "folded"
-    model = build(derived, inputs.shape[1], rank, dtype="float64", seed=seed, init="paper", mode=mode, fold=fold)
-    state = _initial(derived, model, seed)
-    options = {**step_options, "loss": loss}
-    rate = _moderate_rate(model, state, batches, held_out, options) if lr is None else lr
-    options["lr"] = rate
-
-    model.load_state(state)
-    wanted = _trajectory(model, batches, held_out, options)
-    _require_finite(wanted, "limit", rate)
-    if fold is not None and not model.remainders:
-        raise UsageError(
-            f"nothing was folded: {max(model.atoms.values())} atoms stay within the window of {fold.window}; "
-            "give a smaller one (--window 0)"
-        )
-    norms = _rms(wanted)
-    if not norms.all():
-        raise UsageError(f"the limit of {program.name} has zero logits: there is no relative error to measure")
-    squares = np.zeros((steps + 1, len(sizes)))
-    for i, n in enumerate(sizes):
-        for k in range(seeds):
-            network = FiniteNetwork(derived, state, n, seed=seed * seeds + k)
-            found = _trajectory(network, batches, held_out, options)
-            _require_finite(found, f"network of width {n}", rate)
-            squares[:, i] += np.square(found - wanted).mean(axis=(1, 2)) / seeds
-            if progress is not None:
-                progress(i * seeds + k + 1, len(sizes) * seeds)
-    return CheckResult(
-        program.name,
-        limit,
-        rank,
-        seeds,
-        rate,
-        sizes,
-        tuple(f"step {t}" for t in range(steps + 1)),
-        tuple(tuple(map(float, row)) for row in np.sqrt(squares) / norms[:, None]),
-        tuple(float(m) for m in _rms(wanted - wanted[0]) / norms[0]),
-        model.fold.degree if fold is not None else None,
-    )
+    return _beside_pi(plan, x, y, RANK if rank is None else rank, fold, step_options)
 
 
-def _beside_kernel(
-    known: kernel_check.Beside, widths: tuple[int, ...], seeds: int, seed: int, lr: float | None,
-    progress: Progress | None,
+@dataclass(frozen=True)
+class Plan:
+    """What is compared, with which networks."""
+
+    derived: Limit
+    widths: tuple[int, ...]
+    steps: int
+    seeds: int
+    batch: int
+    lr: float | None
+    seed: int
+    loss: str
+    input_scale: float
+    progress: Progress | None
+
+    def samples(self, x: ArrayLike | None, y: ArrayLike | None, train: int) -> tuple[F64, NDArray[Any]]:
+        """`train` training samples followed by held-out ones, with the inputs scaled."""
+        inputs, labels = _samples(x, y, train, self.classes)
+        return inputs * self.input_scale, labels
+
+    @property
+    def classes(self) -> int:
+        (axis,) = without(self.derived.program.tensor("logits").axes, (SAMPLE,))
+        return axis.size or 0
+
+    def check_widths(self, rank: int = 1) -> None:
+        """Raise UsageError for widths that no slope can be fitted to or that are below the rank."""
+        if len(self.widths) < 3:
+            given = ", ".join(map(str, self.widths)) or "none"
+            raise UsageError(f"expected at least three widths to fit a slope to, got {given}")
+        if self.widths[0] < rank:
+            raise UsageError(f"expected widths of at least the rank {rank}, got {self.widths[0]}")
+
+    def told(self, even: Even, power: int) -> Done:
+        """Counts the networks that are done, by the time that their widths take, for `progress`."""
+        total = self.seeds * sum(n**power for n in self.widths) + even.count * even.width
+        spent = 0
+
+        def done(width: int, what: str) -> None:
+            nonlocal spent
+            spent += width if what.startswith(("evenly", "kernels")) else width**power
+            if self.progress is not None:
+                self.progress(spent, total, what)
+
+        return done
+
+
+def _beside_pi(
+    plan: Plan, x: ArrayLike | None, y: ArrayLike | None, rank: int, fold: FoldOptions | None,
+    step_options: Mapping[str, Any],
 ) -> CheckResult:  # fmt: skip
-    rate = known.moderate_rate() if lr is None else lr
+    derived, program, adapts = plan.derived, plan.derived.program, is_adapted(plan.derived.program)
+    plan.check_widths(rank)
+    inputs, labels = plan.samples(x, y, plan.steps * plan.batch)
+    ends = [*range(0, plan.steps * plan.batch + 1, plan.batch), len(inputs)]
+    *batches, held_out = (pi_check.batch_of(inputs[a:b], labels[a:b], adapts) for a, b in pairwise(ends))
+    mode = "exact" if fold is None else "folded"
+    model = build(derived, inputs.shape[1], rank, dtype="float64", seed=plan.seed, init="paper", mode=mode, fold=fold)
+    state = pi_check.initial(derived, model, plan.seed)
+    course = Course(batches, held_out, {**step_options, "loss": plan.loss})
+    rate = pi_check.moderate_rate(model, state, course) if plan.lr is None else plan.lr
+    course = replace(course, options={**course.options, "lr": rate})
 
-    def done(count: int) -> None:
-        if progress is not None:
-            progress(count, len(widths) * seeds)
+    limit = pi_check.expected(model, state, course)
+    wanted = limit.logits
+    if not pi_check.rms(wanted).all():
+        raise UsageError(f"the limit of {program.name} has zero logits: there is no relative error to measure")
+    allowed: list[float] = []
+    if fold is not None:
+        pi_check.require_folded(model, course, state)
+        exact = build(derived, inputs.shape[1], rank, dtype="float64", seed=plan.seed)
+        apart = pi_check.expected_alike(exact, state, course, limit)
+        allowed = limit.distances(apart, fold.tolerance)
+    even = pi_check.even_networks(plan.widths[-1], plan.seeds)
+    done = plan.told(even, POWER[derived.kind])
+    errors = pi_check.random_errors(derived, state, course, wanted, plan.widths, plan.seeds, plan.seed, done)
+    deviations = pi_check.mean_deviations(derived, state, course, limit, even, plan.seed, done, allowed)
+    rows = tuple(f"step {t}" for t in range(plan.steps + 1))
+    moved = tuple(float(m) for m in pi_check.rms(wanted - wanted[0]) / pi_check.rms(wanted)[0])
+    degree = model.fold.degree if fold is not None else None
+    return _result(plan, rank, rate, rows, errors, deviations, moved, even, degree=degree)
 
-    errors, moved = kernel_check.compare(known, widths, seeds, seed, rate, done)
-    _require_finite(errors, "networks", rate)
-    limit = known.limit
-    rows = tuple(tuple(map(float, row)) for row in errors)
-    moves = tuple(None if i < len(known.kernels) else float(m) for i, m in enumerate(moved))
-    return CheckResult(
-        limit.program.name, limit.kind, None, seeds, rate, widths, known.rows(), rows, moves, fit=known.fit()
+
+def _beside_kernel(plan: Plan, x: ArrayLike | None, y: ArrayLike | None, fit_steps: int) -> CheckResult:
+    plan.check_widths()
+    inputs, labels = plan.samples(x, y, max(plan.steps, min(1, fit_steps)) * plan.batch)
+    known = kernel_check.beside(
+        plan.derived, inputs, labels, plan.classes, plan.steps, plan.batch, plan.loss, fit_steps
+    )  # fmt: skip
+    rate = known.moderate_rate() if plan.lr is None else plan.lr
+    done = plan.told(kernel_check.wide_networks(plan.widths[-1], plan.seeds), POWER[plan.derived.kind])
+    found = kernel_check.compare(known, plan.widths, plan.seeds, plan.seed, rate, done)
+    pi_check.require_finite(found.errors, "networks", rate)
+    moved = tuple(None if i < len(known.kernels) else float(m) for i, m in enumerate(found.moved))
+    return _result(
+        plan, None, rate, known.rows(), found.errors, found.deviations, moved, found.even, fit=known.fit()
     )  # fmt: skip
 
 
-def _batch(x: F64, y: NDArray[Any], adapts: bool) -> Batch:
-    """The samples as they are, or the second half of them with the first one as support, task by task in turn."""
-    if not adapts:
-        return x, y, None
-    half = len(x) // 2
-    if half < TASKS:
-        raise UsageError(f"expected at least {2 * TASKS} samples in a batch of a network that adapts, got {len(x)}")
-    tasks, queries = np.arange(half) % TASKS, np.arange(len(x) - half) % TASKS
-    return x[half:], y[half:], Support(x[:half], y[:half], tasks, queries)
+def _result(
+    plan: Plan, rank: int | None, rate: float, rows: tuple[str, ...], errors: F64, deviations: tuple[Deviation, ...],
+    moved: tuple[float | None, ...], even: Even, *, degree: int | None = None, fit: Fit | None = None,
+) -> CheckResult:  # fmt: skip
+    means, slopes = rows_of_errors(rows, plan.widths, errors)
+    derived = plan.derived
+    return CheckResult(
+        derived.program.name, derived.kind, rank, plan.seeds, rate, plan.widths, rows, means, slopes, deviations,
+        moved, even, degree, fit,
+    )  # fmt: skip
 
 
-def _trajectory(
-    network: Model | FiniteNetwork, batches: Sequence[Batch], held_out: Batch, options: Mapping[str, Any]
-) -> F64:
-    """Logits of the held-out samples before the first and after every step, shape (steps + 1, N, classes)."""
-    x, _, known = held_out
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        found = [network.predict(x, known)]
-        for inputs, targets, support in batches:
-            network.step(inputs, targets, support=support, **options)
-            found.append(network.predict(x, known))
-    return np.stack(found)
-
-
-def _moderate_rate(
-    model: Model, state: Mapping[str, F64], batches: Sequence[Batch], held_out: Batch, options: Mapping[str, Any]
-) -> float:
-    """The largest of the rates tried at which the logits move by at most half their own size."""
-    for rate in LEARNING_RATES:
-        model.load_state(state)
-        values = _trajectory(model, batches, held_out, {**options, "lr": rate})
-        if (np.abs(values) < HUGE).all() and (_rms(values - values[0]) <= LARGEST_MOVE * _rms(values)[0]).all():
-            return rate
-    raise UsageError(f"training of the limit diverges even at learning rate {LEARNING_RATES[-1]:g}")
-
-
-def _require_finite(values: F64, what: str, rate: float) -> None:
-    if not (np.abs(values) < HUGE).all():
-        raise UsageError(f"training of the {what} diverged at learning rate {rate:g}; give a smaller one")
-
-
-def _rms(values: F64) -> F64:
-    return np.asarray(np.sqrt(np.square(values).mean(axis=(1, 2))))
-
-
-def _initial(derived: Limit, model: Model, seed: int) -> dict[str, F64]:
-    """The paper's initial state, but with readout coefficients of std scale/√M in place of scale/M."""
-    state = initial_state(derived.graph(), model.sizes, model.rank, seed, "paper")
-    for s in derived.graph().stores:
-        if s.readout:
-            state[s.coefficients.name] *= math.sqrt(max(1, len(state[s.coefficients.name])))
-    return state
+def _check_counts(**counts: tuple[int | None, int]) -> None:
+    """Raise UsageError for a number that is given and not whole or below its least value."""
+    for name, (value, least) in counts.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise UsageError(f"expected {name} to be a whole number from {least} on, got {value!r}")
 
 
 def _samples(x: ArrayLike | None, y: ArrayLike | None, train: int, classes: int) -> tuple[F64, NDArray[Any]]:
@@ -239,13 +222,3 @@ def _samples(x: ArrayLike | None, y: ArrayLike | None, train: int, classes: int)
 def _check_enough(available: int, train: int) -> None:
     if available < train:
         raise UsageError(f"expected {train} training samples and held-out ones, got {available}; take fewer steps")
-
-
-def _checked_widths(widths: Sequence[int], rank: int = 1) -> tuple[int, ...]:
-    sizes = tuple(sorted(set(widths)))
-    if len(sizes) < 3:
-        given = ", ".join(map(str, sizes)) or "none"
-        raise UsageError(f"expected at least three widths to fit a slope to, got {given}")
-    if sizes[0] < rank:
-        raise UsageError(f"expected widths of at least the rank {rank}, got {sizes[0]}")
-    return sizes

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
@@ -16,6 +17,7 @@ from tpc.data import Dataset
 from tpc.data import load as load_data
 from tpc.errors import UsageError
 from tpc.passes.adapt import is_adapted
+from tpc.runtime.checkpoint import Checkpoint
 from tpc.runtime.evaluate import Evaluation, evaluate
 from tpc.runtime.model import Model
 from tpc.runtime.network import Network
@@ -25,6 +27,7 @@ from tpc.runtime.rundir import RunDir
 from tpc.runtime.source import Samples
 from tpc.tasks import run as runs
 from tpc.tasks.job import TrainJob
+from tpc.tasks.recorded import agreed_job, check_data, require_finite, with_newest
 from tpc.tasks.representations import before_and_after
 from tpc.tasks.run import RunResult
 from tpc.tasks.task import Task
@@ -70,6 +73,12 @@ class Classification(Task):
         data, job = self.dataset, self.job
         train, test = (data.train_x, data.train_y), (data.test_x, data.test_y)
         return Samples(train, test, job.batch_size, job.seed, job.loss)
+
+    def data_digest(self) -> str:
+        data, crc = self.dataset, 0
+        for labels in (data.train_y, data.test_y):  # not the inputs, whose last bits depend on the version of NumPy
+            crc = zlib.crc32(np.asarray(labels, np.int64).tobytes(), crc)
+        return f"{len(data.train_y)}+{len(data.test_y)} samples, {crc:08x}"
 
     def check_limit(self, limit: Limit) -> None:
         if is_adapted(limit.program):
@@ -122,9 +131,13 @@ class CheckpointEvaluation:
 
 def evaluate_run(run: RunDir, data_dir: str | None = None, backend: str | None = None) -> CheckpointEvaluation:
     """Evaluate the newest checkpoint on the test set."""
-    job = runs.recorded_job(run, TrainJob, {})
-    checkpoint = run.checkpoints.require()
-    data = Classification(replace(job, data_dir=data_dir or job.data_dir)).dataset
-    model = load_trained(checkpoint.model_path, backend or job.backend)
-    step = int(checkpoint.state["position"]["step"])
-    return CheckpointEvaluation(step, evaluate(model, data.test_x, data.test_y, job.loss), data.class_names)
+    def measured(checkpoint: Checkpoint) -> CheckpointEvaluation:
+        job = agreed_job(run, TrainJob, checkpoint, {} if data_dir is None else {"data_dir": data_dir})
+        task = Classification(job)
+        check_data(run, checkpoint, task)
+        model, data = load_trained(checkpoint.model_path, backend or job.backend), task.dataset
+        found = evaluate(model, data.test_x, data.test_y, job.loss)
+        require_finite(found.loss, checkpoint)
+        return CheckpointEvaluation(int(checkpoint.state["position"]["step"]), found, data.class_names)
+
+    return with_newest(run, measured)

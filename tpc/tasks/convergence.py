@@ -1,32 +1,21 @@
-"""What a convergence check found: errors over widths, their slopes, and a verdict."""
+"""What a convergence check found, as text and JSON: errors over widths, slopes, mean deviations, and a verdict."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-BAND = (-0.7, -0.3)
+from tpc.tasks.intervals import LEVEL, Deviation, Slope, fit_slope
+from tpc.tasks.verdict import BAND, Verdict, judge
 
-
-@dataclass(frozen=True)
-class Slope:
-    """d log(error) / d log(width) of a row, least squares over the widths, with the standard error of the fit."""
-
-    row: str
-    slope: float
-    stderr: float
-
-    @property
-    def ok(self) -> bool:
-        """Whether it lies in the band around −1/2."""
-        return BAND[0] <= self.slope <= BAND[1]
-
-    def __str__(self) -> str:
-        return f"{self.slope:.2f} ± {self.stderr:.2f}".replace("-", "−")
+F64 = NDArray[np.float64]
+POWER = {"pi": 1, "nngp": 2, "ntk": 2}  # of the width that a network takes time like
+RATE = {"pi": 0.75, "nngp": 0.5, "ntk": 0.5}  # that mean deviations fall with
 
 
 @dataclass(frozen=True)
@@ -42,17 +31,32 @@ class Fit:
 
 
 @dataclass(frozen=True)
+class Even:
+    """The networks whose mean was compared with the limit."""
+
+    count: int
+    width: int
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.count} {self.kind} networks of width {self.width}"
+
+
+@dataclass(frozen=True)
 class CheckResult:
     """Errors of finite networks against a limit.
 
-    `errors[t][i]` is the error of row t at `widths[i]`, a root mean square over seeds, held-out samples and classes.
-    In the π-limit row t is the difference of the logits after t steps, relative to the size of the limit's logits, and
-    `moved[t]` is how far these have come from their start, relative to that: near zero, nothing was learned. `degree`
-    is that of the tensors the limit's old atoms were folded to, if they were.
+    `errors[t][i]` is the error of row t at `widths[i]`, a root mean square over seeds, held-out samples and classes;
+    `slopes` are fitted to those of single networks. In the π-limit row t is the difference of the logits after t steps,
+    relative to the size of the limit's logits, and `moved[t]` is how far these have come from their start, relative to
+    that: near zero, nothing was learned. `degree` is that of the tensors the limit's old atoms were folded to, if they
+    were.
 
     Kernel limits (`rank` None) have first the kernels themselves, relative to their size, and then outputs after each
     step and after the steps of `fit`, relative to how far the limit has moved them. There `moved` is relative to the
     size of a random network's outputs, and None for kernels.
+
+    `deviations` say how far means of networks, those of `even` where one is told, are from the limit.
     """
 
     program: str
@@ -63,23 +67,29 @@ class CheckResult:
     widths: tuple[int, ...]
     rows: tuple[str, ...]
     errors: tuple[tuple[float, ...], ...]
+    slopes: tuple[Slope, ...]
+    deviations: tuple[Deviation, ...]
     moved: tuple[float | None, ...]
+    even: Even
     degree: int | None = None
     fit: Fit | None = None
 
-    @property
-    def slopes(self) -> tuple[Slope, ...]:
-        """One per row."""
-        return tuple(Slope(row, *fit_slope(self.widths, e)) for row, e in zip(self.rows, self.errors))
+    @cached_property
+    def verdict(self) -> Verdict:
+        """Whether the limit is right, wrong, or there is no telling."""
+        return judge(self.slopes, self.deviations, RATE[self.limit], POWER[self.limit])
 
     @property
     def ok(self) -> bool:
-        """Whether every slope lies in the band."""
-        return all(s.ok for s in self.slopes)
+        """Whether the limit is right."""
+        return self.verdict.answer == "right"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists."""
         fitted = {"fit_steps": self.fit.steps, "fit_unfinished": self.fit.unfinished} if self.fit else {}
+        told, verdict = {}, self.verdict
+        if verdict.widths is not None:
+            told = {"add": {"widths": f"{verdict.widths[0]}:{verdict.widths[1]}", "seeds": verdict.seeds}}
         return {
             "program": self.program,
             "limit": self.limit,
@@ -90,12 +100,24 @@ class CheckResult:
             **fitted,
             "widths": list(self.widths),
             "band": list(BAND),
+            "level": LEVEL,
             "ok": self.ok,
+            "verdict": verdict.answer,
+            "reasons": list(verdict.reasons),
+            **told,
             "rows": [
-                {"row": s.row, "errors": list(e), "slope": s.slope, "stderr": s.stderr, "moved": moved, "ok": s.ok}
+                {"row": s.row, "errors": list(e), **_slope_numbers(s), "moved": moved}
                 for s, e, moved in zip(self.slopes, self.errors, self.moved)
             ],
+            "mean_of": {"networks": self.even.count, "width": self.even.width, "kind": self.even.kind},
+            "deviations": [
+                {"row": d.row, "deviation": d.size, "radius": d.radius, "bound": d.bound, "chance": d.chance,
+                 "tolerance": d.tolerance}
+                for d in self.deviations
+            ],
         }
+
+    # --- as text ------------------------------------------------------------------------------------------------
 
     @property
     def title(self) -> str:
@@ -119,17 +141,26 @@ class CheckResult:
             [
                 s.row.removeprefix("step ") if self.rank else s.row,
                 *(f"{e:.4f}" for e in errors),
-                f"{s}" + ("" if s.ok else " !"),
+                str(s),
                 "" if moved is None else f"{moved:.2f}",
             ]
             for s, errors, moved in zip(self.slopes, self.errors, self.moved)
         ]
 
     @property
-    def verdict(self) -> str:
-        """Whether every slope lies in the band, in words."""
-        low, high = (f"{bound:g}".replace("-", "−") for bound in BAND)
-        return f"every slope lies in [{low}, {high}]" if self.ok else f"a slope (!) leaves [{low}, {high}]"
+    def mean_title(self) -> str:
+        """Which means were compared."""
+        return f"mean of {self.even} against the limit, relative to what is compared"
+
+    @property
+    def mean_head(self) -> list[str]:
+        """The columns of `mean_cells`."""
+        return ["", "off by", "at most"]
+
+    @property
+    def mean_cells(self) -> list[list[str]]:
+        """The mean deviations as text."""
+        return [[d.row, f"{d.size:.2%}", f"{d.bound:.2%}"] for d in self.deviations]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -142,16 +173,31 @@ class CheckResult:
         )
 
     def table(self) -> str:
-        """All of it as text."""
-        wide = [max(map(len, column)) for column in zip(self.head, *self.cells)]
-        lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, wide)).rstrip() for row in (self.head, *self.cells)]
-        return "\n".join([self.title, *lines, *self.notes, self.verdict])
+        """All of it as text; of the mean deviations those that are largest."""
+        lines = [*_aligned([self.head, *self.cells]), *self.notes]
+        if self.deviations:
+            worst = max(self.deviations, key=lambda d: d.bound)
+            lines.append(f"{self.mean_title}: off by {worst.size:.2%}, at most {worst.bound:.2%} ({worst.row})")
+        return "\n".join([self.title, *lines, str(self.verdict)])
 
 
-def fit_slope(widths: Sequence[int], errors: Sequence[float]) -> tuple[float, float]:
-    """The least-squares slope of log(error) over log(width), and its standard error."""
-    u, v = np.log(np.asarray(widths, dtype=np.float64)), np.log(np.asarray(errors, dtype=np.float64))
-    u, v = u - u.mean(), v - v.mean()
-    slope = float(u @ v / (u @ u))
-    residual = v - slope * u
-    return slope, math.sqrt(float(residual @ residual) / (len(u) - 2) / float(u @ u))
+def rows_of_errors(
+    rows: Sequence[str], widths: Sequence[int], errors: F64
+) -> tuple[tuple[tuple[float, ...], ...], tuple[Slope, ...]]:
+    """Root mean squares over seeds, and slopes, of the relative errors (rows, widths, seeds) of single networks."""
+    means = np.sqrt(np.square(errors).mean(axis=2))
+    slopes = tuple(fit_slope(row, widths, e) for row, e in zip(rows, errors))
+    return tuple(tuple(map(float, row)) for row in means), slopes
+
+
+def _slope_numbers(s: Slope) -> dict[str, Any]:
+    if s.exact:
+        return {"slope": None, "interval": None}
+    return {"slope": s.slope, "interval": list(s.interval())}
+
+
+def _aligned(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Columns of text, to the right."""
+    cells = list(rows)
+    wide = [max(map(len, column)) for column in zip(*cells)]
+    return ["  ".join(cell.rjust(w) for cell, w in zip(row, wide)).rstrip() for row in cells]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,6 +21,7 @@ from tpc.errors import UsageError, UserError, did_you_mean
 from tpc.passes.adapt import is_adapted
 from tpc.passes.representation import unadapted
 from tpc.program.program import Program
+from tpc.runtime.checkpoint import Checkpoint
 from tpc.runtime.episodic import Episodes, FewShotEvaluation, answer
 from tpc.runtime.model import Model
 from tpc.runtime.network import Network
@@ -28,6 +30,7 @@ from tpc.runtime.position import Position
 from tpc.runtime.rundir import RunDir
 from tpc.tasks import run as runs
 from tpc.tasks.job import FewShotJob
+from tpc.tasks.recorded import agreed_job, check_data, require_finite, with_newest
 from tpc.tasks.representations import before_and_after
 from tpc.tasks.run import RunResult
 from tpc.tasks.task import Task
@@ -149,6 +152,12 @@ class FewShot(Task):
             loss=job.loss,
         )
 
+    def data_digest(self) -> str:
+        crc = 0
+        for table in (self.dataset.train, self.dataset.validation, self.dataset.test):
+            crc = zlib.crc32(np.ascontiguousarray(table.images).data, crc)
+        return f"{self.dataset.split} split, {crc:08x}"
+
     def check_limit(self, limit: Limit) -> None:
         if not is_adapted(limit.program):
             raise UsageError(
@@ -205,12 +214,16 @@ def evaluate_run(
 
     With `support_shift` the network adapts to every support image moved by up to so many pixels in every direction.
     """
-    job = runs.recorded_job(run, FewShotJob, {})
-    checkpoint = run.checkpoints.require()
-    task = FewShot(replace(job, data_dir=data_dir or job.data_dir))
-    model = load_trained(checkpoint.model_path, backend or job.backend)
-    found = evaluate(task, model, split, tasks or job.episodes, queries, support_shift)
-    return CheckpointEvaluation(int(checkpoint.state["position"]["step"]), split, found)
+    def answered(checkpoint: Checkpoint) -> CheckpointEvaluation:
+        job = agreed_job(run, FewShotJob, checkpoint, {} if data_dir is None else {"data_dir": data_dir})
+        task = FewShot(job)
+        check_data(run, checkpoint, task)
+        model = load_trained(checkpoint.model_path, backend or job.backend)
+        found = evaluate(task, model, split, tasks or job.episodes, queries, support_shift)
+        require_finite(found.loss, checkpoint)
+        return CheckpointEvaluation(int(checkpoint.state["position"]["step"]), split, found)
+
+    return with_newest(run, answered)
 
 
 def evaluate(

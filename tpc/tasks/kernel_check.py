@@ -8,7 +8,8 @@ A network in NTK parametrization follows from its own random start up to O(n^(-1
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -22,13 +23,16 @@ from tpc.runtime.drawn import finite
 from tpc.runtime.empirical import empirical_kernels
 from tpc.runtime.network import Network
 from tpc.runtime.parametrization import role
-from tpc.tasks.convergence import Fit
+from tpc.tasks.convergence import Even, Fit
+from tpc.tasks.intervals import Deviation, extrapolated, of_mean
 
 F64 = NDArray[np.float64]
 Array = NDArray[Any]
 COMPARED = 16  # samples at which kernels are compared
 RATES = tuple(2.0**-k for k in range(-8, 40))
 FIT_STEPS = 50
+LEAST_SEEDS, WIDE_PER_SEED, LEAST_WIDE = 4, 16, 2048
+Done = Callable[[int, str], None]  # the width of a network that is done, and what it was
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ class Beside:
     def kernel_errors(self, width: int, seed: int) -> list[float]:
         """Mean squares by which the kernels of a random network differ, relative to those of the limit."""
         last = slice(-COMPARED, None)
-        found = empirical_kernels(self.limit, self.x[last], width, seed)
+        found = empirical_kernels(self.limit, self.x[last], width, seed, lazy=True)
         wanted = {name: kernel[last, last] for name, kernel in self.kernels.items()}
         return [float(np.square(found[n] - k).mean() / np.square(k).mean()) for n, k in wanted.items()]
 
@@ -144,32 +148,69 @@ def beside(limit: Limit, x: F64, y: Array, classes: int, steps: int, batch: int,
     return Beside(limit, x, y, classes, range(0, steps * batch + 1, batch), loss, fit_steps, fitting, limit.kernel(x))
 
 
-def compare(
-    known: Beside, widths: Sequence[int], seeds: int, seed: int, lr: float, done: Callable[[int], None]
-) -> tuple[F64, F64]:
-    """Errors (rows, widths), and how far outputs have moved (rows,) relative to their size at random, for `rows`.
+@dataclass(frozen=True)
+class Comparison:
+    """Networks beside a kernel limit.
 
-    Errors are root mean squares over seeds, samples and classes: of kernels relative to the limit's, of outputs
-    relative to how far the limit has moved them. Kernels have not moved.
+    `errors` (rows, widths, seeds) of single networks: of kernels relative to the limit's, of outputs relative to how
+    far the limit moves them. `moved` (rows,) is that, relative to the size of a random network's outputs; kernels have
+    not moved. `deviations` are those of means.
     """
-    kernels = len(known.kernels)
-    squares, moves = (np.zeros((len(known.rows()), len(widths))) for _ in range(2))
+
+    errors: F64
+    moved: F64
+    deviations: tuple[Deviation, ...]
+    even: Even
+
+
+def compare(known: Beside, widths: Sequence[int], seeds: int, seed: int, lr: float, done: Done) -> Comparison:
+    """Train `seeds` networks of every width along the kernel, and average the kernels of wide ones."""
+    kernels, rows = len(known.kernels), known.rows()
+    errors = np.zeros((len(rows), len(widths), seeds))
+    gaps, moves = [], np.zeros(len(rows))
     size = 0.0
     for i, n in enumerate(widths):
         for k in range(seeds):
             number = seed * seeds + k
-            squares[:kernels, i] += known.kernel_errors(n, number)
-            moves[:kernels, i] += 1
+            errors[:kernels, i, k] = [math.sqrt(e) for e in known.kernel_errors(n, number)]
             with np.errstate(all="ignore"):  # what diverges is told by the errors
                 start, found, wanted = _outputs(known, n, number, lr)
-                squares[kernels:, i] += np.square(found - wanted).mean(axis=(1, 2))
-                moves[kernels:, i] += np.square(wanted - start).mean(axis=(1, 2))
+                gaps.append(found - wanted)
+                errors[kernels:, i, k] = np.sqrt(np.square(found - wanted).mean(axis=(1, 2)))
+                moves[kernels:] += np.square(wanted - start).mean(axis=(1, 2))
             size += float(np.square(start).mean())
-            done(i * seeds + k + 1)
-    moved = np.sqrt(moves.sum(axis=1) / size)
-    moved[:kernels] = 0
+            done(n, f"networks of width {n}")
+    count = len(widths) * seeds
+    even = wide_networks(widths[-1], seeds)
+    deviations = list(_kernel_deviations(known, even, seed, done))
     with np.errstate(all="ignore"):
-        return np.sqrt(squares / moves), moved
+        reach = np.sqrt(moves[kernels:] / count)
+        errors[kernels:] /= reach[:, None, None]
+    if np.isfinite(errors).all():
+        signed = np.stack(gaps).reshape(len(widths), seeds, *gaps[0].shape)
+        names = (row if row == "fit" else f"the outputs after {row}" for row in rows[kernels:])
+        deviations += [extrapolated(row, widths, signed[:, :, t], reach[t]) for t, row in enumerate(names)]
+    moved = np.concatenate([np.zeros(kernels), np.sqrt(moves[kernels:] / size)])
+    return Comparison(errors, moved, tuple(deviations), even)
+
+
+def wide_networks(largest: int, seeds: int) -> Even:
+    """How many networks have their kernels averaged, and their width."""
+    return Even(WIDE_PER_SEED * max(seeds, LEAST_SEEDS), max(largest, LEAST_WIDE), "random")
+
+
+def _kernel_deviations(known: Beside, even: Even, seed: int, done: Done) -> Iterator[Deviation]:
+    """The deviations of the mean kernels of wide networks from those of the limit."""
+    found: dict[str, list[F64]] = {name: [] for name in known.kernels}
+    last = slice(-COMPARED, None)
+    for k in range(even.count):
+        drawn = empirical_kernels(known.limit, known.x[last], even.width, seed * even.count + k, lazy=True)
+        for name, kernel in drawn.items():
+            found[name].append(kernel)
+        done(even.width, f"kernels of networks of width {even.width}")
+    for name, kernels in found.items():
+        wanted = known.kernels[name][last, last]
+        yield of_mean(f"the {name.upper()} kernel", np.stack(kernels) - wanted, _rms(wanted))
 
 
 def _outputs(known: Beside, width: int, seed: int, lr: float) -> tuple[F64, F64, F64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -22,6 +21,7 @@ from tpc.passes.representation import unadapted
 from tpc.runtime import rundir
 from tpc.runtime.available import available
 from tpc.runtime.episodic import FewShotEvaluation, answer
+from tpc.runtime.files import WriteError, write_atomic
 from tpc.runtime.kernel_adaptation import KernelAdaptation
 from tpc.runtime.kernels import KernelFunction
 from tpc.runtime.memory import gigabytes
@@ -101,9 +101,20 @@ def regress(job: RegressJob, out: Path | None = None, overwrite: bool = False, s
 
     Mean squared loss is that of centred targets. Raises UserError, with numbers, where the matrix does not fit.
     """
+    with rundir.claim(out, overwrite):
+        source = _source(job)
+        found = _fitted(job, say)
+        return found if out is None else _kept(job, source, found, rundir.create(out, "", overwrite))
+
+
+def _source(job: RegressJob) -> bytes:
+    """The text of the program now: it may be another one when the regression is done."""
+    path = Path(job.program)
+    return path.read_bytes() if path.is_file() else b""  # loading tells what is missing
+
+
+def _fitted(job: RegressJob, say: Say) -> Regression:
     started = time.monotonic()
-    if out is not None:
-        rundir.check_free(out, overwrite)
     kernel = kernel_of(job, job.limit, job.backend)
     folder = None if job.data_dir is None else Path(job.data_dir)
     data = load_data(job.data, folder, job.limit_train_size, np.dtype(job.dtype))
@@ -128,8 +139,7 @@ def regress(job: RegressJob, out: Path | None = None, overwrite: bool = False, s
         say(f"ridge {ridge:g}: held-out accuracy {fit.held_out_accuracy:.2%} ({how})")
     scores = _tested(model, fits, data)
     chosen = max(scores, key=lambda s: s.held_out_accuracy)
-    found = Regression(scores, chosen, time.monotonic() - started)
-    return found if out is None else _recorded(job, found, rundir.create(out, "", overwrite))
+    return Regression(scores, chosen, time.monotonic() - started)
 
 
 def require_room(samples: int, itemsize: int) -> None:
@@ -158,8 +168,21 @@ def _tested(model: KernelRegression, fits: list[Fit], data: Dataset) -> tuple[Ri
     return tuple(found)
 
 
-def _recorded(job: RegressJob, found: Regression, run: RunDir) -> Regression:
-    shutil.copyfile(job.program, run.program_path)
+def _kept(job: RegressJob, source: bytes, found: Regression, run: RunDir) -> Regression:
+    """Record a result; one that cannot be is told in the error, for it may have taken hours."""
+    try:
+        return _recorded(job, source, found, run)
+    except WriteError as error:
+        run.discard()
+        best = found.chosen
+        raise UserError(
+            f"{error} What is not recorded: ridge {best.ridge:g} chosen, held-out accuracy "
+            f"{best.held_out_accuracy:.2%}, test accuracy {best.test_accuracy:.2%}, test loss {best.test_loss:.4f}."
+        ) from error
+
+
+def _recorded(job: RegressJob, source: bytes, found: Regression, run: RunDir) -> Regression:
+    write_atomic(run.program_path, source)
     run.write_config({"tpc_version": tpc.__version__, "task": "regress", **asdict(job), "ridges": list(job.ridges)})
     log = MetricsLog(run.metrics_path)
     try:
@@ -169,6 +192,7 @@ def _recorded(job: RegressJob, found: Regression, run: RunDir) -> Regression:
         log.sync()
     finally:
         log.close()
+    run.commit()
     return Regression(found.scores, found.chosen, found.seconds, run)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,10 +15,11 @@ import numpy as np
 
 import tpc
 from tpc.compiler import Limit
-from tpc.errors import UsageError
-from tpc.program.text import parse
-from tpc.runtime import rundir
+from tpc.errors import UsageError, UserError
+from tpc.program.text import listing, parse
+from tpc.runtime import metrics, rundir
 from tpc.runtime.drawn import initialize
+from tpc.runtime.files import WriteError, write_atomic
 from tpc.runtime.memory import Prediction, gigabytes, require_memory
 from tpc.runtime.model import Model
 from tpc.runtime.network import Network
@@ -30,6 +32,7 @@ from tpc.runtime.saving import DAMAGED
 from tpc.runtime.source import Result
 from tpc.runtime.trainer import Trainer
 from tpc.tasks.job import Job, job_of
+from tpc.tasks.recorded import agreed_job, check_copy, check_data, check_program, record, usable_checkpoint
 from tpc.tasks.task import Task
 
 
@@ -44,20 +47,57 @@ class RunResult:
 
 
 def start(task: Task, out: Path | None = None, overwrite: bool = False, stream: TextIO | None = None) -> RunResult:
-    """Train from the start; nothing is written before program, data and settings are known to be good."""
+    """Train from the start; nothing stays written unless program, data, settings and the disk are good.
+
+    Raises BusyError, before any work, where another process writes to `out`.
+    """
     job = task.job
     job.check_drops()
-    if out is not None:
-        rundir.check_free(out, overwrite)
-    program = tpc.load(job.program, function=job.function, **job.settings)
-    limit = tpc.compile(program, limit=job.limit)
-    task.check_limit(limit)
-    model, prediction = _built(task, limit)
-    task.check(model)
-    run = rundir.create(out, f"{Path(job.program).stem}-{job.data}", overwrite)
-    shutil.copyfile(job.program, run.program_path)
-    run.write_config(job.to_config())
-    return _run(task, run, model, Position(), 0, prediction, stream)
+    with rundir.claim(out, overwrite):
+        program = tpc.load(job.program, function=job.function, **job.settings)
+        source = Path(job.program).read_bytes()
+        _check_alone(job, source, listing(program))
+        limit = tpc.compile(program, limit=job.limit)
+        task.check_limit(limit)
+        model, prediction = _built(task, limit)
+        task.check(model)
+        run = rundir.create(out, f"{Path(job.program).stem}-{job.data}", overwrite)
+        try:
+            with nullcontext() if out is not None else run.lock():
+                return _begin(task, run, model, source, prediction, stream)
+        finally:
+            if out is None:
+                with suppress(OSError):  # not empty
+                    run.path.rmdir()
+
+
+def _check_alone(job: Job, source: bytes, traced: str) -> None:
+    """Tell now, and not after the training, that the report cannot be made from the copy of a program."""
+    with tempfile.TemporaryDirectory(prefix="tpc-program-") as folder:
+        copy = Path(folder) / Path(job.program).name
+        copy.write_bytes(source)
+        check_copy(copy, job, traced)
+
+
+def _begin(
+    task: Task, run: RunDir, model: Model | Network, source: bytes, prediction: Prediction, stream: TextIO | None
+) -> RunResult:
+    """Train in a fresh directory, of which nothing stays unless there is a checkpoint."""
+    try:
+        write_atomic(run.program_path, source)
+        run.write_config(task.job.to_config())
+        recorded = record(task.job, source, task.data_digest())
+        return _run(task, run, model, Position(), 0, prediction, stream, recorded)
+    except WriteError as error:
+        if run.checkpoints.newest() is None:
+            raise UserError(
+                f"{error} There is no checkpoint yet, and nothing of this run is kept. {error.remedy} and run the same "
+                "command again."
+            ) from error
+        raise
+    finally:
+        if run.checkpoints.newest() is None:
+            run.discard()
 
 
 def _built(task: Task, limit: Limit) -> tuple[Model | Network, Prediction]:
@@ -98,23 +138,25 @@ def resume(
             f"--{fixed[0].replace('_', '-')} cannot change when a run is resumed; what can: "
             + ", ".join(f"--{name.replace('_', '-')}" for name in allowed)
         )
-    recorded = recorded_job(run, of, {})
-    if changes.get("epochs", recorded.epochs) != recorded.epochs and not recorded.extendable:
-        raise UsageError(
-            f"--epochs cannot change when {run.path} is resumed: its learning rate falls to zero along a cosine over "
-            f"{recorded.epochs} epochs, so the steps taken belong to no other number of them; start another run."
+    with run.lock():
+        run.settle()
+        checkpoint = usable_checkpoint(run)
+        task = kind(agreed_job(run, of, checkpoint, changes))
+        position = Position(**checkpoint.state["position"])
+        model, prediction = _restored(task, checkpoint.model_path, position)
+        trained = model.program if isinstance(model, Network) else model.limit.program
+        check_program(run, checkpoint, task.job, listing(trained))
+        check_data(run, checkpoint, task)
+        _check_same(task, run, model, position)
+        task.check(model)
+        metrics_bytes, told = metrics.mend(
+            run.metrics_path, checkpoint.state["metrics_bytes"], position.epoch, position.step
         )
-    task = kind(recorded_job(run, of, changes))
-    checkpoint = run.checkpoints.require()
-    metrics_bytes = checkpoint.state["metrics_bytes"]
-    run.read_metrics(metrics_bytes)  # a damaged record is told before hours of training, not by the report after them
-    position = Position(**checkpoint.state["position"])
-    model, prediction = _restored(task, checkpoint.model_path, position)
-    _check_same(task, run, model, position)
-    task.check(model)
-    if changes:
-        run.write_config(task.job.to_config())
-    return _run(task, run, model, position, metrics_bytes, prediction, stream)
+        warn([told] if told else [])
+        if changes:
+            run.write_config(task.job.to_config())
+        recorded = record(task.job, run.program_path.read_bytes(), task.data_digest())
+        return _run(task, run, model, position, metrics_bytes, prediction, stream, recorded)
 
 
 def _require_kind(run: RunDir, of: type[Job]) -> None:
@@ -139,14 +181,6 @@ def _restored(task: Task, path: Path, position: Position) -> tuple[Model | Netwo
     return Model.load(path, backend=task.job.backend), prediction
 
 
-def recorded_job(run: RunDir, of: type[Job], changes: Mapping[str, Any]) -> Any:
-    """The job in the config.toml of a run."""
-    try:
-        return of.from_config({**run.read_config(), **changes})
-    except UsageError as error:
-        raise UsageError(f"{run.config_path}: {error}") from error
-
-
 def _run(
     task: Task,
     run: RunDir,
@@ -155,6 +189,7 @@ def _run(
     metrics_bytes: int,
     prediction: Prediction,
     stream: TextIO | None,
+    recorded: Mapping[str, Any],
 ) -> RunResult:
     job, source = task.job, task.source()
     if isinstance(model, Model):
@@ -167,8 +202,18 @@ def _run(
             memory = f"memory at most about {gigabytes(prediction.peak)}"
             display.say(f"{what}: {task.describe()}, {model.size}, {job.backend} {job.dtype}, {memory}")
             settings = job.train_settings(steps)
-            trainer = Trainer(model, source, settings, log, run.checkpoints, position, display, job.COMMAND)
+            trainer = Trainer(model, source, settings, log, run.checkpoints, position, display, job.COMMAND, recorded)
+            trainer.begin()
+            run.commit()
             result = trainer.run()
+    except WriteError as error:
+        saved = run.checkpoints.newest()
+        if saved is None:
+            raise
+        raise UserError(
+            f"{error} The checkpoint of step {saved.state['position']['step']} is whole. {error.remedy} and go on "
+            f"with: {job.COMMAND} --resume {run.path}"
+        ) from error
     finally:
         log.close()
     if result is None:  # every epoch was done before

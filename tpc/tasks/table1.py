@@ -12,8 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tpc.errors import DataError, UsageError, did_you_mean
-from tpc.runtime.checkpoint import write_atomic
+from tpc.errors import DataError, UsageError, UserError, did_you_mean
+from tpc.runtime.files import write_atomic, writing
+from tpc.runtime.interrupt import Interrupt, catch_signals
+from tpc.runtime.json_text import dumps
+from tpc.runtime.lock import NAME as LOCK
+from tpc.runtime.lock import Lock
 
 RESULTS = "table1.json"
 ROWS = ("NNGP", "NTK", "finite μ", "finite π", "π-limit")
@@ -66,6 +70,14 @@ class Score:
     command: str
 
 
+class StoppedError(UserError):
+    """A signal ended the process of a cell."""
+
+    def __init__(self, interrupt: Interrupt, last: str) -> None:
+        super().__init__(f"stopped by {interrupt.name}: {last}\n  Fix: run the same command again; it goes on there.")
+        self.exit_code = interrupt.exit_code
+
+
 def cells(quick: bool, data_dir: str | None, seed: int = 0) -> tuple[Cell, ...]:
     """The cells in the order they are filled, cheap ones first."""
     rank, width = (50, 256) if quick else (400, 2048)
@@ -105,7 +117,15 @@ def fill(
     Returns all scores of `out`, and the cells that failed with their last line. A long cell that was stopped goes on
     from its checkpoint.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with Lock(out / LOCK, str(out)):
+        return _fill(wanted, out, seed, say)
+
+
+def _fill(
+    wanted: Sequence[Cell], out: Path, seed: int, say: Callable[[str], None]
+) -> tuple[tuple[Score, ...], tuple[tuple[Cell, str], ...]]:
     known = read(out)
     failed = []
     for cell in wanted:
@@ -121,7 +141,7 @@ def fill(
         accuracy, interval = _accuracy(found)
         seconds = round(time.monotonic() - started, 1)
         known = (*known, Score(cell.row, cell.column, accuracy, interval, seconds, seed, cell.command))
-        write_atomic(out / RESULTS, json.dumps([asdict(s) for s in known], indent=2, ensure_ascii=False) + "\n")
+        write_atomic(out / RESULTS, dumps([asdict(s) for s in known], indent=2, ensure_ascii=False) + "\n")
         say(f"{accuracy:.2%} after {seconds:.0f} s")
     return known, tuple(failed)
 
@@ -145,11 +165,39 @@ def _run(cell: Cell, run: Path) -> tuple[dict[str, Any] | None, str]:
         arguments = [arguments[0], "--resume", str(run)] if started else [*arguments, "--out", str(run)]
         arguments.append("--no-report")
     start = [sys.executable, "-c", "from cli import main; main()", *arguments, "--json"]
-    done = subprocess.run(start, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        return None, (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
-    found: dict[str, Any] = json.loads(done.stdout)
+    code, out, err = _finished(start)
+    if code != 0:
+        return None, (err.strip() or f"exit code {code}").splitlines()[-1]
+    found: dict[str, Any] = json.loads(out)
     return found, ""
+
+
+def _finished(command: list[str]) -> tuple[int, str, str]:
+    """Exit code and output of a process, to which signals are handed on, once, so that it writes its checkpoint.
+
+    Raises StoppedError after one.
+    """
+    pipe, sent = subprocess.PIPE, False
+    with (
+        catch_signals() as interrupt,
+        subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process,
+    ):
+        try:
+            while True:
+                try:
+                    out, err = process.communicate(timeout=0.2)
+                    break
+                except subprocess.TimeoutExpired:
+                    if interrupt and not sent:
+                        process.send_signal(interrupt.number)
+                        sent = True
+        except BaseException:
+            process.kill()
+            raise
+    if interrupt:
+        last = (err.strip() or "it had nothing to save").splitlines()[-1]
+        raise StoppedError(interrupt, last)
+    return process.returncode, out, err
 
 
 def _accuracy(found: Mapping[str, Any]) -> tuple[float, float | None]:

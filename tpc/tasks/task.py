@@ -54,6 +54,10 @@ class Task(ABC):
         """Where batches come from."""
 
     @abstractmethod
+    def data_digest(self) -> str:
+        """A checksum of the data, the same wherever they lie."""
+
+    @abstractmethod
     def _sizes(self, done: Position | None) -> dict[str, Any]:
         """The fields of `Training` that are not options of the job."""
 

@@ -5,6 +5,7 @@ for (const viewer of document.querySelectorAll(".viewer")) {
   const stage = find(".stage"), panel = find(".panel"), hits = find(".hits");
   const search = find(".find"), select = find(".views");
   const drawings = [...stage.querySelectorAll("svg")];
+  const LEGIBLE = 0.66, HIGHEST = 1700, PANEL = 340; // pixels for a unit of the drawing, pixels of the stage
   let drawing, box, home, chosen = null, found = [], at = -1;
 
   // --- the part of the drawing that is seen ---
@@ -33,9 +34,19 @@ for (const viewer of document.querySelectorAll(".viewer")) {
     select.value = view;
     const [w, h] = drawing.dataset.size.split(" ").map(Number);
     home = { x: 0, y: 0, w, h };
+    const whole = viewer.dataset.whole !== undefined;
+    viewer.classList.toggle("below", w * 0.95 > viewer.clientWidth - PANEL || viewer.clientWidth < 820); // the panel leaves a wide drawing its room
+    const wide = stage.clientWidth;
+    if (!whole) // as high as the drawing in a size that can be read
+      viewer.style.setProperty("--stage", `${Math.min(Math.max(h * Math.min(Math.max(wide / w, LEGIBLE), 1), 300), HIGHEST)}px`);
     fit();
-    const k = scale().k; // a tall drawing starts at its top, in a size that can be read
-    if (k < 0.75) { zoom(0.75 / k); box.y = Math.min(0, home.h - box.h); box.y = 0; look(); }
+    if (scale().k < LEGIBLE) { // what is larger than the stage starts at the output
+      box = { x: 0, y: 0, w: wide / LEGIBLE, h: stage.clientHeight / LEGIBLE };
+      const end = drawing.querySelector(".node.k-output"), c = end ? centre(end) : { x: w / 2, y: h };
+      box.x = Math.min(Math.max(c.x - box.w / 2, Math.min(0, (w - box.w) / 2)), Math.max(w - box.w, (w - box.w) / 2));
+      box.y = Math.max(Math.min(c.y + 60, h) - box.h, Math.min(0, h - box.h));
+      look();
+    }
     mark();
   }
 
@@ -101,8 +112,9 @@ for (const viewer of document.querySelectorAll(".viewer")) {
     panel.replaceChildren();
     add("h3", n.label === name ? name : `${n.label} (${name})`);
     add("p", [n.kind, n.op, n.stage].filter(Boolean).join(" · "), "faint");
-    if (n.stands_for) {
-      add("p", `One of ${n.stands_for.length} equal layers, drawn once.`);
+    const equal = n.stands_for && n.stands_for[drawing.dataset.view];
+    if (equal) {
+      add("p", `One of ${equal.length} equal layers, drawn once.`);
       const more = add("button", "Show all layers");
       more.type = "button";
       const other = drawings.find((one) => one.dataset.view === drawing.dataset.all);
@@ -114,7 +126,7 @@ for (const viewer of document.querySelectorAll(".viewer")) {
     for (const line of n.equation.split("\n")) add("code", line).parentNode.appendChild(document.createElement("br"));
     if (n.axes.length) {
       add("h4", "Shape");
-      add("p", n.axes.map((a) => `${a.name}${a.size ? ` = ${a.size}` : ""} (${a.role})`).join(" × "));
+      for (const a of n.axes) add("p", `axis ${a.name}${a.size ? ` = ${a.size}` : ""}: ${a.meaning}`);
     }
     if (n.rule) {
       add("h4", n.whole ? "Is the limit of" : "Is part of the limit of");
@@ -239,4 +251,8 @@ for (const viewer of document.querySelectorAll(".viewer")) {
   select.addEventListener("change", () => show(select.value));
   show(select.value);
   window.addEventListener("beforeprint", fit);
+  let width = viewer.clientWidth;
+  window.addEventListener("resize", () => {
+    if (viewer.clientWidth !== width) { width = viewer.clientWidth; show(select.value); }
+  });
 }
