@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.arrays import HOST, Arrays
-from backends.half import stored_dtype
+from backends.half import fitting, from_stored, stored_dtype
 
 Array = NDArray[Any]
 
@@ -22,8 +22,9 @@ class Atoms:
 
     `coefficients` names the column A. Its stored rows are multiplied by `scale`: one number without momentum, or one
     per atom with it (then `velocity` holds each atom's share of the momentum). `storage` is the type of stored rows:
-    the dtype itself, "bfloat16" or "float16"; columns of single numbers always have the dtype. `rows` fixes the rows
-    of a segment. `arrays` says where they lie and how they are written.
+    the dtype itself, "bfloat16" or "float16"; columns of single numbers always have the dtype. Coefficients in float16
+    are stored in units that its range fits, powers of two that `scale` makes good. `rows` fixes the rows of a segment.
+    `arrays` says where they lie and how they are written.
     """
 
     def __init__(
@@ -51,6 +52,8 @@ class Atoms:
         self._last = 0  # rows in the newest segment; the others are full
         self._scales: list[Array] = []
         self._velocities: list[Array] = []
+        self._narrow = self._kinds.get("A") == np.float16
+        self._top: float | None = 0.0  # the largest coefficient as it is stored, where one scale is for all in float16
 
     def __len__(self) -> int:
         return self._count
@@ -64,8 +67,23 @@ class Atoms:
 
     def extend(self, columns: Mapping[str, Array], scale: float = 1.0, velocity: float = 0.0) -> None:
         """Store rows; arrays may have several batch axes, which are flattened."""
+        flat = self._flat(columns)
+        if self._narrow and self.per_atom:
+            unit = fitting(self._largest(flat["A"]))
+            flat["A"] = flat["A"] * self._typed(unit)
+            scale, velocity = scale / unit, velocity / unit
+        elif self.scale != 1 and not self.per_atom:
+            flat["A"] = flat["A"] / self._typed(self.scale)
+        self._extend(flat, scale, velocity)
+
+    def _flat(self, columns: Mapping[str, Array]) -> dict[str, Array]:
         asarray = self._arrays.xp.asarray
-        flat = {n: asarray(columns[n]).reshape(-1, *w) for n, w in self.widths.items()}
+        return {n: asarray(columns[n]).reshape(-1, *w) for n, w in self.widths.items()}
+
+    def _extend(self, flat: dict[str, Array], scale: float = 1.0, velocity: float = 0.0) -> None:
+        """Store rows, the coefficients in units of the one scale where there is one."""
+        if self._narrow and not self.per_atom:
+            flat["A"] = self._in_range(flat["A"])
         total = len(next(iter(flat.values())))
         done = 0
         while done < total:
@@ -88,7 +106,35 @@ class Atoms:
             self.extend(columns, -rate * clip, clip)
             return
         columns["A"] = columns["A"] * self._typed(-rate * clip / self.scale)
-        self.extend(columns)
+        self._extend(self._flat(columns))
+
+    # --- the range of float16 ----------------------------------------------------------------------------------
+
+    def _in_range(self, rows: Array) -> Array:
+        """New coefficients in stored units, which are changed if need be."""
+        if self._top is None:
+            self._top = max((self._largest(part) for part in self._filled_coefficients()), default=0.0)
+        top = self._largest(rows)
+        unit = fitting(max(top, self._top))
+        if unit != 1:
+            self._multiply_stored(unit)
+            self.scale /= unit
+            self._top *= unit
+            rows = rows * self._typed(unit)
+        rounded = float(np.float16(min(top * unit, 65504.0))) if top < math.inf else 0.0
+        self._top = max(self._top, rounded)
+        return rows
+
+    def _largest(self, rows: Array) -> float:
+        return float(abs(self._arrays.load(rows, self.dtype)).max()) if rows.size else 0.0
+
+    def _filled_coefficients(self) -> Iterator[Array]:
+        for k, segment in enumerate(self._segments):
+            yield segment["A"][: self._filled(k)]
+
+    def _multiply_stored(self, factor: float) -> None:
+        for rows in self._filled_coefficients():
+            self._arrays.store(rows, self._arrays.load(rows, self.dtype) * self._typed(factor))
 
     def age(self, rate: float, keep: float, momentum: float) -> None:
         """Weight decay and momentum of the atoms already stored: m ← μ m, W ← keep·W - rate·m."""
@@ -100,12 +146,10 @@ class Atoms:
                 s[:n] -= rate * v[:n]
             return
         self.scale *= keep
-        if not 1e-3 < abs(self.scale) < 1e3:  # keep stored rows at the size of the real ones
-            factor = self._typed(self.scale)
-            for k, segment in enumerate(self._segments):
-                rows = segment["A"][: self._filled(k)]
-                self._arrays.store(rows, self._arrays.load(rows, self.dtype) * factor)
-            self.scale = 1.0
+        most = 1e30 if self._narrow else 1e3
+        if not 1 / most < abs(self.scale) < most:  # keep stored rows at the size of the real ones
+            self._multiply_stored(self.scale)
+            self.scale, self._top = 1.0, None
 
     def with_momentum(self) -> None:
         """From one scale for all atoms to one scale and one velocity per atom."""
@@ -115,25 +159,41 @@ class Atoms:
             self._scales = [xp.full(room, self.scale) for room in rooms]
             self._velocities = [xp.zeros(room) for room in rooms]
 
+    def without_momentum(self) -> None:
+        """Back to one scale for all atoms, where no step was taken since `with_momentum`."""
+        self.per_atom, self._scales, self._velocities = False, [], []
+
     def _typed(self, x: float) -> Any:
         return self.dtype.type(x)
 
     # --- shrinking ---------------------------------------------------------------------------------------------
 
     def pop_segment(self) -> dict[str, Array]:
-        """Removes the oldest segment, which must be full, and returns its columns as arrays of the dtype.
+        """Removes the oldest segment, which must be full, and returns its columns as `full_segment` does."""
+        columns = self.full_segment(0)
+        self.drop_segments(1)
+        return columns
+
+    def drop_segments(self, count: int) -> None:
+        """Removes the oldest segments, which must be full."""
+        for parts in (self._segments, self._scales, self._velocities):
+            if parts is self._segments:
+                self._count -= sum(self._room(k) for k in range(count))
+            del parts[:count]
+        self._top = None
+
+    def full_segment(self, k: int) -> dict[str, Array]:
+        """The columns of the segment number k, counted from the oldest, which must be full, as arrays of the dtype.
 
         "A" has every multiplier applied; with momentum "velocity" is the atoms' momentum, rows like those of "A".
         """
-        if self._count < self.rows:
-            raise IndexError(f"expected a full segment of {self.rows} atoms, got {self._count}")
-        self._count -= self._room(0)
-        segment = self._segments.pop(0)
-        columns = {n: self._arrays.load(values, self.dtype) for n, values in segment.items()}
+        if self._count < (k + 1) * self.rows:
+            raise IndexError(f"expected a full segment of {self.rows} atoms, got {self._count - k * self.rows}")
+        columns = {n: self._arrays.load(values, self.dtype) for n, values in self._segments[k].items()}
         a = columns["A"]
         if self.per_atom:
             scales, velocities = (
-                x.pop(0).astype(self.dtype).reshape(-1, *([1] * (a.ndim - 1))) for x in (self._scales, self._velocities)
+                x[k].astype(self.dtype).reshape(-1, *([1] * (a.ndim - 1))) for x in (self._scales, self._velocities)
             )
             columns["velocity"] = a * velocities
             columns["A"] = a * scales
@@ -141,9 +201,9 @@ class Atoms:
             columns["A"] = a * self._typed(self.scale)
         return columns
 
-    def oldest_velocity(self) -> float:
-        """The largest momentum share among the atoms of the oldest segment, 0 without momentum."""
-        return float(abs(self._velocities[0][: self._filled(0)]).max()) if self.per_atom else 0.0
+    def oldest_velocity(self, k: int = 0) -> float:
+        """The largest momentum share among the atoms of the segment number k from the oldest, 0 without momentum."""
+        return float(abs(self._velocities[k][: self._filled(k)]).max()) if self.per_atom else 0.0
 
     # --- reading -----------------------------------------------------------------------------------------------
 
@@ -204,6 +264,17 @@ class Atoms:
             return self._typed(self.scale)
         return self._scales[k][: self._filled(k)].astype(self.dtype).reshape(-1, *([1] * (ndim - 1)))
 
+    def multipliers(self) -> dict[str, Array]:
+        """What the rows of A are as they are "stored", and the "scale" of all or of each; momentum has a "velocity"."""
+        host, filled = self._arrays.to_host, [self._filled(k) for k in range(len(self._segments))]
+        rows = [host(self._arrays.load(s["A"][:n], self.dtype)) for s, n in zip(self._segments, filled)]
+        empty = np.empty((0, *self.widths["A"]), self.dtype)
+        found = {"stored": np.concatenate([empty, *rows]), "scale": np.array([self.scale])}
+        if self.per_atom:
+            for name, parts in (("scale", self._scales), ("velocity", self._velocities)):
+                found[name] = np.concatenate([np.empty(0), *(host(part[:n]) for part, n in zip(parts, filled))])
+        return found
+
     # --- saving ------------------------------------------------------------------------------------------------
 
     def dump(self) -> dict[str, list[Array]]:
@@ -236,21 +307,26 @@ class Atoms:
         """
         scales = read("scales")
         made = cls(widths, dtype, scales is not None, storage, rows, arrays)
+        made._top, unit = None, 1.0
         for name in widths:
             column = read(name)
             if column is None:
                 raise KeyError(name)
             if name == next(iter(widths)):
                 made._reserve(len(column))
+            if name == "A" and made._narrow and column.dtype != np.float16:
+                column = from_stored(column, made.dtype)
+                unit = fitting(float(abs(column).max(initial=0)))
+                column = column * made._typed(unit)
             for k, part in made._parts(column):
                 arrays.store(made._segments[k][name][: len(part)], part)
         scale = read("scale")
-        made.scale = 1.0 if scale is None else float(scale[0])
+        made.scale = (1.0 if scale is None else float(scale[0])) / unit
         velocities = read("velocities")
         if scales is not None and velocities is not None:
             for target, source in ((made._scales, scales), (made._velocities, velocities)):
                 for k, part in made._parts(source):
-                    target[k][: len(part)] = arrays.xp.asarray(part)
+                    target[k][: len(part)] = arrays.xp.asarray(part) / unit
         return made
 
     def _parts(self, column: Array) -> Iterator[tuple[int, Array]]:

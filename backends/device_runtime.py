@@ -58,6 +58,17 @@ class DeviceRuntime:
         p, q, c = (xp.asarray(x, dtype=np.float64) for x in (p, q, c))
         return xp.sqrt(xp.maximum(p * q - c * c, 0)).astype(np.float32)
 
+    def inverse(self, x: Any, out: Any = None) -> Any:
+        """1/x where x > 0, else 0"""
+        x = self._xp.asarray(x)
+        positive = x > 0
+        return self._xp.where(positive, 1 / self._xp.where(positive, x, 1), 0).astype(x.dtype)
+
+    def root_sum(self, x: Any, y: Any, out: Any = None) -> Any:
+        """√(x + y²) for x, y ≥ 0 without overflow on the way"""
+        unit = self._xp.maximum(y, 1)
+        return unit * self._xp.sqrt(x / unit / unit + self._xp.square(y / unit))
+
     def step(self, x: Any, out: Any = None) -> Any:
         """1 where x > 0, else 0"""
         return (self._xp.asarray(x) > 0).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,20 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 STORED = {"bfloat16": np.dtype(np.uint16), "float16": np.dtype(np.float16)}
+
+
+LEAST, MOST = 2.0**7, 2.0**15  # where the largest coefficient stored as float16 should be
+
+
+def fitting(top: float) -> float:
+    """The power of two that brings `top` to where the largest of many float16 numbers should be; 1 if it is there.
+
+    float16 has 11 bits down to 6e-5 and ends at 65504. With the largest number at 2¹³ the least that is not rounded
+    away is 7e-12 of it, however small the numbers are.
+    """
+    if not 0 < top < math.inf or LEAST <= top <= MOST:
+        return 1.0
+    return 2.0 ** (13 - math.frexp(top)[1])
 
 
 def stored_dtype(storage: str) -> np.dtype[Any]:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.kernel_runtime import settled
 from backends.threads import threads
 from tpc.lower.kernel_native import NativeKernels
 
@@ -28,24 +27,23 @@ class KernelCode:
 
     def points(self, x: Array) -> dict[str, Array]:
         """What pairs need to know of every sample."""
-        with np.errstate(over="ignore", under="ignore"):
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             found: dict[str, Array] = self._module.points(x)
         return found
 
     def diagonal(self, x: Array) -> dict[str, Array]:
         """The kernels at equal samples."""
-        with np.errstate(over="ignore", under="ignore"):
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             found: dict[str, Array] = self._module.diagonal(x)
         return found
 
-    def point_type(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
-        """The type in which `pairs` takes what belongs to one sample."""
-        return dtype
-
     def pairs(self, first: Sequence[Array], second: Sequence[Array], out: Mapping[str, Array]) -> None:
-        """Write the kernels of every row with every column into the arrays of `out`."""
-        with np.errstate(over="ignore", under="ignore"):
-            for name, value in self._module.pairs(*first, *second).items():
+        """Compute in double precision the kernels of every row with every column; write them to the arrays of `out`.
+
+        In single precision the angle of nearly equal samples would be rounding errors of its cosine.
+        """
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            for name, value in self._module.pairs(*_doubles(first), *_doubles(second)).items():
                 out[name][...] = value
 
     def run(self, jobs: Sequence[Callable[[], None]]) -> None:
@@ -63,7 +61,6 @@ class Call(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("rows", "columns")),
         *((name, ctypes.c_void_p) for name in ("products", "left", "right", "numbers", "out", "strides")),
-        ("settled", ctypes.c_double),
     ]
 
 
@@ -81,13 +78,10 @@ class NativeKernelCode(KernelCode):
             function.argtypes, function.restype = [ctypes.c_void_p], None
             self._functions[np.dtype(dtype)] = function
 
-    def point_type(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
-        """Double, as the arithmetic of pairs."""
-        return np.dtype(np.float64)
-
     def pairs(self, first: Sequence[Array], second: Sequence[Array], out: Mapping[str, Array]) -> None:
         """Write the kernels of every row with every column into the arrays of `out`, whose rows are contiguous."""
         results = [out[name] for name in self._made.outputs]
+        first, second = _doubles(first), _doubles(second)
         products = [np.ascontiguousarray(p) for p in self._module.products(*first, *second).values()]
         left = [np.ascontiguousarray(first[i]) for i in self._made.left]
         right = [np.ascontiguousarray(second[i]) for i in self._made.right]
@@ -101,9 +95,12 @@ class NativeKernelCode(KernelCode):
             numbers.ctypes.data,
             addressof(targets),
             addressof(strides),
-            settled(results[0].dtype),
         )
         self._functions[results[0].dtype](addressof(call))
+
+
+def _doubles(arrays: Sequence[Array]) -> list[Array]:
+    return [np.asarray(a, np.float64) for a in arrays]
 
 
 def _addresses(arrays: Sequence[Array]) -> ctypes.Array[ctypes.c_void_p]:

@@ -1,4 +1,4 @@
-"""What generated NumPy code of kernel limits calls: numpy_runtime, with a gap that settles at |ρ| = 1."""
+"""What generated NumPy code of kernel limits calls: numpy_runtime, in double precision and with a gap that settles."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import numpy_runtime
 from backends.numpy_runtime import (
     clip1,
     dawson,
     erf,
     erfc,
     erfcx,
+    inverse,
     logsumexp,
     relu,
+    root_sum,
     rsqrt,
     softplus,
     step,
@@ -24,24 +25,23 @@ from backends.numpy_runtime import (
 
 Array = NDArray[Any]
 
-SETTLED = 16  # rounding errors of a covariance, in units of the type's precision
-
-
-def settled(dtype: np.dtype[Any]) -> float:
-    """The relative error of pq − c² that rounding explains."""
-    return SETTLED * float(np.finfo(dtype).eps)
+SETTLED = 2.0**-48  # 16 rounding errors: the relative error of pq − c² that they explain
 
 
 def gap(p: Array, q: Array, c: Array, out: Array | None = None) -> Array:
-    """√max(pq − c², 0), and 0 where that is what rounding errors leave of it.
+    """√max(pq − c², 0) in double precision, and 0 where that is what rounding errors leave of it.
 
     Equal samples have |c| = √(pq) up to rounding; without the threshold the angle between them would be its square
-    root, 1e-8 in double precision and 3e-4 in single.
+    root, 1e-8. The product √(pq − |c|)·√(pq + |c|) neither overflows nor underflows before its factors do.
     """
-    least = np.asarray(np.sqrt(p) * np.sqrt(q) * np.sqrt(settled(np.asarray(c).dtype)))
-    found = np.asarray(numpy_runtime.gap(p, q, c, out))
-    found[found <= least] = 0
-    return found
+    root = np.asarray(np.sqrt(p) * np.sqrt(q))
+    size = np.abs(c)
+    below = np.asarray(root - size)
+    below[below <= (SETTLED / 2) * root] = 0
+    root += size
+    result: Array = np.sqrt(below, out=below)
+    result *= np.sqrt(root, out=root)
+    return result
 
 
 __all__ = [
@@ -52,10 +52,11 @@ __all__ = [
     "erfc",
     "erfcx",
     "gap",
+    "inverse",
     "logsumexp",
     "relu",
+    "root_sum",
     "rsqrt",
-    "settled",
     "softplus",
     "step",
     "tabulated",

@@ -67,11 +67,31 @@ def gap(p: Array, q: Array, c: Array, out: Array | None = None) -> Array:
         wide -= np.square(c, dtype=np.float64)
         narrow: Array = np.sqrt(np.maximum(wide, 0, out=wide), out=wide).astype(np.float32)
         return narrow
-    _, exponent = np.frexp(np.maximum(np.maximum(p, q), np.finfo(np.float64).tiny))
-    p, q, c = (np.ldexp(x, -exponent) for x in (p, q, c))  # splitting must not overflow
+    one, other = (np.frexp(x)[1] // 2 for x in (p, q))  # powers of four taken out: nothing leaves its range
+    p, q, c = np.ldexp(p, -2 * one), np.ldexp(q, -2 * other), np.ldexp(np.ldexp(c, -one), -other)
     (high, low), (square, rest) = exact_product(p, q), exact_product(c, c)
-    result: Array = np.ldexp(np.sqrt(np.maximum((high - square) + (low - rest), 0)), exponent, out=out)
+    root = np.sqrt(np.maximum((high - square) + (low - rest), 0))
+    result: Array = np.ldexp(root, one + other, out=out)
     return result
+
+
+def inverse(x: Array, out: Array | None = None) -> Array:
+    """1/x where x > 0, else 0"""
+    x = np.asarray(x)
+    return np.divide(1, x, out=np.zeros_like(x), where=x > 0)
+
+
+def root_sum(x: Array, y: Array, out: Array | None = None) -> Array:
+    """√(x + y²) for x, y ≥ 0 without overflow on the way"""
+    x, y = np.asarray(x), np.asarray(y)
+    if np.result_type(x, y) == np.float32:  # whose squares do not overflow in doubles
+        wide: Array = np.square(y, dtype=np.float64) + x
+        return np.sqrt(wide, out=wide).astype(np.float32)
+    unit = np.maximum(y, 1)
+    ratio = y / unit
+    ratio *= ratio
+    root: Array = np.sqrt(x / unit / unit + ratio)
+    return np.multiply(root, unit, out=root)
 
 
 def exact_product(a: Array, b: Array) -> tuple[Array, Array]:
@@ -158,6 +178,7 @@ __all__ = [
     "erfcx",
     "exact_product",
     "gap",
+    "inverse",
     "logsumexp",
     "matmul",
     "matvecs",
@@ -167,6 +188,7 @@ __all__ = [
     "power",
     "product",
     "relu",
+    "root_sum",
     "rsqrt",
     "slope",
     "softplus",

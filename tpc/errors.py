@@ -48,6 +48,10 @@ class ProgramError(UserError):
         super().__init__(head + quoted + (f"\n  Fix: {fix}" if fix else ""))
 
 
+class ProgramWarning(UserWarning):
+    """Something in a network program that is allowed and will hurt on some data, with the line it was written on."""
+
+
 class GaussianError(UserError):
     """A Gaussian expectation that does not exist or that no rule covers."""
 

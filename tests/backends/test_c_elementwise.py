@@ -113,10 +113,12 @@ UNARY = {
     "arccos": (np.arccos, UNIT), "arcsin": (np.arcsin, UNIT), "clip1": (lambda x: np.clip(x, -1, 1), ALWAYS),
     "softplus": (lambda x: np.logaddexp(x, 0), ALWAYS), "sinh": (np.sinh, ALWAYS), "cosh": (np.cosh, ALWAYS),
     "asinh": (np.arcsinh, ALWAYS), "log1p": (np.log1p, POSITIVE), "expm1": (np.expm1, ALWAYS),
+    "inverse": (lambda x: np.where(x > 0, 1 / np.where(x == 0, 1, x), 0), ALWAYS),
 }  # fmt: skip
 BINARY = {
     "add": np.add, "subtract": np.subtract, "multiply": np.multiply, "divide": np.divide, "maximum": np.maximum,
     "minimum": np.minimum, "arctan2": np.arctan2, "power": lambda x, y: np.abs(x) ** y,
+    "root_sum": lambda x, y: np.sqrt(np.abs(x) + y**2),
 }  # fmt: skip
 
 
@@ -133,6 +135,8 @@ def test_functions_of_two_numbers(library, name):
     x, y = (a.astype(np.float32).astype(np.float64) for a in (x, y))
     if name == "power":
         y = np.clip(y, 0, 2)
+    if name == "root_sum":
+        x, y = np.abs(x), np.append(y[1:], 1e30)
     np.testing.assert_allclose(caller(library, f"op_{name}", "xy")(x, y), BINARY[name](x, y), rtol=6e-7, atol=1e-7)
 
 

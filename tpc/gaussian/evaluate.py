@@ -39,12 +39,11 @@ def gap(p: Any, q: Any, c: Any) -> Array:
     p, q, c = (np.asarray(x, dtype=np.float64) for x in (p, q, c))
     if single:  # products of floats are exact in doubles
         return np.asarray(np.sqrt(np.maximum(p * q - c * c, 0.0)), dtype=np.float32)
-    # a power of two taken out keeps the splitting away from overflow
-    _, exponent = np.frexp(np.maximum(np.maximum(p, q), np.finfo(np.float64).tiny))
-    p, q, c = (np.ldexp(x, -exponent) for x in (p, q, c))
+    one, other = (np.frexp(x)[1] // 2 for x in (p, q))  # powers of four taken out: nothing leaves its range
+    p, q, c = np.ldexp(p, -2 * one), np.ldexp(q, -2 * other), np.ldexp(np.ldexp(c, -one), -other)
     high, low = _two_product(p, q)
     square, rest = _two_product(c, c)
-    return np.asarray(np.ldexp(np.sqrt(np.maximum((high - square) + (low - rest), 0.0)), exponent))
+    return np.asarray(np.ldexp(np.sqrt(np.maximum((high - square) + (low - rest), 0.0)), one + other))
 
 
 def gap1(rho: Any) -> Array:

@@ -44,6 +44,7 @@ class Moments:
         self._seconds: dict[tuple[Vector, Vector], Tensor] = {}
         self._supports: dict[Vector, int] = {}
         self._bits: dict[Node, int] = {}
+        self._heights: dict[Vector, int] = {}
         self._is_random = Randomness()
         self._recall = Recursion()
 
@@ -215,9 +216,7 @@ class Moments:
     def _covariance(self, pair: tuple[Vector, Vector]) -> Tensor:
         g, h = pair
         left, right = _single(g), _single(h)
-        # c·y, and sums that g is part of, are taken apart first, so that sums are not multiplied out
-        multiple = right is None and (len(_sum(h)) == 1 or _has_term(h, g))
-        if left is None and not (multiple and len(_sum(g)) > 1):
+        if left is None and (right is not None or not self._is_first(h, g)):
             return tensor.add(self._scaled(part, g, h, first=True) for part in _sum(g))
         if right is None:
             return tensor.add(self._scaled(part, h, g, first=False) for part in _sum(h))
@@ -225,6 +224,19 @@ class Moments:
         (c, x, over), (d, y, other) = left, right
         taken = union(over, c.axes, x.axes, g.axes)
         return self._pair((self.tensor(c), x, over), _apart((self.tensor(d), y, other), taken, h.axes))
+
+    def _is_first(self, h: Vector, g: Vector) -> bool:
+        """Whether of two sums h is taken apart first: so c·y is not multiplied out, and few pairs come up."""
+        if len(_sum(g)) == 1:
+            return self._height(h) > self._height(g)
+        return len(_sum(h)) == 1 or _has_term(h, g)
+
+    def _height(self, g: Vector) -> int:
+        """How many sums of sums a G-vector is."""
+        return self._recall(self._heights, g, self._height_of)
+
+    def _height_of(self, g: Vector) -> int:
+        return 0 if _is_base(g) else 1 + max(self._height(x) for _, x, _ in _sum(g))
 
     def _scaled(self, part: Part, of: Vector, other: Vector, first: bool) -> Tensor:
         """The covariance of one term of a sum."""

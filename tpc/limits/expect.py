@@ -21,7 +21,7 @@ from tpc.limits.graph import Expectation, Kernel, gram, kernel
 from tpc.program import tensor
 from tpc.program.functions import X, argument, partial
 from tpc.program.ir import theta
-from tpc.program.naming import text
+from tpc.program.naming import kernel_name, text
 from tpc.program.tensor import ONE, ZERO, Constant, Tensor
 
 G = TypeVar("G")
@@ -79,7 +79,7 @@ def divergences(value: Tensor, bound: int = 0) -> Iterator[str]:
         case Kernel() if has_kink(value.phi) and has_kink(value.psi):
             with suppress(GaussianError):
                 if derived(value.phi, value.psi).pole > bound:
-                    yield f"V[{text(value.phi)}, {text(value.psi)}]"
+                    yield kernel_name(value.phi, value.psi)
         case Expectation():
             with suppress(GaussianError):
                 if reduced(value.fn, [argument(i) for i in range(value.size)]).divergence > bound:

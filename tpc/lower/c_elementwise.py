@@ -16,7 +16,7 @@ _CALL = {
     "expm1": "expm1f", "arcsin": "asinf", "arctan2": "atan2f", "power": "powf",
     "rsqrt": "tpc_rsqrt", "sign": "tpc_sign", "step": "tpc_step", "relu": "tpc_relu", "arccos": "tpc_arccos",
     "clip1": "tpc_clip1", "maximum": "tpc_maximum", "minimum": "tpc_minimum", "softplus": "tpc_softplus",
-    "gap": "tpc_gap",
+    "gap": "tpc_gap", "inverse": "tpc_inverse", "root_sum": "tpc_root_sum",
 }  # fmt: skip
 
 KNOWN = frozenset(_INFIX) | frozenset(_CALL) | {"negative", "square", "reciprocal"}
@@ -37,7 +37,7 @@ def device_function(
 ) -> str:
     """`TPC_DEV void name(float argument, …, float *result, …)`: computes every result of one element.
 
-    Every operation must be in `KNOWN`. With `real` double it needs kernel_functions.h and an argument `settled`.
+    Every operation must be in `KNOWN`. With `real` double it needs kernel_functions.h.
     """
     inputs = [f"{real} {a}" for a in arguments]
     outputs = [f"{real} *{r}" for r in results]
@@ -64,5 +64,4 @@ def _operation(o: Operation, real: str) -> str:
     call = _CALL[o.op]
     if real == "double":
         call = f"{call}_double" if call.startswith("tpc_") else call.removesuffix("f")
-        args += ["settled"] if o.op == "gap" else []
     return f"{call}({', '.join(args)})"

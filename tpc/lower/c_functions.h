@@ -40,6 +40,12 @@ TPC_DEV float tpc_clip1(float x) { return x < -1.0f ? -1.0f : (x > 1.0f ? 1.0f :
 /* 1/√x where x > 0, else 0 */
 TPC_DEV float tpc_rsqrt(float x) { return x > 0.0f ? 1.0f / sqrtf(x) : 0.0f; }
 
+/* 1/x where x > 0, else 0 */
+TPC_DEV float tpc_inverse(float x) { return x > 0.0f ? 1.0f / x : 0.0f; }
+
+/* √(x + y²) for x ≥ 0; the square of a float does not overflow in doubles */
+TPC_DEV float tpc_root_sum(float x, float y) { return (float)sqrt((double)x + (double)y * (double)y); }
+
 TPC_DEV float tpc_step(float x) { return x > 0.0f ? 1.0f : 0.0f; }
 
 TPC_DEV float tpc_sign(float x) { return x > 0.0f ? 1.0f : (x < 0.0f ? -1.0f : x); }

@@ -13,6 +13,7 @@ from sympy import Expr
 from tpc.errors import InternalError
 from tpc.gaussian import primitives as g
 from tpc.lower.plan import volume
+from tpc.lower.quotients import Factor, growth, is_quotient, multiplied_out, quotient, root_of_sum
 from tpc.program import functions as f
 from tpc.program.axes import Axes, union
 
@@ -41,7 +42,7 @@ ARITY = {
     "reciprocal": 1, "rsqrt": 1, "exp": 1, "log": 1, "sin": 1, "cos": 1, "tanh": 1, "erf": 1, "erfc": 1,
     "abs": 1, "sign": 1, "step": 1, "relu": 1, "arccos": 1, "arcsin": 1, "arctan2": 2, "clip1": 1, "maximum": 2,
     "minimum": 2, "softplus": 1, "sinh": 1, "cosh": 1, "asinh": 1, "log1p": 1, "expm1": 1, "dawson": 1,
-    "erfcx": 1, "gap": 3,
+    "erfcx": 1, "gap": 3, "inverse": 1, "root_sum": 2,
 }  # fmt: skip
 
 _DIRECT: dict[type, str] = {
@@ -58,6 +59,7 @@ _FOLD: dict[str, Callable[..., float]] = {
     "reciprocal": lambda x: 1 / x, "rsqrt": lambda x: x**-0.5 if x > 0 else 0.0, "maximum": max, "minimum": min,
     "arctan2": math.atan2, "arccos": math.acos, "arcsin": math.asin, "exp": math.exp, "log": math.log, "erf": math.erf,
     "step": lambda x: float(x > 0), "clip1": lambda x: min(1.0, max(-1.0, x)),
+    "inverse": lambda x: 1 / x if x > 0 else 0.0, "root_sum": lambda x, y: math.sqrt(x + y * y),
 }  # fmt: skip
 
 
@@ -105,6 +107,9 @@ class Builder:
             parts = [self.expression(a, values) for a in expr.args]
             op = "maximum" if isinstance(expr, sp.Max) else "minimum"
             return self._fold(op, parts)
+        root = self._root(expr.args[0], values) if isinstance(expr, g.rsqrt) else None
+        if root is not None:
+            return self.emit("inverse", root)
         args = [self.expression(a, values) for a in expr.args]
         if isinstance(expr, g.gap):
             return self.emit("gap", *args)
@@ -150,6 +155,8 @@ class Builder:
         return result
 
     def _product(self, expr: sp.Mul, values: Mapping[Expr, Value]) -> Value:
+        if is_quotient(expr):
+            return self._quotient(multiplied_out(expr), values)
         top: list[Value] = []
         bottom: list[Value] = []
         for factor in expr.args:
@@ -164,12 +171,43 @@ class Builder:
         numerator = self._fold("multiply", top) if top else Value("", (), 1.0)
         return self.emit("divide", numerator, self._fold("multiply", bottom)) if bottom else numerator
 
+    def _quotient(self, expr: Expr, values: Mapping[Expr, Value]) -> Value:
+        if not expr.is_Mul:
+            return self.expression(expr, values)
+        number, rest = expr.as_independent(*expr.free_symbols, as_Add=False)
+        if number.is_negative:
+            return self.emit("negative", self.expression(-expr, values))
+        factors = [f for part in sp.Mul.make_args(rest) for f in self._factors(part, values)]
+        return quotient(float(number), factors, self.emit, lambda x: Value("", (), x))
+
+    def _factors(self, part: Expr, values: Mapping[Expr, Value]) -> list[Factor]:
+        """A power as equal factors, or as what divides."""
+        base, exponent = part.as_base_exp()
+        inverted = bool(exponent.is_negative)
+        root = self._root(base, values)
+        if root is not None and (2 * exponent).is_Integer:
+            return [Factor(root, growth(base) / 2, inverted)] * abs(int(2 * exponent))
+        if not exponent.is_Integer:
+            return [Factor(self.expression(part, values), growth(part))]
+        if isinstance(base, g.gap) and inverted:
+            return [Factor(self.emit("inverse", self.expression(base, values)), -1.0)] * -int(exponent)
+        return [Factor(self.expression(base, values), growth(base), inverted)] * abs(int(exponent))
+
+    def _root(self, base: Expr, values: Mapping[Expr, Value]) -> Value | None:
+        """√base for a sum with the square of a gap, which is not computed."""
+        parts = root_of_sum(base)
+        return parts and self.emit("root_sum", *(self.expression(e, values) for e in parts))
+
     def _power(self, base: Expr, exponent: Expr, values: Mapping[Expr, Value]) -> Value:
         if base == sp.E:
             return self.emit("exp", self.expression(exponent, values))
+        root = self._root(base, values) if (2 * exponent).is_odd else None
+        if root is not None:
+            power = self._power_of(root, abs(2 * exponent))
+            return self.emit("reciprocal", power) if exponent.is_negative else power
         b = self.expression(base, values)
         if exponent.is_negative and isinstance(base, g.gap | g.gap1):  # 0 at |ρ| = 1, where 1/gap is infinite
-            inverse = self.emit("rsqrt", self.emit("square", b))
+            inverse = self.emit("inverse", b)
             return inverse if exponent == -1 else self._power_of(inverse, -exponent)
         if exponent.is_negative:
             return self.emit("reciprocal", self._power(base, -exponent, values))

@@ -33,6 +33,7 @@ _UFUNC = {
     "sinh": "np.sinh", "cosh": "np.cosh", "asinh": "np.arcsinh", "log1p": "np.log1p", "expm1": "np.expm1",
     "rsqrt": "rt.rsqrt", "erf": "rt.erf", "erfc": "rt.erfc", "step": "rt.step", "relu": "rt.relu", "clip1": "rt.clip1",
     "softplus": "rt.softplus", "dawson": "rt.dawson", "erfcx": "rt.erfcx", "gap": "rt.gap",
+    "inverse": "rt.inverse", "root_sum": "rt.root_sum",
 }  # fmt: skip
 
 
@@ -158,7 +159,7 @@ class NumpyPrinter:
             case Contract() if x.over:
                 yield f"{name} = {self._contraction(x)}"
             case tensor.Map() | tensor.Add() | Contract():
-                yield f"{name} = {self._inlined(x)}"
+                yield from self._inlined(x, name)
             case tensor.LogSumExp():
                 axis = layout(x.arg.axes).index(x.over)
                 yield f"{name} = rt.logsumexp({self._name(x.arg)}, axis={axis})"
@@ -238,10 +239,11 @@ class NumpyPrinter:
             result = builder.emit("multiply" if isinstance(x, Contract) else "add", result, self._value(part))
         return result
 
-    def _inlined(self, x: Tensor) -> str:
-        """Elementwise work as one expression."""
+    def _inlined(self, x: Tensor, name: str) -> Iterator[str]:
+        """Elementwise work as one expression, after lines for what occurs in it more than once."""
         builder = Builder(self._temporary)
         result = self._operations(x, builder)
+        uses = Counter(a.name for o in builder.operations for a in o.args)
         texts: dict[str, str] = {}
         for o in builder.operations:
             args = []
@@ -253,8 +255,12 @@ class NumpyPrinter:
                     whole = layout(a.axes) == layout(o.target.axes)
                     text = f"({text})" if o.op in _INFIX or o.op == "reciprocal" else text
                     args.append(text if whole else self._aligned(Value(text, a.axes), o.target.axes))
-            texts[o.target.name] = self._infix(o, args)
-        return texts.get(result.name) or self._aligned(result, x.axes)
+            written = self._infix(o, args)
+            if uses[o.target.name] > 1:
+                yield f"{o.target.name} = {written}"
+            else:
+                texts[o.target.name] = written
+        yield f"{name} = {texts.get(result.name) or self._aligned(result, x.axes)}"
 
     def _contraction(self, x: Contract) -> str:
         """A sum of a product of at most two tensors as matmul, sum or einsum."""

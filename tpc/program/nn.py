@@ -152,8 +152,13 @@ def moment(x: Any, y: Any = None) -> TracedTensor:
 
 
 def rms_norm(h: Any, eps: float = 1e-5) -> TracedVector:
-    """h / sqrt(moment(h, h) + eps)"""
+    """h / sqrt(moment(h, h) + eps)
+
+    With eps = 0 a sample for which h is 0 makes the loss of its batch NaN; tracing warns of it.
+    """
     v = as_vector(h, "tpc.rms_norm")
+    if isinstance(eps, bool) or not isinstance(eps, Real) or not 0 <= float(eps) < float("inf"):
+        fail(f"expected a number eps ≥ 0, got {eps!r}", "for example tpc.rms_norm(h, eps=1e-5)")
     return v * (moment(v, v) + eps) ** -0.5
 
 

@@ -21,6 +21,7 @@ from tpc.program.functions import NAMED, argument
 from tpc.program.node import Node
 from tpc.program.numbers import exact
 from tpc.program.program import Program
+from tpc.program.zeros import warn_of_zero_divisions
 
 _ARITHMETIC = "networks have + - * / and ** with a number, and the operations of tpc"
 
@@ -321,7 +322,8 @@ def apply_nonlin(fn: sp.Expr, xs: tuple[TracedVector, ...]) -> TracedVector:
 def trace(function: Callable[..., Any], name: str | None = None, **settings: Any) -> Program:
     """Run `function(x, **settings)` on a traced input with axes (sample, feature) and return its Program.
 
-    Raises ProgramError, with the user's line, for anything a Tensor Program cannot express.
+    Raises ProgramError, with the user's line, for anything a Tensor Program cannot express; warns (ProgramWarning) of
+    divisions by what is 0 for a sample of zeros.
     """
     with tracing() as t:
         x = scalar((SAMPLE, FEATURE), lambda: tensor.Input("x", (SAMPLE, FEATURE)))
@@ -364,4 +366,7 @@ def trace(function: Callable[..., Any], name: str | None = None, **settings: Any
                 result.where or here,
                 "check the numbers and settings that multiply them",
             )
-        return Program(name or function.__name__, (("logits", logits),), dict(t.sources))
+        joins = bool(getattr(function, "joins_samples", False))
+        program = Program(name or function.__name__, (("logits", logits),), dict(t.sources), joins)
+    warn_of_zero_divisions(program)
+    return program

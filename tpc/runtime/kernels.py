@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from tpc.errors import UsageError
 from tpc.lower.kernels import LoweredKernels, lower_kernels
 from tpc.program.axes import SAMPLE
+from tpc.runtime.arguments import as_array
 from tpc.runtime.backend import load_backend
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ Progress = Callable[[int, int], None]  # entries done, entries in all
 
 DTYPES = ("float32", "float64")
 CHUNK = 4096  # samples of one call of `points`, which works in float64
+SCALE = "divide the data by a number, or multiply the first layer by a small one"
 
 
 class KernelCode(Protocol):
@@ -36,11 +38,8 @@ class KernelCode(Protocol):
     def diagonal(self, x: Array) -> dict[str, Array]:
         """The kernels at equal samples."""
 
-    def point_type(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
-        """The type in which `pairs` takes what belongs to one sample."""
-
     def pairs(self, first: Sequence[Array], second: Sequence[Array], out: Mapping[str, Array]) -> None:
-        """Write the kernels of every row with every column into the arrays of `out`."""
+        """Compute in double precision the kernels of every row with every column; write them to the arrays of `out`."""
 
     def run(self, jobs: Sequence[Callable[[], None]]) -> None:
         """Do the jobs in threads."""
@@ -83,6 +82,8 @@ class KernelFunction:
             block = {name: k[rows.start : rows.stop, columns.start : columns.stop] for name, k in results.items()}
             a, b = (slice(r.start, r.stop) for r in (rows, columns))
             self._code.pairs(first.of(self.lowered.first, a), second.of(self.lowered.second, b), block)
+            for name, k in block.items():
+                _check_numbers(name, k, rows, columns, "x1" if x2 is None else "x2")
             if x2 is None and rows != columns:
                 for name, k in results.items():
                     k[b, a] = block[name].T
@@ -119,11 +120,16 @@ class KernelFunction:
     def _samples(self, x: ArrayLike, name: str, dtype: str) -> _Samples:
         if dtype not in DTYPES:
             raise UsageError(f"expected a dtype among {', '.join(DTYPES)}, got {dtype!r}")
-        rows = np.asarray(x)
+        rows = as_array(x, name)
         if rows.ndim != 2 or rows.dtype.kind not in "fiub" or not rows.size:
             raise UsageError(f"expected {name} of shape (samples, features), got {rows.dtype} of shape {rows.shape}")
         if not np.isfinite(rows).all():
             raise UsageError(f"expected finite numbers in {name}, got nan or infinity")
+        with np.errstate(over="ignore"):
+            squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64, casting="unsafe")
+        if not np.isfinite(squares).all():
+            row = int(np.argmin(np.isfinite(squares)))
+            raise UsageError(f"expected rows whose squared length is a number, got {name}[{row}] beyond 1e154: {SCALE}")
         return _Samples(self.lowered, self._code, rows, np.dtype(dtype))
 
     def _rooms(self, out: Mapping[str, Array] | None, shape: tuple[int, int], dtype: np.dtype[Any]) -> dict[str, Array]:
@@ -143,7 +149,7 @@ class KernelFunction:
 
 
 class _Samples:
-    """Data with what `points` and `diagonal` say of it, in the types that `pairs` and results have."""
+    """Data as it was given, with what `points` says of it, and the diagonals of its kernels in the results' type."""
 
     def __init__(self, lowered: LoweredKernels, code: KernelCode, x: Array, dtype: np.dtype[Any]) -> None:
         self.count, self.width = x.shape
@@ -153,12 +159,12 @@ class _Samples:
             points.append(code.points(chunk))
             diagonal.append(code.diagonal(chunk))
         self._sampled = {"x", *(name for name, t in lowered.points.outputs if SAMPLE in t.axes)}
-        kind = code.point_type(dtype)
-        self._known: dict[str, Array] = {"x": np.ascontiguousarray(x, dtype)}
+        self._known: dict[str, Array] = {"x": x}
         for name, value in points[0].items():
             parts = [p[name] for p in points]
-            self._known[name] = np.concatenate(parts).astype(kind) if name in self._sampled else np.asarray(value, kind)
-        self.diagonal = {name: np.concatenate([d[name] for d in diagonal]).astype(dtype) for name in diagonal[0]}
+            self._known[name] = np.concatenate(parts) if name in self._sampled else np.asarray(value, np.float64)
+        with np.errstate(over="ignore"):
+            self.diagonal = {name: np.concatenate([d[name] for d in diagonal]).astype(dtype) for name in diagonal[0]}
 
     def of(self, names: Iterable[str], rows: slice) -> list[Array]:
         """The named arrays of some rows; what has no sample axis is the same for all."""
@@ -187,6 +193,18 @@ def _blocks(rows: int, columns: int, half: bool, tall: int, wide: int) -> Iterat
             yield band, range(i, band.stop)
         for j in range(band.stop if half else 0, columns, wide):
             yield band, range(j, min(j + wide, columns))
+
+
+def _check_numbers(name: str, k: Array, rows: range, columns: range, other: str) -> None:
+    """Raise UsageError for a block with NaN: what it is computed from left the range of double precision."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if not np.isnan(k.sum()):
+            return
+    wrong = np.argwhere(np.isnan(k))
+    if len(wrong):
+        i, j = (r[int(n)] for r, n in zip((rows, columns), wrong[0]))
+        what = f"the {name} kernel of x1[{i}] and {other}[{j}]"
+        raise UsageError(f"{what} is the difference or quotient of numbers beyond double precision: {SCALE}")
 
 
 def _mirror(k: Array, tall: int) -> None:

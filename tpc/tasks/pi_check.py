@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tpc.compiler import Limit
 from tpc.errors import UsageError
 from tpc.runtime.balanced import balanced_gaussian
+from tpc.runtime.divergence import DivergedError
 from tpc.runtime.finite import FiniteNetwork
 from tpc.runtime.initial import initial_state
 from tpc.runtime.model import Model
@@ -50,7 +51,11 @@ class Course:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             found = [network.predict(x, known)]
             for inputs, targets, support in self.batches:
-                network.step(inputs, targets, support=support, **self.options)
+                try:
+                    network.step(inputs, targets, support=support, **self.options)
+                except DivergedError:  # told by the logits, which are compared
+                    found.append(np.full_like(found[0], np.nan))
+                    continue
                 found.append(network.predict(x, known))
         return np.stack(found)
 
@@ -59,7 +64,10 @@ class Course:
         x, _, known = self.held_out
         inputs, targets, support = self.batches[0]
         others = {other: 0.0 for other in model.weights if other != name}
-        model.step(inputs, targets, lr=rate, lr_mult=others, loss=self.options["loss"], support=support)
+        try:
+            model.step(inputs, targets, lr=rate, lr_mult=others, loss=self.options["loss"], support=support)
+        except DivergedError:
+            return np.full_like(model.predict(x, known), np.nan)
         return np.asarray(model.predict(x, known))
 
     def network_alone(self, network: FiniteNetwork, steps: Mapping[str, Alone]) -> list[F64]:
