@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tpc.compiler import Limit
-from tpc.errors import UsageError
+from tpc.errors import GaussianError, UsageError
 from tpc.runtime.balanced import balanced_gaussian
 from tpc.runtime.divergence import DivergedError
 from tpc.runtime.finite import FiniteNetwork
@@ -53,10 +53,9 @@ class Course:
             for inputs, targets, support in self.batches:
                 try:
                     network.step(inputs, targets, support=support, **self.options)
-                except DivergedError:  # told by the logits, which are compared
+                    found.append(network.predict(x, known))
+                except (DivergedError, GaussianError):  # told by the logits, which are compared
                     found.append(np.full_like(found[0], np.nan))
-                    continue
-                found.append(network.predict(x, known))
         return np.stack(found)
 
     def alone(self, model: Model, name: str, rate: float) -> F64:
@@ -66,9 +65,9 @@ class Course:
         others = {other: 0.0 for other in model.weights if other != name}
         try:
             model.step(inputs, targets, lr=rate, lr_mult=others, loss=self.options["loss"], support=support)
-        except DivergedError:
-            return np.full_like(model.predict(x, known), np.nan)
-        return np.asarray(model.predict(x, known))
+            return np.asarray(model.predict(x, known))
+        except (DivergedError, GaussianError):
+            return np.full((len(x), model.classes), np.nan)
 
     def network_alone(self, network: FiniteNetwork, steps: Mapping[str, Alone]) -> list[F64]:
         """`alone` of a network, for every weight that has a step."""
