@@ -145,7 +145,7 @@ def test_a_run_without_new_atoms_is_told_at_the_end(trainer, tmp_path, capsys):
     (tmp_path / "grows").mkdir()
     model = tpc.compile(tpc.trace(gates)).build(5, 4)
     trainer(tmp_path / "grows", model, TrainSettings(epochs=1, lr=Schedule(0.01))).run()
-    assert capsys.readouterr().err == ""
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_real_values_are_trained_on_and_measured_by_r_squared(trainer, tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tpc.errors import UserError
+import math
+
+from tpc.errors import GaussianError, UserError
 
 
 class DivergedError(UserError):
@@ -21,6 +23,18 @@ class DivergedError(UserError):
     def where(self) -> str:
         """The quantity, in words."""
         return f"{self.quantity} of {self.weight}" if self.weight else f"the {self.quantity}"
+
+
+def beyond_kernels(error: GaussianError, most: tuple[str, float], lr: float, clip: float | None) -> DivergedError:
+    """The error of a step that was not taken because a kernel is not known where it would be read.
+
+    `most` is the weight with the largest numbers, and these.
+    """
+    told, _, fix = str(error).partition("\n")
+    first = f". At the first step: {fix.strip().removeprefix('Fix: ')}" if fix else ""
+    found = f"cannot be read: {told} (the largest numbers are those of {most[0]}, up to {most[1]:.3g})"
+    made = not_taken("kernel", "", found, math.nan, lr, clip)
+    return DivergedError(f"{made}{first}", "", "kernel", made.reason)
 
 
 def not_taken(quantity: str, weight: str, found: str, loss: float, lr: float, clip: float | None) -> DivergedError:

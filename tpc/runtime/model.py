@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tpc.errors import UsageError
+from tpc.errors import GaussianError, UsageError
 from tpc.limits.fold import Fold
 from tpc.limits.graph import LimitGraph, Store
 from tpc.limits.power import packed_size
@@ -30,12 +30,12 @@ from tpc.runtime.arguments import (
     multipliers,
 )
 from tpc.runtime.backend import load_backend
-from tpc.runtime.divergence import DivergedError
+from tpc.runtime.divergence import DivergedError, beyond_kernels
 from tpc.runtime.folding import FoldOptions
 from tpc.runtime.initial import initial_state, shape_of
 from tpc.runtime.model_state import loaded_state, short, state_of
 from tpc.runtime.room import require_model_room
-from tpc.runtime.step_checks import StepChecks
+from tpc.runtime.step_checks import StepChecks, largest_weight
 from tpc.runtime.support import BY_SAMPLE, Support, check_given
 from tpc.runtime.targets import check_loss, read_targets
 
@@ -285,9 +285,11 @@ class Model:
                     metrics["grad_norm"] = norms
                     scales = clip_factors(norms, clip, clip_mode)
                 checks.update(out, rate, scales, keep, self._momentum)
-        except DivergedError:
+        except (DivergedError, GaussianError) as error:
             if starts:
                 self._forget_momentum()
+            if isinstance(error, GaussianError):
+                raise beyond_kernels(error, largest_weight(self), lr, clip) from error
             raise
         with np.errstate(all="ignore"):
             module.update(self._state, out, rate, scales, keep, momentum)

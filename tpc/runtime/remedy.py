@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tpc.errors import GaussianError
 from tpc.runtime.backend import free_memory
 from tpc.runtime.checkpoint import Checkpoint
 from tpc.runtime.divergence import DivergedError
@@ -143,6 +144,8 @@ def _trial(
         losses.append(loss)
         if not math.isfinite(loss) or time.monotonic() > until:
             return None
-    if not np.isfinite(model.predict(batch.x, **batch.options)).all():
+    try:
+        whole = np.isfinite(model.predict(batch.x, **batch.options)).all()
+    except GaussianError:  # beyond what its kernels are known for
         return None
-    return losses[0], losses[-1]
+    return (losses[0], losses[-1]) if whole else None

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tpc.errors import UserError
+from tpc.errors import GaussianError, UserError
 from tpc.runtime.backend import free_memory
 from tpc.runtime.checkpoint import CheckpointStore
 from tpc.runtime.divergence import DivergedError
@@ -235,8 +235,8 @@ class Trainer:
             result = self.source.evaluate(self.model, stop=interrupt)
         except Stopped:
             self._leave(interrupt, self.source.batch(at.epoch, 0))
-        except DivergedError as error:
-            self._diverged(f"after step {at.step}", f"{error.reason}.", interrupt)
+        except (DivergedError, GaussianError) as error:
+            self._diverged(f"after step {at.step}", f"{getattr(error, 'reason', error)}.", interrupt)
         self._require_finite(result.loss)
         measure, score = result.measure
         train_loss, train_accuracy = at.loss_sum / at.samples, at.accuracy_sum / at.samples
@@ -295,12 +295,18 @@ class Trainer:
 
     def _checkpoint(self, probe: Batch | None) -> None:
         """Save, unless the prediction on a batch shows that the model is broken."""
-        if probe is not None and not np.isfinite(self.model.predict(probe.x, **probe.options)).all():
+        if probe is not None and not self._answers(probe):
             self._diverged(f"after step {self.position.step}", "the outputs are not finite.", None)
         self._update_clock()
         state = {"position": asdict(self.position), "metrics_bytes": self.log.sync(), **self.recorded}
         self.checkpoints.write(self.position.epoch, self.position.step, state, self.model.save)
         self._saved_at = time.monotonic()
+
+    def _answers(self, probe: Batch) -> bool:
+        try:
+            return bool(np.isfinite(self.model.predict(probe.x, **probe.options)).all())
+        except GaussianError:  # beyond what its kernels are known for
+            return False
 
     def _leave(self, interrupt: Interrupt, probe: Batch) -> None:
         self._checkpoint(probe)
