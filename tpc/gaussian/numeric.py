@@ -40,7 +40,8 @@ _building = RLock()  # threads that need the same table wait for it
 
 def largest_known(phi: Expr, psi: Expr) -> tuple[float, float]:
     """Up to which p and q the kernel of two nonlinearities without a closed form is known."""
-    p, q = (largest_variance(split_delta(f)[0]) if f.has(X) else np.inf for f in (phi, psi))
+    regular = (split_delta(f)[0] for f in (phi, psi))
+    p, q = (largest_variance(f) if f.has(X) else np.inf for f in regular)
     return p, q
 
 
