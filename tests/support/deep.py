@@ -44,7 +44,7 @@ def calls(run):
 def mlp(x, *, layers=2):
     h = tpc.dense(x, name="embed")
     for k in range(layers):
-        h = tpc.dense(tpc.relu(h), name=f"h{k}")
+        h = tpc.dense(tpc.relu(h), name=f"h{k}", weight_std=1.4)
     return tpc.readout(tpc.relu(h), 2, name="readout")
 
 

@@ -45,6 +45,7 @@ class Moments:
         self._supports: dict[Vector, int] = {}
         self._bits: dict[Node, int] = {}
         self._heights: dict[Vector, int] = {}
+        self._sums: dict[Vector, tuple[Part, ...]] = {}
         self._is_random = Randomness()
         self._recall = Recursion()
 
@@ -215,31 +216,49 @@ class Moments:
 
     def _covariance(self, pair: tuple[Vector, Vector]) -> Tensor:
         g, h = pair
-        left, right = _single(g), _single(h)
+        left, right = self._single(g), self._single(h)
         if left is None and (right is not None or not self._is_first(h, g)):
-            return tensor.add(self._scaled(part, g, h, first=True) for part in _sum(g))
+            return tensor.add(self._scaled(part, g, h, first=True) for part in self._terms_of(g))
         if right is None:
-            return tensor.add(self._scaled(part, h, g, first=False) for part in _sum(h))
+            return tensor.add(self._scaled(part, h, g, first=False) for part in self._terms_of(h))
         assert left is not None
         (c, x, over), (d, y, other) = left, right
         taken = union(over, c.axes, x.axes, g.axes)
         return self._pair((self.tensor(c), x, over), _apart((self.tensor(d), y, other), taken, h.axes))
 
+    def _terms_of(self, g: Vector) -> tuple[Part, ...]:
+        if g not in self._sums:
+            self._sums[g] = _sum(g)
+        return self._sums[g]
+
+    def _has_term(self, h: Vector, g: Vector) -> bool:
+        base, _ = _unrenamed(g)
+        return any(_unrenamed(y)[0] is base for _, y, _ in self._terms_of(h))
+
+    def _single(self, g: Vector) -> Part | None:
+        """A base with its coefficient: what covariances are defined for; None for sums of others."""
+        if _is_base(g):
+            return ONE, g, ()
+        parts = self._terms_of(g)
+        return parts[0] if len(parts) == 1 and _is_base(parts[0][1]) else None
+
     def _is_first(self, h: Vector, g: Vector) -> bool:
         """Whether of two sums h is taken apart first: so c·y is not multiplied out, and few pairs come up."""
-        if len(_sum(g)) == 1:
+        if len(self._terms_of(g)) == 1:
             return self._height(h) > self._height(g)
-        return len(_sum(h)) == 1 or _has_term(h, g)
+        return len(self._terms_of(h)) == 1 or self._has_term(h, g)
 
     def _height(self, g: Vector) -> int:
         """How many sums of sums a G-vector is."""
         return self._recall(self._heights, g, self._height_of)
 
     def _height_of(self, g: Vector) -> int:
-        return 0 if _is_base(g) else 1 + max(self._height(x) for _, x, _ in _sum(g))
+        return 0 if _is_base(g) else 1 + max(self._height(x) for _, x, _ in self._terms_of(g))
 
     def _scaled(self, part: Part, of: Vector, other: Vector, first: bool) -> Tensor:
         """The covariance of one term of a sum."""
+        if not self._weights(part[1]) & self._weights(other):
+            return ZERO
         c, x, over = _apart(part, other.axes, of.axes)
         if self.tensor(c) is ZERO:
             return ZERO
@@ -277,31 +296,18 @@ def _is_base(x: Vector) -> bool:
     return isinstance(_unrenamed(x)[0], ir.VectorWeight | ir.MatMul)
 
 
-def _sum(g: Vector) -> list[Part]:
+def _sum(g: Vector) -> tuple[Part, ...]:
     """The terms of a G-vector that is no base."""
     x, new = _unrenamed(g)
     if isinstance(x, ir.StopGradientVector):
-        return [(ONE, ir.rename_vector(x.arg, new), ())]
+        return ((ONE, ir.rename_vector(x.arg, new), ()),)
     if not isinstance(x, ir.LinComb):
         raise InternalError(f"{type(x).__name__} is not a Gaussian vector at initialization")
     found = []
     for part in x.terms:
         c, y, over = _apart(part, new.values(), x.axes)
         found.append((renamed(c, new), ir.rename_vector(y, new), over))
-    return found
-
-
-def _has_term(h: Vector, g: Vector) -> bool:
-    base, _ = _unrenamed(g)
-    return any(_unrenamed(y)[0] is base for _, y, _ in _sum(h))
-
-
-def _single(g: Vector) -> Part | None:
-    """A base with its coefficient: what covariances are defined for; None for sums of others."""
-    if _is_base(g):
-        return ONE, g, ()
-    parts = _sum(g)
-    return parts[0] if len(parts) == 1 and _is_base(parts[0][1]) else None
+    return tuple(found)
 
 
 def variance_of_entries(w: ir.VectorWeight | ir.MatrixWeight | Weight) -> Tensor:
