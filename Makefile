@@ -5,7 +5,7 @@ CONSTRAINTS ?= constraints.txt  # the versions that continuous integration has s
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(addprefix --constraint ,$(CONSTRAINTS))
 SOURCES := tpc backends programs tests benchmarks docs cli.py
 
-.PHONY: demo test lint docs bench bench-gpu golden clean
+.PHONY: demo test lint verdicts docs bench bench-gpu golden clean
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,9 @@ lint: $(VENV)/.developed
 
 test: lint  ## lint, type-check and run every test
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+verdicts: $(VENV)/.developed  ## false alarms of tpc check, and wrong limits that it finds; minutes
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.verdicts
 
 docs: $(VENV)/.developed  ## build the documents as a site, site/index.html
 	$(BIN)/python -m mkdocs build --strict

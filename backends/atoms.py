@@ -159,26 +159,41 @@ class Atoms:
             self._scales = [xp.full(room, self.scale) for room in rooms]
             self._velocities = [xp.zeros(room) for room in rooms]
 
+    def without_momentum(self) -> None:
+        """Back to one scale for all atoms, where no step was taken since `with_momentum`."""
+        self.per_atom, self._scales, self._velocities = False, [], []
+
     def _typed(self, x: float) -> Any:
         return self.dtype.type(x)
 
     # --- shrinking ---------------------------------------------------------------------------------------------
 
     def pop_segment(self) -> dict[str, Array]:
-        """Removes the oldest segment, which must be full, and returns its columns as arrays of the dtype.
+        """Removes the oldest segment, which must be full, and returns its columns as `full_segment` does."""
+        columns = self.full_segment(0)
+        self.drop_segments(1)
+        return columns
+
+    def drop_segments(self, count: int) -> None:
+        """Removes the oldest segments, which must be full."""
+        for parts in (self._segments, self._scales, self._velocities):
+            if parts is self._segments:
+                self._count -= sum(self._room(k) for k in range(count))
+            del parts[:count]
+        self._top = None
+
+    def full_segment(self, k: int) -> dict[str, Array]:
+        """The columns of the segment number k, counted from the oldest, which must be full, as arrays of the dtype.
 
         "A" has every multiplier applied; with momentum "velocity" is the atoms' momentum, rows like those of "A".
         """
-        if self._count < self.rows:
-            raise IndexError(f"expected a full segment of {self.rows} atoms, got {self._count}")
-        self._count -= self._room(0)
-        segment = self._segments.pop(0)
-        self._top = None
-        columns = {n: self._arrays.load(values, self.dtype) for n, values in segment.items()}
+        if self._count < (k + 1) * self.rows:
+            raise IndexError(f"expected a full segment of {self.rows} atoms, got {self._count - k * self.rows}")
+        columns = {n: self._arrays.load(values, self.dtype) for n, values in self._segments[k].items()}
         a = columns["A"]
         if self.per_atom:
             scales, velocities = (
-                x.pop(0).astype(self.dtype).reshape(-1, *([1] * (a.ndim - 1))) for x in (self._scales, self._velocities)
+                x[k].astype(self.dtype).reshape(-1, *([1] * (a.ndim - 1))) for x in (self._scales, self._velocities)
             )
             columns["velocity"] = a * velocities
             columns["A"] = a * scales
@@ -186,9 +201,9 @@ class Atoms:
             columns["A"] = a * self._typed(self.scale)
         return columns
 
-    def oldest_velocity(self) -> float:
-        """The largest momentum share among the atoms of the oldest segment, 0 without momentum."""
-        return float(abs(self._velocities[0][: self._filled(0)]).max()) if self.per_atom else 0.0
+    def oldest_velocity(self, k: int = 0) -> float:
+        """The largest momentum share among the atoms of the segment number k from the oldest, 0 without momentum."""
+        return float(abs(self._velocities[k][: self._filled(k)]).max()) if self.per_atom else 0.0
 
     # --- reading -----------------------------------------------------------------------------------------------
 
@@ -248,6 +263,17 @@ class Atoms:
         if not self.per_atom:
             return self._typed(self.scale)
         return self._scales[k][: self._filled(k)].astype(self.dtype).reshape(-1, *([1] * (ndim - 1)))
+
+    def multipliers(self) -> dict[str, Array]:
+        """What the rows of A are as they are "stored", and the "scale" of all or of each; momentum has a "velocity"."""
+        host, filled = self._arrays.to_host, [self._filled(k) for k in range(len(self._segments))]
+        rows = [host(self._arrays.load(s["A"][:n], self.dtype)) for s, n in zip(self._segments, filled)]
+        empty = np.empty((0, *self.widths["A"]), self.dtype)
+        found = {"stored": np.concatenate([empty, *rows]), "scale": np.array([self.scale])}
+        if self.per_atom:
+            for name, parts in (("scale", self._scales), ("velocity", self._velocities)):
+                found[name] = np.concatenate([np.empty(0), *(host(part[:n]) for part, n in zip(parts, filled))])
+        return found
 
     # --- saving ------------------------------------------------------------------------------------------------
 

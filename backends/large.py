@@ -41,6 +41,11 @@ class OuterSum:
         """The sum of all squares: Σ_st ⟨x_s, x_t⟩ ⟨y_s, y_t⟩."""
         return np.vdot(self.x @ self.x.T, self.y @ self.y.T)
 
+    def largest(self) -> float:
+        """What no magnitude exceeds."""
+        x, y = (float(abs(v).max(initial=0)) for v in (self.x, self.y))
+        return len(self.x) * x * y
+
     def finite(self) -> bool:
         """Whether every number is."""
         bound = float(_squares(self.x)) ** 0.5 * float(_squares(self.y)) ** 0.5  # no number is larger (Cauchy, Schwarz)

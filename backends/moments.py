@@ -31,6 +31,7 @@ Array = NDArray[Any]
 Index = tuple[int, ...]
 PROBES = 64  # the newest atoms that stand for what reads the folded ones
 DECAY = 0.98  # of the running sums, per fold
+RANGE = 1e-6  # of the largest number: what one fold may add, so that many of them stay below it
 SETTLED = 64.0  # atoms whose velocity is below 1/SETTLED of rounding have their final coefficient
 
 
@@ -95,6 +96,11 @@ class Moments:
         return self.dtype.type(self.scale * self.weights[self.orders.index(order)])
 
     @property
+    def sums(self) -> Array:
+        """Running sums over pairs of atoms of products of the terms, and of V in the last place."""
+        return self._sums
+
+    @property
     def remainder(self) -> float | None:
         """√(Σ (V − Σ_n w_n s_n)² / Σ V²) over the pairs seen lately; None before the first fold."""
         total = self._sums[-1, -1]
@@ -124,12 +130,13 @@ class Moments:
     ) -> None:
         """Fold the oldest atoms while more than `window` newer ones stay.
 
+        Raises OverflowError, and folds nothing, where the tensors would leave the range of their numbers.
         `profiles` gives f_α of atoms under the name "α₁,α₂,…", `exact` E x x' under "V" for two sets of atoms,
         `sampled` under "T" what atoms are beyond the last degree at given points.
         """
-        segments = []
-        while self._due(atoms):
-            segments.append(atoms.pop_segment())
+        segments: list[Mapping[str, Array]] = []
+        while self._due(atoms, len(segments)):
+            segments.append(atoms.full_segment(len(segments)))
         if not segments:
             return
         xp = self._arrays.xp
@@ -141,6 +148,8 @@ class Moments:
             return _Rows(columns, self._indexed(profiles(None, *columns)), beyond)
 
         old = rows(given)
+        self._check_range(a, old)
+        atoms.drop_segments(len(segments))
         if names:  # constants are folded without any error
             newest = [atoms.newest(name, PROBES) for name in names]
             newer = newest if len(newest[0]) else [x[-PROBES:] for x in given]
@@ -169,10 +178,26 @@ class Moments:
         """n!/α!"""
         return self.dtype.type(factorial(sum(index)) / prod(map(factorial, index)))
 
-    def _due(self, atoms: Atoms) -> bool:
-        if len(atoms) - atoms.rows < self.window:
+    def _check_range(self, a: Array, old: _Rows) -> None:
+        """No entry of Σ_m a_m f_α b₁^⊗α₁ ⊗ … exceeds Σ_m |a_m| |f_α| |b₁|^α₁ …"""
+        xp, host = self._arrays.xp, self._wide
+        with np.errstate(all="ignore"):
+            size = host(abs(a.reshape(len(a), -1)).max(axis=1)) / abs(self.scale) if len(a) else np.zeros(0)
+            lengths = [np.sqrt(host(xp.square(b, dtype=np.float64).sum(axis=1))) for b in old.latents]
+            most = RANGE * float(np.finfo(self.dtype).max)
+            for index, f in old.profiles.items():
+                each = size * np.abs(host(f)) * np.prod([v**n for v, n in zip(lengths, index)], axis=0)
+                bound = float(np.sum(each) * self._often(index))
+                if not bound < most:
+                    raise OverflowError(f"degree {sum(index)} would reach {bound:.3g} in {self.dtype}")
+            if old.beyond is not None and not np.isfinite(host(old.beyond)).all():
+                raise OverflowError(f"what is left out of the series is not finite in {self.dtype}")
+
+    def _due(self, atoms: Atoms, taken: int) -> bool:
+        """Whether a segment after so many others is to be folded."""
+        if len(atoms) - (taken + 1) * atoms.rows < self.window:
             return False
-        return atoms.oldest_velocity() <= float(np.finfo(self.dtype).eps) / SETTLED
+        return atoms.oldest_velocity(taken) <= float(np.finfo(self.dtype).eps) / SETTLED
 
     def _compare(self, a: Array, old: _Rows, newer: _Rows, exact: Callable[..., Any]) -> None:
         """Add the pairs of folded atoms and newer ones to the running sums; refit the weights."""

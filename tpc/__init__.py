@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # `__getattr__` imports them when first used: sympy alone tak
     from tpc.compiler import Limit
     from tpc.compiler import compile_program as compile
     from tpc.passes.adapt import adapt
+    from tpc.passes.samples import joins_samples
     from tpc.program.load import load
     from tpc.program.nn import (
         abs,
@@ -76,6 +77,7 @@ __all__ = [
     "finite",
     "gelu",
     "identity",
+    "joins_samples",
     "leaky_relu",
     "listing",
     "load",
@@ -109,6 +111,7 @@ _HOME = {
     "adapt": ("tpc.passes.adapt", "adapt"),
     "Support": ("tpc.runtime.support", "Support"),
     "finite": ("tpc.runtime.drawn", "finite"),
+    "joins_samples": ("tpc.passes.samples", "joins_samples"),
     "compile": ("tpc.compiler", "compile_program"),
     "listing": ("tpc.program.text", "listing"),
     "load": ("tpc.program.load", "load"),

@@ -21,6 +21,7 @@ from tpc.passes.backward import backward
 from tpc.passes.loss import attach_loss
 from tpc.passes.per_sample import gradients, single_output
 from tpc.passes.project import norms, project
+from tpc.passes.samples import admitted
 from tpc.program.program import Program
 from tpc.program.verify import verify
 
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from tpc.runtime.kernels import Array, KernelFunction, Progress
     from tpc.runtime.model import Model
 
+_JOINED = (
+    "the network declares that samples depend on each other (tpc.joins_samples): its outputs are those of the batches "
+    "of training, and of an evaluation's, which differ in size"
+)
 Passes = tuple[tuple[str, Callable[[Program], Program]], ...]
 
 PASSES: Passes = (
@@ -52,7 +57,7 @@ def compile_program(program: Program, limit: str = "pi") -> Limit:
     """Derive a limit of a program. Raises UsageError for an unknown limit, ProgramError where it has none."""
     if limit not in LIMITS:
         raise UsageError(f"expected a limit among {', '.join(LIMITS)}, got {limit!r}")
-    return Limit(verify(program, "tracing"), limit)
+    return Limit(admitted(program), limit)
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,6 +66,12 @@ class Limit:
 
     program: Program
     kind: str
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return compile_program, (self.program, self.kind)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Limit:
+        return self  # it never changes
 
     def __repr__(self) -> str:
         kind = "π" if self.kind == "pi" else self.kind
@@ -129,8 +140,12 @@ class Limit:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a user should know before training: expectations that are infinite at coinciding latents."""
-        return () if self.is_kernel else divergence_warnings(self.graph())
+        """What a user should know before training: expectations that are infinite at coinciding latents, and samples
+        that depend on each other.
+        """
+        if self.is_kernel:
+            return ()
+        return (*divergence_warnings(self.graph()), *((_JOINED,) if self.program.joins_samples else ()))
 
     @property
     def kernels(self) -> Kernels:

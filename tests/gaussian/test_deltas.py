@@ -59,5 +59,18 @@ def test_a_kinked_function_without_a_closed_form(p, q, c):
     assert value(parts, p, q, c) == pytest.approx(wanted, rel=1e-6)
 
 
+@pytest.mark.parametrize("phi", [sp.tanh(X) ** 2, sp.tanh(X) * step(X)], ids=str)
+def test_a_delta_alone_beside_a_table(phi):
+    """E φ(u)δ(v) = E φ(√(p − c²/q) z)/√(2πq)"""
+    p, q, c = (np.array([x]) for x in POINTS[0])
+    sigma = np.sqrt(p - c * c / q)
+    half, weight = np.polynomial.legendre.leggauss(200)
+    v = 6 * (half + 1)
+    both = numpy_function(phi)(v * sigma) + numpy_function(phi)(-v * sigma)
+    wanted = 6 * weight @ (both * np.exp(-(v**2) / 2)) / np.sqrt(2 * np.pi) / np.sqrt(2 * np.pi * q)
+    np.testing.assert_allclose(kernel(phi, DiracDelta(X)).at(p, q, c), wanted, rtol=1e-9)
+    np.testing.assert_allclose(kernel(DiracDelta(X), phi).at(q, p, c), wanted, rtol=1e-9)
+
+
 def test_jumps_of_powers_of_steps_are_whole():
     assert deltas.slope(step(X) ** 3 * X) == step(X) + X * DiracDelta(X)

@@ -326,5 +326,5 @@ def test_wrong_arguments_are_told():
     net = FiniteNetwork(limit, state, N)
     with pytest.raises(UsageError, match=r"weight in lr_mult called 'embd'.*Did you mean 'embed'"):
         net.step(x, y, lr=0.1, lr_mult={"embd": 1.0})
-    with pytest.raises(UsageError, match=r"expected x of shape \(sample = 5, feature\), got \(6, 5\)"):
+    with pytest.raises(UsageError, match=r"expected 6 class numbers or targets .*, got int64 of shape \(5,\)"):
         net.step(x, y[1:], lr=0.1)

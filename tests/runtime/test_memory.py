@@ -91,7 +91,7 @@ options = {k: given[k] for k in ("rank", "backend", "mode", "storage", "fold") i
 model = limit.build(784, **options)
 for k in range(job["steps"]):
     batch = batch_of(draw(job["tasks"], k))
-    model.step(batch.x, batch.y, lr=0.1, clip=0.1 if given.get("clip") else None, **batch.options)
+    model.step(batch.x, batch.y, lr=1e-4, clip=0.1 if given.get("clip") else None, **batch.options)
 answer(model, draw, 150, table.alphabets)
 lines = open("/proc/self/status").read().splitlines()
 peak = 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])

@@ -16,12 +16,23 @@ from tpc.runtime.model import Model
 DIM, RANK, CLASSES = 5, 4, 3
 
 
+BOOKKEEPING = (".w", ".folds", ".sums")  # of folded atoms
+
+
+def plain(state):
+    """A state without multipliers of atoms and without momentum."""
+    return {name: value for name, value in state.items() if not name.endswith((".stored", ".scale", ".velocity"))}
+
+
 def generic_state(model: Model, seed: int = 0, spread: float = 0.5) -> dict[str, np.ndarray]:
     """A state with nothing zero in it: readouts and biases drawn too, and every store with atoms."""
     rng = np.random.default_rng(seed)
     stored = {c.name: s for s in model.limit.graph().stores for c in (s.coefficients, *s.columns, *s.thetas)}
     state = {}
-    for name, value in model.state().items():
+    for name, value in plain(model.state()).items():
+        if name.endswith(BOOKKEEPING):
+            state[name] = value
+            continue
         shape = (RANK + 2, *value.shape[1:]) if name in stored else value.shape
         state[name] = spread * rng.standard_normal(shape)
         if name in stored and name in {c.name for c in stored[name].columns}:

@@ -70,7 +70,8 @@ def cell_index(p: Array) -> Array:
     """The cell of every variance; where there is none, the nearest one, and 0 for what is no number."""
     with np.errstate(divide="ignore", invalid="ignore"):
         k = np.floor((np.log10(p) + DECADES // 2) / DECADES)
-    return np.clip(np.nan_to_num(k, posinf=HIGHEST_CELL, neginf=LOWEST), LOWEST, HIGHEST_CELL).astype(np.int64)
+    k = np.clip(np.nan_to_num(k, posinf=HIGHEST_CELL, neginf=LOWEST), LOWEST, HIGHEST_CELL)
+    return np.asarray(k, dtype=np.int64)
 
 
 @lru_cache(maxsize=512)
@@ -201,8 +202,8 @@ def _table(
     kinds = parity(phi), parity(psi)
     if kinds[0] is not None and kinds[0] == kinds[1]:
         orders = orders[orders % 2 == kinds[0]] if len(orders) > 1 else np.array([kinds[0]])
-    bases = (_basis(f, directions, cell, grid) for f, directions, cell in ((phi, left, first), (psi, right, second)))
-    return Table(*bases, core[:, :, orders], orders, width).truncated(KEPT), rest
+    one, other = _basis(phi, left, first, grid), _basis(psi, right, second, grid)
+    return Table(one, other, core[:, :, orders], orders, width).truncated(KEPT), rest
 
 
 def _basis(phi: Expr, directions: Array, cell: Cell, grid: Grid) -> Basis:

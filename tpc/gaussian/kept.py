@@ -102,5 +102,6 @@ class _told:
     def _tell() -> None:
         _told.patience = _told.spent + BETWEEN
         made = f", {_told.count} tables so far" if _told.count else ""
+        line = f"computing kernels without a closed form{made}; they are kept for later runs"
         with suppress(OSError, ValueError):  # nobody listens
-            print(f"computing kernels without a closed form{made}; they are kept for later runs", file=sys.stderr, flush=True)
+            print(line, file=sys.stderr, flush=True)

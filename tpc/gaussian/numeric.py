@@ -40,7 +40,8 @@ _building = RLock()  # threads that need the same table wait for it
 
 def largest_known(phi: Expr, psi: Expr) -> tuple[float, float]:
     """Up to which p and q the kernel of two nonlinearities without a closed form is known."""
-    p, q = (largest_variance(split_delta(f)[0]) if f.has(X) else np.inf for f in (phi, psi))
+    regular = (split_delta(f)[0] for f in (phi, psi))
+    p, q = (largest_variance(f) if f.has(X) else np.inf for f in regular)
     return p, q
 
 
@@ -167,7 +168,7 @@ def numeric_kernel(phi: Expr, psi: Expr) -> NumericKernel:
     (left, a), (right, b) = split_delta(phi), split_delta(psi)
     largest = largest_known(phi, psi)
     if min(largest) < LEAST_DOMAIN:
-        known = f"got one for variances up to {min(largest):.2g}" if min(largest) else "but it varies too fast to resolve"
+        known = f"got one for variances up to {min(largest):.2g}" if min(largest) else "got none"
         raise GaussianError(
             f"no accurate kernel for φ = {phi}, ψ = {psi}: expected a relative error below {TOLERANCE:.0e} for "
             f"variances up to {LEAST_DOMAIN:g}, {known}: it varies or grows too fast to resolve\n"
@@ -191,8 +192,8 @@ def value_at(phi: Expr, psi: Expr, p: float, q: float, c: float) -> float:
     total = 0.0
     if left != 0 and right != 0:
         theta = np.array([nearer])
-        parts = (smoothed(f, np.array([variance]), theta, HIGHEST) for f, variance in ((left, p), (right, q)))
-        same, opposite = products(*parts, HIGHEST)
+        first, second = (smoothed(f, np.array([v]), theta, HIGHEST) for f, v in ((left, p), (right, q)))
+        same, opposite = products(first, second, HIGHEST)
         total += float((same if c >= 0 else opposite)[0, 0, 0])
     for weight, regular, variance, other in ((b, left, p, q), (a, right, q, p)):
         if weight != 0 and other > 0:
@@ -225,7 +226,9 @@ def check_domain(phi: Expr, variances: Array, shown: tuple[Expr, Expr]) -> None:
     )
 
 
-def over_cells(cells: tuple[Array, Array], table: Callable[[int, int], Evaluate], p: Any, q: Any, c: Any, xp: Any) -> Any:
+def over_cells(
+    cells: tuple[Array, Array], table: Callable[[int, int], Evaluate], p: Any, q: Any, c: Any, xp: Any
+) -> Any:
     """table(i, j)(p, q, c) where p is in cell i and q in cell j; arrays broadcast, and are those of the library xp."""
     i, j = cells
     if not i.size or not j.size:

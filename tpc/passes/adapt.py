@@ -18,6 +18,7 @@ from tpc.errors import ProgramError
 from tpc.passes.backward import differentiate
 from tpc.passes.loss import LOSSES, per_sample
 from tpc.passes.project import outers
+from tpc.passes.samples import joined
 from tpc.passes.substitute import Increment, Part, Substitution, freshened, within
 from tpc.program import ir, tensor
 from tpc.program.axes import FEATURE, SAMPLE, SUPPORT, Axis, without
@@ -95,6 +96,12 @@ def adapt(
         rates = {name: sp.nsimplify(sizes[name] if given else step_size, rational=True) for name in chosen}
         return _Adaptation(f, weights, rates, frozenset(start), order, loss, refuse).logits(steps)
 
+    (classes,) = without(logits.axes, (SAMPLE,))
+    if classes.size == 1 and loss == "cross_entropy":
+        fail(
+            "tpc.adapt learns by cross_entropy from one output, whose softmax is 1 whatever it is: it would never move",
+            "adapt with loss='mse', or give the readout two classes",
+        )
     return scalar(logits.axes, build, logits)
 
 
@@ -220,7 +227,7 @@ class _Adaptation:
             if not self.rates.get(name):
                 self.refuse(f"tpc.adapt: {name!r} starts at zero and does not adapt: it stays zero", "add it to layers")
         for n in topological([self.f]):
-            if _mixes_samples(n):
+            if joined(n):
                 self.refuse("tpc.adapt expects a network that treats samples one by one, got a sum over samples")
             if self.order == 2 and isinstance(n, ir.Nonlin | ir.Moment) and _jumps(n.fn, len(n.xs)):
                 deep = [name for name in self.rates if name in _names_of(n)]
@@ -246,16 +253,6 @@ class _Widened(Rewriter[Node]):
         if isinstance(made, ir.MatMul) and SAMPLE not in made.axes and self._names & _names_of(made.matrix):
             return replace(made, x=ir.LinComb(((tensor.Broadcast(ONE, (SAMPLE,)), made.x, ()),)))
         return made
-
-
-def _mixes_samples(n: Node) -> bool:
-    if isinstance(n, tensor.Size):
-        return n.axis == SAMPLE
-    if isinstance(n, tensor.LogSumExp):
-        return n.over == SAMPLE
-    if isinstance(n, ir.LinComb):
-        return any(SAMPLE in over for _, _, over in n.terms)
-    return isinstance(n, tensor.Contract) and SAMPLE in n.over
 
 
 def _jumps(fn: sp.Expr, arguments: int) -> bool:

@@ -13,12 +13,13 @@ from tpc.errors import ProgramError
 from tpc.passes.adapt import is_adapted
 from tpc.passes.backward import differentiate, lines_of
 from tpc.passes.project import PREFIX, outers
+from tpc.passes.samples import refuse_joined, summed
 from tpc.passes.substitute import Substitution
 from tpc.program import ir, tensor
 from tpc.program.axes import SAMPLE, Axes, Axis, without
 from tpc.program.ir import Matrix
 from tpc.program.node import Node
-from tpc.program.program import AnyWeight, Program, axes_in
+from tpc.program.program import AnyWeight, Program
 from tpc.program.rewrite import Recursion
 from tpc.program.tensor import Tensor
 
@@ -44,7 +45,7 @@ def single_output(program: Program) -> Program:
     image = Substitution(leaves)
     output = tensor.broadcast(image.tensor(program.tensor("logits")), (SAMPLE,))
     sources = {m: line for n, line in program.sources.items() if (m := image.known(n)) is not None}
-    return Program(program.name, ((OUTPUT, output),), {**program.sources, **sources})
+    return Program(program.name, ((OUTPUT, output),), {**program.sources, **sources}, program.joins_samples)
 
 
 def gradients(program: Program) -> Program:
@@ -76,15 +77,9 @@ def _classes(program: Program) -> Axes:
 
 def _check(program: Program) -> None:
     classes = set(_classes(program))
+    refuse_joined(program, "and a kernel is a function of two samples")
     for n in program.nodes:
-        summed = set(_summed(n))
-        if SAMPLE in summed or any(a.base == SAMPLE.name and a != SAMPLE for a in axes_in(n)):
-            raise ProgramError(
-                "one sample's output depends on other samples here, and a kernel is a function of two samples",
-                program.where(n),
-                "replace the sum over samples, for example by tpc.rms_norm, which averages over neurons",
-            )
-        if summed & classes:
+        if set(summed(n)) & classes:
             raise ProgramError(
                 "outputs are mixed here, so they are not independent copies of one another, and no kernel describes "
                 "them",
@@ -97,17 +92,6 @@ def _check(program: Program) -> None:
                 "between a network and its gradient",
                 program.where(n),
             )
-
-
-def _summed(n: Node) -> Iterator[Axis]:
-    """The axes that an instruction sums over, but for contractions with a weight's own axes."""
-    if isinstance(n, tensor.Contract):
-        yield from n.over
-    elif isinstance(n, tensor.LogSumExp):
-        yield n.over
-    elif isinstance(n, ir.LinComb):
-        for _, _, over in n.terms:
-            yield from over
 
 
 class Randomness:

@@ -43,6 +43,12 @@ class Node(metaclass=_Interning):
         name = getattr(self, "name", "")
         return f"<{type(self).__name__}{' ' + name if name else ''}>"
 
+    def __copy__(self) -> Node:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Node:
+        return self
+
     def derive(self) -> None:
         """Find what follows from the operands, while it is at hand: later it would take a deep recursion."""
 

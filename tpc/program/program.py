@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from tpc.errors import InternalError, SourceLine
 from tpc.program.axes import Axis
@@ -20,12 +21,22 @@ class Program:
     """A Tensor Program.
 
     `outputs` maps names to nodes: "logits"; after `attach_loss` also "loss"; after `backward` `grad:<weight>`;
-    after `norms` `norm2:<weight>`. Two programs are equal when name and output nodes are the same.
+    after `norms` `norm2:<weight>`. `joins_samples` says that samples may depend on each other
+    (tpc/passes/samples.py). Two programs are equal when name, output nodes and that are the same.
     """
 
     name: str
     outputs: tuple[tuple[str, Node], ...]
     sources: Mapping[Node, SourceLine] = field(default_factory=dict, compare=False, repr=False)
+    joins_samples: bool = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from tpc.program.text import pickled, unpickled
+
+        return unpickled, pickled(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Program:
+        return self  # it never changes
 
     def __repr__(self) -> str:
         weights, outputs = ", ".join(w.name for w in self.weights), ", ".join(dict(self.outputs))

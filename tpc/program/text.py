@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import sympy as sp
@@ -24,11 +25,22 @@ from tpc.program.tensor import Tensor
 def listing(program: Program) -> str:
     """The program as text; `parse` gives the same object back."""
     names = Names(program.nodes)
-    lines = [f"program {program.name}"]
+    lines = [f"program {program.name}" + (f" {JOINS}" if program.joins_samples else "")]
     lines += [f"axis {a.name}" + ("" if a.size is None else f" = {a.size}") for a in program.axes if a.base == a.name]
     lines += [f"{names[n]} : {type_of(n)} = {operation(n, names)}" for n in program.nodes if not _inline(n)]
     lines += [f"output {name} = {names[value]}" for name, value in program.outputs]
     return "\n".join(lines) + "\n"
+
+
+def pickled(program: Program) -> tuple[str, tuple[SourceLine | None, ...]]:
+    """What `unpickled` needs: the listing, and the user's line of every node."""
+    return listing(program), tuple(program.sources.get(n) for n in program.nodes)
+
+
+def unpickled(text: str, lines: Sequence[SourceLine | None]) -> Program:
+    """The program of a pickle."""
+    made = parse(text)
+    return replace(made, sources={n: line for n, line in zip(made.nodes, lines) if line is not None})
 
 
 class Names:
@@ -146,6 +158,7 @@ def shown(fn: sp.Expr) -> str:
     return text if text == str(fn) or parse_expression(text, symbols) == fn else str(fn)
 
 
+JOINS = "joins samples"  # after the name of a network that declares it
 _LINE = re.compile(r"(?P<name>\S+) : (?P<type>[^=]*?) = (?P<op>\w+)(?:\[(?P<axes>[^\]]*)\])?(?:\((?P<args>.*)\))?$")
 _VECTOR = re.compile(r"[GX] (?P<space>\S+?)\[(?P<axes>[^\]]*)\]$")
 _TERM = re.compile(r"(?:sum\[(?P<over>[^\]]*)\] )?(?P<c>\S+) \* (?P<x>\S+)$")
@@ -179,14 +192,14 @@ class _Parser:
         return ProgramError(message, SourceLine(self.file, self.line, text))
 
     def parse(self) -> Program:
-        name, outputs = "", list[tuple[str, Node]]()
+        name, outputs, joins = "", list[tuple[str, Node]](), False
         for number, raw in enumerate(self.lines, 1):
             self.line = number
             words = raw.split()
             if not words or words[0].startswith("#"):
                 continue
-            if words[0] == "program" and len(words) == 2:
-                name = self.name("program", words[1])
+            if words[0] == "program" and (len(words) == 2 or words[2:] == JOINS.split()):
+                name, joins = self.name("program", words[1]), len(words) > 2
             elif words[0] == "axis" and len(words) in (2, 4):
                 size = int(words[3]) if len(words) == 4 and words[3].isdecimal() else None
                 self.axes[words[1]] = Axis(self.name("axis", words[1]), size)
@@ -200,7 +213,7 @@ class _Parser:
         if not name or not outputs:
             self.line = len(self.lines)
             raise self.fail("expected a listing that starts with `program NAME` and ends with `output NAME = …`")
-        return Program(name, tuple(outputs))
+        return Program(name, tuple(outputs), joins_samples=joins)
 
     def _checked(self, match: re.Match[str]) -> Node:
         made = self.operation(match)

@@ -366,6 +366,7 @@ def trace(function: Callable[..., Any], name: str | None = None, **settings: Any
                 result.where or here,
                 "check the numbers and settings that multiply them",
             )
-        program = Program(name or function.__name__, (("logits", logits),), dict(t.sources))
+        joins = bool(getattr(function, "joins_samples", False))
+        program = Program(name or function.__name__, (("logits", logits),), dict(t.sources), joins)
     warn_of_zero_divisions(program)
     return program

@@ -14,6 +14,7 @@ from tpc.errors import UsageError, did_you_mean
 
 Array = NDArray[Any]
 CLIP_EPSILON = 1e-6
+RANGE_NUMBERS = 1 << 20
 CLIP_MODES = ("param", "global")
 
 
@@ -34,10 +35,10 @@ def clip_factors(norms: Mapping[str, float], clip: float, mode: str) -> dict[str
     return {name: min(1.0, clip / (n + CLIP_EPSILON)) for name, n in norms.items()}
 
 
-def unknown_name(name: str, valid: Iterable[str], what: str) -> str:
+def unknown_name(name: object, valid: Iterable[str], what: str) -> str:
     """The message for a name that is not one of `valid`."""
     choices = list(valid)
-    hint = did_you_mean(name, choices)
+    hint = did_you_mean(str(name), choices)
     return f"there is no {what} called {name!r}; expected one of {', '.join(choices)}.{hint}"
 
 
@@ -47,12 +48,33 @@ def check_shape(name: str, value: Array, shape: tuple[int, ...]) -> None:
         raise UsageError(f"expected {name} of shape {shape}, got {value.shape}")
 
 
+def as_array(value: ArrayLike, name: str) -> Array:
+    """The value as an array. Raises UsageError for what is none, such as rows of different lengths."""
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, OverflowError) as e:
+        raise UsageError(f"expected {name} to be an array ({e})") from e
+
+
+def check_range(name: str, value: Array, dtype: str, most: float | None = None) -> None:
+    """Raise UsageError for numbers that are not finite, or that `dtype` (up to `most`, by default its own) cannot hold.
+
+    Large arrays are looked at in parts.
+    """
+    limit = most if most is not None else float(np.finfo(dtype).max)
+    flat = value.reshape(-1)
+    for start in range(0, len(flat), RANGE_NUMBERS):
+        part = flat[start : start + RANGE_NUMBERS]
+        if not np.isfinite(part).all():
+            raise UsageError(f"expected finite numbers in {name}, got NaN or infinity")
+        if not -limit <= float(part.min()) <= float(part.max()) <= limit:
+            found = f"{part.min():.3g} to {part.max():.3g}"
+            raise UsageError(f"expected numbers in {name} that {dtype} can hold, up to {limit:.3g}, got {found}")
+
+
 def real_array(value: ArrayLike, name: str) -> Array:
     """The value as an array of real numbers."""
-    try:
-        array = np.asarray(value)
-    except ValueError as e:
-        raise UsageError(f"expected {name} to be an array ({e})") from e
+    array = as_array(value, name)
     if not np.issubdtype(array.dtype, np.number) or np.issubdtype(array.dtype, np.complexfloating):
         raise UsageError(f"expected {name} to hold real numbers, got {array.dtype}")
     return array
@@ -65,36 +87,29 @@ def check_not_negative(**values: float) -> None:
             raise UsageError(f"expected {name} to be a finite number ≥ 0, got {value!r}")
 
 
-def input_rows(x: ArrayLike, input_dim: int) -> Array:
-    """Inputs (N, input_dim), finite. Raises UsageError for anything else."""
+def input_rows(x: ArrayLike, input_dim: int, dtype: str = "float64") -> Array:
+    """Inputs (N, input_dim), finite in `dtype`. Raises UsageError for anything else."""
     rows = real_array(x, "inputs")
     if rows.ndim != 2 or rows.shape[1] != input_dim:
         raise UsageError(f"expected inputs of shape (N, {input_dim}), got {rows.shape}")
     if not np.isfinite(rows).all():
         raise UsageError("expected finite inputs, got NaN or infinity")
-    return rows
-
-
-def target_rows(y: ArrayLike, n: int, classes: int) -> Array:
-    """Targets (n, classes) of n class numbers or of as many rows of targets. Raises UsageError for anything else."""
-    labels = real_array(y, "labels")
-    if labels.shape == (n, classes) and labels.ndim == 2:
-        if not np.isfinite(labels).all():
-            raise UsageError("expected finite targets, got NaN or infinity")
-        return labels
-    if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
+    most = float(np.finfo(dtype).max)
+    wider = rows.size and rows.dtype.itemsize > np.dtype(dtype).itemsize
+    if wider and not -most <= float(rows.min()) <= float(rows.max()) <= most:
         raise UsageError(
-            f"expected {n} class numbers or targets of shape ({n}, {classes}), got {labels.dtype} of shape "
-            f"{labels.shape}"
+            f"expected inputs in the range of {dtype}, up to {most:.3g}, got {rows.min():.3g} to {rows.max():.3g}: "
+            "scale them down, or take dtype float64"
         )
-    if n and not (labels.min() >= 0 and labels.max() < classes):
-        raise UsageError(f"expected class numbers from 0 to {classes - 1}, got {labels.min()} to {labels.max()}")
-    return np.asarray(np.eye(classes)[labels])
+    return rows
 
 
 def multipliers(given: Mapping[str, float], weights: Iterable[str]) -> dict[str, float]:
     """The learning-rate multiplier of every weight. Raises UsageError for unknown names and negative numbers."""
     names = tuple(weights)
+    if not isinstance(given, Mapping):
+        example = f"{{{names[0]!r}: 2.0}}" if names else "{}"
+        raise UsageError(f"expected lr_mult to map names of weights to factors, such as {example}, got {given!r}")
     for name in given:
         if name not in names:
             raise UsageError(unknown_name(name, names, "weight in lr_mult"))
@@ -105,6 +120,12 @@ def multipliers(given: Mapping[str, float], weights: Iterable[str]) -> dict[str,
 def check_step(lr: float, weight_decay: float, momentum: float, clip: float | None, clip_mode: str) -> None:
     """Raise UsageError for options of a step that are out of range."""
     check_not_negative(lr=lr, weight_decay=weight_decay, momentum=momentum)
+    if lr * weight_decay > 2:
+        raise UsageError(
+            f"expected lr·weight_decay ≤ 2, got {lr:g}·{weight_decay:g}: decay multiplies weights by "
+            "1 - lr·weight_decay in every step, so they would grow without bound; take a weight_decay of at most "
+            f"{2 / lr:.3g}"
+        )
     if momentum >= 1:
         raise UsageError(f"expected 0 ≤ momentum < 1, got {momentum}")
     if clip is not None:

@@ -104,3 +104,12 @@ def load_backend(name: str) -> Backend:
     if name not in BACKENDS:
         raise UsageError(f"expected a backend among {', '.join(BACKENDS)}, got {name!r}")
     return cast(Backend, importlib.import_module(f"backends.{name}_backend"))
+
+
+def free_memory(model: Any) -> Available | None:
+    """What the backend of a model or a network may still take; None where nothing is known."""
+    backend = getattr(model, "backend", None)
+    if isinstance(backend, str):
+        backend = load_backend(backend)
+    found: Available | None = None if backend is None else backend.available()
+    return found

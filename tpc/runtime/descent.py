@@ -66,7 +66,15 @@ class Gradient:
     def is_finite(self) -> bool:
         """Whether there is no NaN and no infinity in it."""
         parts = [x for pair in self.pairs for x in pair] + ([] if self.rest is None else [self.rest])
-        return all(math.isfinite(float(x.sum())) for x in parts)
+        return all(math.isfinite(float(x.sum())) or bool(self.arrays.xp.isfinite(x).all()) for x in parts)
+
+    def largest(self) -> float:
+        """What no magnitude in it exceeds."""
+        found = 0.0 if self.rest is None else float(abs(self.rest).max()) if self.rest.size else 0.0
+        for left, right in self.pairs:
+            if left.size and right.size:
+                found += len(left) * float(abs(left).max()) * float(abs(right).max())
+        return abs(self.unit) * found
 
     def add_to(self, array: Any, keep: float, factor: float) -> None:
         """array ← keep·array + factor·gradient, in place."""

@@ -18,6 +18,7 @@ from tpc.runtime.finite import FiniteNetwork
 from tpc.runtime.initial import INITS, initial_state
 from tpc.runtime.matrix import LowRank
 from tpc.runtime.network import BASIS, Network
+from tpc.runtime.room import require_network_room
 
 Array = NDArray[Any]
 ZERO_READOUT = "zero_readout"
@@ -56,6 +57,7 @@ def initialize(net: Network, seed: int, init: str | None = None) -> None:
     if init is not None and init not in inits:
         known, hint = ", ".join(inits), did_you_mean(init, inits)
         raise UsageError(f"expected init among {known} with {net.parametrization}, got {init!r}.{hint}")
+    require_network_room(net)
     net.load_state(_random(net, int(seed), init) if net.limit is None else _projected(net, net.limit, int(seed), init))
 
 

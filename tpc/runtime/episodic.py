@@ -77,6 +77,11 @@ class FewShotEvaluation:
     tasks: int
     alphabets: Mapping[str, tuple[float, int]]
 
+    @property
+    def measure(self) -> tuple[str, float | None]:
+        """What says how good it is, by name."""
+        return "accuracy", self.accuracy
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists."""
         found = {name: {"accuracy": right, "queries": count} for name, (right, count) in self.alphabets.items()}

@@ -21,10 +21,12 @@ from tpc.passes.adapt import is_adapted
 from tpc.program import ir
 from tpc.program.axes import SAMPLE, without
 from tpc.program.program import AnyWeight, Program
-from tpc.runtime.arguments import clip_factors, unknown_name
+from tpc.runtime.arguments import check_step, clip_factors, multipliers, real_array
+from tpc.runtime.divergence import not_taken
 from tpc.runtime.interpret import Value, evaluate, numeric
-from tpc.runtime.matrix import F64, LowRank, MatrixValue, total
+from tpc.runtime.matrix import F64, LowRank, MatrixValue, Total, total
 from tpc.runtime.support import Support, check_given
+from tpc.runtime.targets import check_loss, read_targets
 
 if TYPE_CHECKING:
     from tpc.compiler import Limit
@@ -100,24 +102,34 @@ class FiniteNetwork:
         In μP scaling input-like weights and biases learn at rate n·lr, hidden matrices at lr and readouts at
         lr/n; the cotangents of the backward program carry these powers of n.
         """
+        check_loss(loss, self._outputs(self.limit.program))
         names = self._trained_names(loss)
-        for name in lr_mult or {}:
-            if name not in names:
-                raise UsageError(unknown_name(name, names, "weight in lr_mult"))
+        mults = multipliers({} if lr_mult is None else lr_mult, names)
+        check_step(lr, weight_decay, momentum, clip, clip_mode)
         out = self._evaluated(x, y, loss, support, ("loss", "grad", "norm2") if clip is not None else ("loss", "grad"))
+        value = float(_array(out["loss"]))
+        if not math.isfinite(value):
+            raise not_taken("loss", "", f"is {value}", value, lr, clip)
         scales = dict.fromkeys(names, 1.0)
         if clip is not None:
-            norms = {name: math.sqrt(max(0.0, float(_array(out[f"norm2:{name}"])))) for name in names}
+            squares = {name: float(_array(out[f"norm2:{name}"])) for name in names}
+            for name, square in squares.items():
+                if not math.isfinite(square):
+                    raise not_taken("the gradient norm", name, f"is {square}", value, lr, clip)
+            norms = {name: math.sqrt(max(0.0, square)) for name, square in squares.items()}
             scales = clip_factors(norms, clip, clip_mode)
         for name in names:
-            mult = (lr_mult or {}).get(name, 1.0)
+            if not _is_finite(out[f"grad:{name}"]):
+                raise not_taken("the gradient", name, "is not finite", value, lr, clip)
+        for name in names:
+            mult = mults[name]
             keep = 1 - lr * weight_decay * (mult if decay_follows_lr_mult else 1)
             change = _combined((scales[name], out[f"grad:{name}"]))
             if momentum:
                 earlier = [(momentum, self._velocity[name])] if name in self._velocity else []
                 change = self._velocity[name] = _combined(*earlier, (1.0, change))
             self.weights[name] = _combined((keep, self.weights[name]), (-lr * mult, change))
-        return {"loss": float(_array(out["loss"]))}
+        return {"loss": value}
 
     def gradients(
         self, x: ArrayLike, y: ArrayLike, loss: str = "cross_entropy", support: Support | None = None
@@ -144,21 +156,28 @@ class FiniteNetwork:
         program = self.limit.trained(loss)
         names = self._trained_names(loss)
         wanted = [key for kind in kinds for key in ([kind] if kind == "loss" else [f"{kind}:{n}" for n in names])]
-        leaves = {**self.weights, **self._data(program, x, support), "y": self._targets(program, y)}
-        return evaluate(program, wanted, self.width, leaves, self._bases)
+        data = self._data(program, x, support)
+        leaves = {**self.weights, **data, "y": self._targets(program, y, len(data["x"]), loss)}
+        with np.errstate(all="ignore"):  # a step tells what diverges
+            return evaluate(program, wanted, self.width, leaves, self._bases)
 
     def _data(self, program: Program, x: ArrayLike, support: Support | None) -> dict[str, F64]:
         check_given(support, is_adapted(program))
-        rows = np.asarray(x, dtype=np.float64)
+        rows = real_array(x, "inputs").astype(np.float64)
         if support is None:
             return {"x": rows}
-        learned = {"x_support": np.asarray(support.x, np.float64), "y_support": self._targets(program, support.y)}
+        learned_from = real_array(support.x, "support inputs").astype(np.float64)
+        answers = self._targets(program, support.y, len(learned_from), "mse", "support targets")
+        learned = {"x_support": learned_from, "y_support": answers}
         return {"x": rows, **learned, **support.weights(len(rows))}
 
-    def _targets(self, program: Program, y: ArrayLike) -> F64:
+    def _targets(self, program: Program, y: ArrayLike, n: int, loss: str, what: str = "targets") -> F64:
+        return np.asarray(read_targets(y, n, self._outputs(program), loss, what).rows, np.float64)
+
+    @staticmethod
+    def _outputs(program: Program) -> int:
         (classes,) = without(program.tensor("logits").axes, (SAMPLE,))
-        labels = np.asarray(y)
-        return np.eye(classes.size or 0)[labels] if labels.ndim == 1 else labels.astype(np.float64)
+        return classes.size or 0
 
 
 def _ranks(program: Program, updates: Mapping[str, Iterable[Update]], arrays: Mapping[str, F64]) -> dict[str, int]:
@@ -209,6 +228,14 @@ def _combined(*terms: tuple[float, Value]) -> Value:
     if isinstance(terms[0][1], np.ndarray):
         return np.asarray(np.sum([factor * _array(v) for factor, v in terms], axis=0))
     return total(cast(MatrixValue, v).scaled(factor) for factor, v in terms)
+
+
+def _is_finite(v: Value) -> bool:
+    if isinstance(v, LowRank):
+        return bool(np.isfinite(v.left).all() and np.isfinite(v.right).all())
+    if isinstance(v, Total):
+        return all(map(_is_finite, v.terms))
+    return not isinstance(v, np.ndarray) or bool(np.isfinite(v).all())
 
 
 def _array(v: Value) -> F64:

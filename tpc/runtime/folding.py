@@ -116,14 +116,16 @@ def least_degree(graph: LimitGraph, tolerance: float) -> int:
     least = 1
     for s in graph.stores:
         first = least_useful_degree(s)
-        found = [relative_remainder(fold_store(s, d)) for d in range(first, LARGEST_DEGREE + 1)]
-        within = [d for d, error in enumerate(found, first) if error <= tolerance]
-        if not within:
+        error = 0.0
+        for degree in range(first, LARGEST_DEGREE + 1):
+            if (error := relative_remainder(fold_store(s, degree))) <= tolerance:
+                break
+        else:
             raise UserError(
                 f"no degree up to {LARGEST_DEGREE} folds {text(s.fn)} within {tolerance:g}: the series of degree "
-                f"{LARGEST_DEGREE} leaves {found[-1]:.2g}. Allow more (--fold-tolerance), or set --fold-degree."
+                f"{LARGEST_DEGREE} leaves {error:.2g}. Allow more (--fold-tolerance), or set --fold-degree."
             )
-        least = max(least, within[0])
+        least = max(least, degree)
     return least
 
 

@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tpc.errors import UsageError
+from tpc.runtime.divergence import DivergedError
+
 Array = NDArray[Any]
 
 
@@ -24,6 +27,8 @@ def flow_coefficients(
     multiplied with. The basis is kept orthogonal in full, so it takes `steps`·n·k numbers. The error is how much the
     last tenth of the steps still changed.
     """
+    if not np.isfinite(y).all():
+        raise UsageError("expected finite targets of gradient flow, got NaN or infinity")
     n, k = y.shape
     steps = min(steps, n)
     size = np.linalg.norm(y.astype(np.float64), axis=0)
@@ -39,6 +44,12 @@ def flow_coefficients(
         beta[j] = np.linalg.norm(w, axis=0)
         if j + 1 < steps:
             basis[j + 1] = w / np.where(beta[j] > 0, beta[j], 1)
+    if not (np.isfinite(alpha).all() and np.isfinite(beta).all()):
+        raise DivergedError(
+            f"gradient flow for a time {time:g} is not finite: the products with the kernel matrix leave the range of "
+            f"{y.dtype}; take float64, or scale the inputs down",
+            quantity="coefficients",
+        )
     found, before = (
         _combined(basis, alpha[:m], beta[:m], size, time) for m in (steps, max(1, steps - max(1, steps // 10)))
     )

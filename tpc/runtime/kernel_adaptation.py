@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tpc.errors import UsageError
-from tpc.runtime.regression import ROWS, centred_targets
+from tpc.runtime.arguments import real_array
+from tpc.runtime.divergence import DivergedError
+from tpc.runtime.regression import ROWS, regression_targets
 from tpc.runtime.support import Support
 
 Array = NDArray[Any]
@@ -36,11 +38,13 @@ class KernelAdaptation:
         """Logits of `x`, (N, d) → (N, classes)."""
         if support is None:
             raise UsageError("a kernel answers from a support: expected support=tpc.Support(x, y), got none")
-        s = np.asarray(support.x)
-        targets = centred_targets(np.asarray(support.y), self.classes, np.float64)
+        s = real_array(support.x, "support inputs")
+        targets, _ = regression_targets(support.y, len(s), self.classes, np.float64)
         own, asked = support.membership(len(x))
         made = np.zeros((len(x), self.classes))
         whole = self.kernel(np.concatenate([s, x]), s).astype(np.float64)
+        if not np.isfinite(whole).all():
+            raise DivergedError("the kernel of some samples is not finite: scale the inputs down", quantity="kernel")
         for task in np.unique(asked):
             learned, rows = np.flatnonzero(own == task), np.flatnonzero(asked == task)
             k = whole[np.ix_(learned, learned)]

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from tpc.errors import UsageError
 from tpc.lower.kernels import LoweredKernels, lower_kernels
 from tpc.program.axes import SAMPLE
+from tpc.runtime.arguments import as_array
 from tpc.runtime.backend import load_backend
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class KernelFunction:
     def _samples(self, x: ArrayLike, name: str, dtype: str) -> _Samples:
         if dtype not in DTYPES:
             raise UsageError(f"expected a dtype among {', '.join(DTYPES)}, got {dtype!r}")
-        rows = np.asarray(x)
+        rows = as_array(x, name)
         if rows.ndim != 2 or rows.dtype.kind not in "fiub" or not rows.size:
             raise UsageError(f"expected {name} of shape (samples, features), got {rows.dtype} of shape {rows.shape}")
         if not np.isfinite(rows).all():

@@ -127,13 +127,17 @@ class _Predictor:
         self._limit = limit
         self._loss = loss
         self._lowered = lru_cache(maxsize=32)(self._lower)
+        self._degree = lru_cache(maxsize=32)(self._find_degree)
 
     def _lower(self, degree: int | None, halves: bool, points: int, momentum: bool) -> Lowered:
         return lower(self._limit.graph(self._loss, degree, halves, points), momentum)
 
     def degree(self, t: Training) -> int | None:
         """The degree that mode "folded" folds to."""
-        return _options(t).degree_for(self._limit.graph()) if t.mode == "folded" else None
+        return self._degree(_options(t)) if t.mode == "folded" else None
+
+    def _find_degree(self, fold: FoldOptions) -> int:
+        return fold.degree_for(self._limit.graph())
 
     def __call__(self, t: Training) -> Prediction:
         backend = load_backend(t.backend)

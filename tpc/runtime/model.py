@@ -13,31 +13,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tpc.errors import UsageError
+from tpc.errors import GaussianError, UsageError
 from tpc.limits.fold import Fold
 from tpc.limits.graph import LimitGraph, Store
 from tpc.limits.power import packed_size
-from tpc.lower.lowered import lower
+from tpc.lower.lowered import UpdatePlan, lower
 from tpc.lower.numpy_printer import layout
 from tpc.passes.adapt import is_adapted
-from tpc.passes.loss import LOSSES
 from tpc.program.axes import FEATURE, SAMPLE, without
 from tpc.runtime.arguments import (
     check_seed,
-    check_shape,
     check_sizes,
     check_step,
     clip_factors,
     input_rows,
     multipliers,
-    real_array,
-    target_rows,
-    unknown_name,
 )
 from tpc.runtime.backend import load_backend
+from tpc.runtime.divergence import DivergedError, beyond_kernels
 from tpc.runtime.folding import FoldOptions
 from tpc.runtime.initial import initial_state, shape_of
+from tpc.runtime.model_state import loaded_state, short, state_of
+from tpc.runtime.room import require_model_room
+from tpc.runtime.step_checks import StepChecks, largest_weight
 from tpc.runtime.support import BY_SAMPLE, Support, check_given
+from tpc.runtime.targets import check_loss, read_targets
 
 if TYPE_CHECKING:
     from tpc.compiler import Limit
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 PREDICT_ROWS = 1024
 PREDICT_NUMBERS = 1 << 23
-LOAD_ROWS = 8192
 DTYPES = ("float32", "float64")
 MODES = ("exact", "folded")
 
@@ -66,10 +65,12 @@ def build(
     """An initialized model of a π-limit with `rank` latent dimensions per space.
 
     `init` is "zero_readout" or "paper" (readout coefficients N(0,1)/M); `storage` is the number type of stored atoms
-    (by default `dtype`); `fold` says how mode "folded" folds. Raises UsageError for values out of range.
+    (by default `dtype`); `fold` says how mode "folded" folds. Raises UsageError for values out of range, and UserError,
+    before anything is allocated, for a model that does not fit into memory.
     """
     model = Model(limit, input_dim, rank, backend=backend, dtype=dtype, mode=mode, storage=storage, fold=fold)
     check_seed(seed)
+    require_model_room(model)
     model.load_state(initial_state(limit.graph(), model.sizes, rank, int(seed), init))
     return model
 
@@ -122,6 +123,7 @@ class Model:
         self._state: dict[str, Any] = {}
         self._momentum = False
         self._modules: dict[tuple[str, bool], ModuleType] = {}
+        self._plans: dict[tuple[str, bool], tuple[UpdatePlan, ...]] = {}
 
     # --- description -------------------------------------------------------------------------------------------
 
@@ -173,7 +175,7 @@ class Model:
         for s in self._stores.values():
             atoms = self._state[s.name]
             for column in (s.coefficients, *s.columns, *s.thetas):
-                width = tuple(atoms.widths[_short(s, column.name)])
+                width = tuple(atoms.widths[short(s, column.name)])
                 kind = self.storage if math.prod(width) > 1 else self.dtype
                 found.append((column.name, (len(atoms), *width), kind))
         for name, f in self.folds.items():
@@ -191,17 +193,18 @@ class Model:
         return model_html(self)
 
     def _module(self, loss: str) -> ModuleType:
-        _check_loss(loss)
         key = (loss, self._momentum)
         if key not in self._modules:
             points = self.fold.points
             graph = self.limit.graph(loss, self._degree, self.backend.HALVES, points)
             lowered = lower(graph, self._momentum, self.limit.graph(loss, self._degree, points=points))
             self._modules[key] = self.backend.compile_module(lowered)
+            self._plans[key] = lowered.updates
         return self._modules[key]
 
     def prepare(self, loss: str) -> None:
-        """Compile what a step runs. Raises UsageError for an unknown loss."""
+        """Compile what a step runs. Raises UsageError for an unknown loss, and for one that needs more outputs."""
+        check_loss(loss, self.classes)
         self._module(loss)
 
     # --- running -----------------------------------------------------------------------------------------------
@@ -212,7 +215,7 @@ class Model:
         data = {"x": rows, **self._support(support, len(rows))}
         run = self._module("cross_entropy").predict
         with np.errstate(all="ignore"):  # a diverged model has no finite logits
-            size = self.predict_rows
+            size = self.predict_rows if not self.limit.program.joins_samples else max(1, len(rows))
             parts = [
                 run(self._state, **_taken(run, {n: v[i : i + size] if n in BY_SAMPLE else v for n, v in data.items()}))
                 for i in range(0, len(rows), size)
@@ -243,42 +246,55 @@ class Model:
         loss: str = "cross_entropy",
         support: Support | None = None,
     ) -> dict[str, Any]:
-        """One SGD step on a batch; returns its loss and accuracy before the update (and gradient norms if clipped).
+        """One SGD step on a batch; returns loss and accuracy before the update (and gradient norms if clipped).
 
         For every weight m ← momentum·m + ∇ and W ← (1 - lr·decay)·W - lr·mult·m, ∇ scaled by min(1, clip/(norm + 1e-6))
         with the norm of each weight ("param") or of all together ("global"). Decay is lr·λ, times the weight's
-        multiplier with `decay_follows_lr_mult`. `y` holds class numbers or one row of targets per sample. An adapted
+        multiplier with `decay_follows_lr_mult`. `y` holds class numbers, one row of targets per sample or, for one
+        output, real values; on real values "r2" takes the place of "accuracy" (tpc/runtime/targets.py). An adapted
         network learns from `support` first; its loss is the mean over the samples of a task, summed over tasks.
+        Raises DivergedError where the loss, a gradient or what would be stored is not finite; the step is not taken
+        then, and the state is as it was.
         """
-        mult = multipliers(lr_mult or {}, self.weights)
+        mult = multipliers({} if lr_mult is None else lr_mult, self.weights)
         check_step(lr, weight_decay, momentum, clip, clip_mode)
         rows = self._inputs(x)
         if not len(rows):
             raise UsageError("expected at least one sample in a batch, got none")
-        wanted = self._targets(y, len(rows))
-        targets = self.backend.array(wanted, self.dtype)
+        check_loss(loss, self.classes)
+        wanted = read_targets(y, len(rows), self.classes, loss)
+        targets = self.backend.array(wanted.rows, self.dtype)
         data = {"x": rows, "y": targets, **self._support(support, len(rows))}
-        _check_loss(loss)
-        if momentum and not self._momentum:
+        rate = {w: lr * mult[w] for w in self.weights}
+        keep = {w: 1 - lr * weight_decay * (mult[w] if decay_follows_lr_mult else 1) for w in self.weights}
+        starts = bool(momentum) and not self._momentum
+        if starts:
             self._start_momentum()
         module = self._module(loss)
-        with np.errstate(all="ignore"):  # a step that diverges is told by its loss
-            out = module.gradients(self._state, **_taken(module.gradients, data))
-            squares = {} if clip is None else self._squared_norms(module, out, data)
-            (value, *sizes), finite = self.backend.inspect([out["loss"], *squares.values()], self._appended(out))
-            guess = self.backend.to_numpy(out["logits"]).argmax(axis=1)
-            metrics: dict[str, Any] = {"loss": value, "accuracy": float(np.mean(guess == wanted.argmax(axis=1)))}
-            scales = dict.fromkeys(self.weights, 1.0)
-            if clip is not None:
-                norms = {name: math.sqrt(max(0.0, size)) for name, size in zip(squares, sizes)}
-                metrics["grad_norm"] = norms
-                scales = clip_factors(norms, clip, clip_mode)
-            rate = {w: lr * mult[w] for w in self.weights}
-            keep = {w: 1 - lr * weight_decay * (mult[w] if decay_follows_lr_mult else 1) for w in self.weights}
-            if math.isfinite(value) and finite:  # else the state stays as it was
-                module.update(self._state, out, rate, scales, keep, momentum)
-                if self.folds:
-                    module.fold(self._state)
+        checks = StepChecks(self, self._plans[loss, self._momentum], lr, clip)
+        try:
+            with np.errstate(all="ignore"):  # what is not finite is told by the checks
+                out = module.gradients(self._state, **_taken(module.gradients, data))
+                squares = {} if clip is None else self._squared_norms(module, out, data)
+                (value, *sizes), finite = self.backend.inspect([out["loss"], *squares.values()], self._changes(out))
+                checks.gradients(value, out, dict(zip(squares, sizes)), finite)
+                metrics: dict[str, Any] = {"loss": value, **wanted.measure(self.backend.to_numpy(out["logits"]))}
+                scales = dict.fromkeys(self.weights, 1.0)
+                if clip is not None:
+                    norms = {name: math.sqrt(max(0.0, size)) for name, size in zip(squares, sizes)}
+                    metrics["grad_norm"] = norms
+                    scales = clip_factors(norms, clip, clip_mode)
+                checks.update(out, rate, scales, keep, self._momentum)
+        except (DivergedError, GaussianError) as error:
+            if starts:
+                self._forget_momentum()
+            if isinstance(error, GaussianError):
+                raise beyond_kernels(error, largest_weight(self), lr, clip) from error
+            raise
+        with np.errstate(all="ignore"):
+            module.update(self._state, out, rate, scales, keep, momentum)
+        if self.folds:
+            self._fold(module)
         return metrics
 
     def _squared_norms(self, module: ModuleType, out: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -286,19 +302,37 @@ class Model:
         squares: dict[str, Any] = module.norms(self._state, *arguments)
         return squares
 
-    def _appended(self, out: Mapping[str, Any]) -> list[Any]:
-        """What a step appends; where it is finite, so are the accumulated gradients in exact mode."""
-        return [v for key, v in out.items() if ":" in key and (self.folds or not key.endswith(":gradient"))]
+    @staticmethod
+    def _changes(out: Mapping[str, Any]) -> list[Any]:
+        """What a step appends, and the gradients that it accumulates."""
+        return [v for key, v in out.items() if ":" in key]
 
     def _start_momentum(self) -> None:
         self._momentum = True
         for name in self._stores:
             self._state[name].with_momentum()
 
+    def _forget_momentum(self) -> None:
+        """Undo `_start_momentum`, before any step."""
+        self._momentum = False
+        for name in self._stores:
+            self._state[name].without_momentum()
+
+    def _fold(self, module: ModuleType) -> None:
+        try:
+            with np.errstate(all="ignore"):
+                module.fold(self._state)
+        except OverflowError as error:
+            raise DivergedError(
+                f"the step was taken, but the old atoms of a store cannot be folded any more: {error}. Training has "
+                "diverged: lower lr or clip the gradients, and go on from an earlier state",
+                quantity="folded atoms",
+            ) from error
+
     # --- arguments ---------------------------------------------------------------------------------------------
 
     def _inputs(self, x: ArrayLike) -> Any:
-        rows = input_rows(x, self.input_dim)
+        rows = input_rows(x, self.input_dim, self.dtype)
         return self.backend.array(rows, self.dtype)
 
     def _support(self, support: Support | None, samples: int) -> dict[str, Any]:
@@ -310,109 +344,42 @@ class Model:
         if not len(x):
             raise UsageError("expected at least one support sample, got none")
         weights = {name: self.backend.array(v, self.dtype) for name, v in support.weights(samples).items()}
-        targets = self.backend.array(self._targets(support.y, len(x)), self.dtype)
+        answers = read_targets(support.y, len(x), self.classes, what="support targets")
+        targets = self.backend.array(answers.rows, self.dtype)
         return {"x_support": x, "y_support": targets, **weights}
-
-    def _targets(self, y: ArrayLike, n: int) -> Array:
-        return target_rows(y, n, self.classes)
 
     # --- state -------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Array]:
-        """Arrays by name; `<layer>.A` has every multiplier applied.
+        """Copies of the arrays by name: `load_state` makes the same model of them (tpc/runtime/model_state.py).
 
-        A folded model has the newest atoms in `<layer>.A` and `<layer>.B`, the others in `<layer>.M0`, `<layer>.M1`, …
-        (packed, backends/powers.py), which are read with the weights `<layer>.w`, and what they leave out as values
-        `<layer>.T` at the points `<layer>.Z`.
+        `<layer>.A` has every multiplier applied. A folded model has the newest atoms in `<layer>.A` and `<layer>.B`,
+        the others in `<layer>.M0`, `<layer>.M1`, … (packed, backends/powers.py), which are read with the weights
+        `<layer>.w`, and what they leave out as values `<layer>.T` at the points `<layer>.Z`.
         """
-        found: dict[str, Array] = {}
-        for u in self.graph.accumulated:
-            found[u.state.name] = self.backend.to_numpy(self._state[u.state.name]).copy()
-        for s in self._stores.values():
-            for column in (s.coefficients, *s.columns, *s.thetas):
-                found[column.name] = self._state[s.name].column(_short(s, column.name))
-        for name, f in self.folds.items():
-            moments = self._state[f"{name}.folded"]
-            found[f"{name}.w"] = moments.weights.copy()
-            for m in f.moments:
-                found[m.state.name] = self.backend.to_numpy(moments.moment(m.order)) * moments.scale
-            if f.tail:
-                found[f.tail.points.name] = self.backend.to_numpy(moments.points).copy()
-                found[f.tail.values.name] = self.backend.to_numpy(moments.tail) * moments.scale
-        return found
+        return state_of(self)
 
     def load_state(self, arrays: Mapping[str, ArrayLike]) -> None:
-        """Replace the whole state; momentum starts at zero.
+        """Replace the whole state; momentum is that of the arrays, and starts at zero where they have none.
 
-        Raises UsageError for missing or unknown names and wrong shapes, and leaves the state as it was.
+        Raises UsageError for missing or unknown names, wrong shapes and numbers that are not finite, and leaves the
+        state as it was.
         """
-        given = {name: real_array(value, name) for name, value in arrays.items()}
-        expected = [u.state.name for u in self.graph.accumulated]
-        expected += [c.name for s in self._stores.values() for c in (s.coefficients, *s.columns, *s.thetas)]
-        folded = [n for f in self.folds.values() for n in _folded_names(f)]
-        for name in given:
-            if name not in expected and name not in folded:
-                raise UsageError(unknown_name(name, expected + folded, "array in the state"))
-        missing = [name for name in expected if name not in given]
-        if any(name in given for name in folded):
-            missing += [name for name in folded if name not in given]
-        if missing:
-            raise UsageError(f"expected the arrays {', '.join(expected)} in the state; missing: {', '.join(missing)}")
-        new: dict[str, Any] = {}
-        for u in self.graph.accumulated:
-            shape = shape_of(u.state.axes, self.sizes, self.rank)
-            check_shape(u.state.name, given[u.state.name], shape)
-            new[u.state.name] = self.backend.array(given[u.state.name].copy(), self.dtype)
-        for s in self._stores.values():
-            new[s.name] = self._loaded_store(s, given)
-        for f in self.folds.values():
-            new[f"{f.store.name}.folded"] = self._loaded_moments(f, given)
-        self._state = new
-        self._momentum = False
+        new, momentum = loaded_state(self, arrays)
+        before = self._state, self._momentum
+        self._state, self._momentum = new, momentum
         if self.folds:
-            self._module("cross_entropy").fold(new)
-
-    def _loaded_moments(self, f: Fold, given: Mapping[str, Array]) -> Any:
-        rule = self.fold.window, self.fold.fitted, f.points
-        moments = self.backend.new_moments(*self.moment_shapes(f), self.dtype, *rule, storage=self.storage)
-        targets = {m.state.name: moments.moment(m.order) for m in f.moments}
-        if f.tail:
-            targets |= {f.tail.points.name: moments.points, f.tail.values.name: moments.tail}
-        for name, target in targets.items():
-            if name in given:
-                check_shape(name, given[name], target.shape)
-                target[...] = self.backend.array(given[name], self.dtype)
-        weights = f"{f.store.name}.w"
-        if weights in given:
-            check_shape(weights, given[weights], (len(f.moments),))
-            moments.weights = given[weights].astype(np.float64)
-        return moments
+            try:
+                with np.errstate(all="ignore"):
+                    self._module("cross_entropy").fold(new)
+            except OverflowError as error:
+                self._state, self._momentum = before
+                raise UsageError(f"the atoms of the state cannot be folded: {error}") from error
 
     def moment_shapes(self, f: Fold) -> tuple[tuple[int, ...], int, tuple[int, ...]]:
         """Lengths of the outer axes, rank, degrees."""
         outer = shape_of(layout(f.store.coefficients.axes[1:]), self.sizes, self.rank)
         return outer, self.rank, tuple(m.order for m in f.moments)
-
-    def _loaded_store(self, s: Store, given: Mapping[str, Array]) -> Any:
-        columns = (s.coefficients, *s.columns, *s.thetas)
-        count = next(iter(given[s.coefficients.name].shape), 0)
-        for c in columns:
-            check_shape(c.name, given[c.name], (count, *shape_of(c.axes[1:], self.sizes, self.rank)))
-        atoms = self.backend.new_atoms(self.widths(s), self.dtype, False, self.storage, self.segment_rows)
-        for start in range(0, count, LOAD_ROWS):
-            values = {_short(s, c.name): given[c.name][start : start + LOAD_ROWS].astype(np.float64) for c in columns}
-            if s.degree is not None:
-                self._normalise(values, s.degree)
-            atoms.extend({n: self.backend.array(v, self.dtype) for n, v in values.items()})
-        return atoms
-
-    def _normalise(self, values: dict[str, Array], degree: int) -> None:
-        """Rows become unit vectors, their norm goes into the coefficient."""
-        norm = np.linalg.norm(values["B"], axis=-1, keepdims=True)
-        off = np.abs(norm - 1) > 4 * np.finfo(self.dtype).eps
-        factor = np.where(off, norm, 1.0)
-        values["B"] = np.divide(values["B"], factor, out=values["B"], where=factor > 0)
-        values["A"] = values["A"] * (factor**degree).reshape(-1, *[1] * (values["A"].ndim - 1))
 
     @property
     def segment_rows(self) -> int | None:
@@ -436,7 +403,7 @@ class Model:
     def widths(self, s: Store) -> dict[str, tuple[int, ...]]:
         """Shapes of the rows of a store's columns."""
         columns = (s.coefficients, *s.columns, *s.thetas)
-        return {_short(s, c.name): shape_of(c.axes[1:], self.sizes, self.rank) for c in columns}
+        return {short(s, c.name): shape_of(c.axes[1:], self.sizes, self.rank) for c in columns}
 
     def save(self, path: str | Path) -> None:
         """Write everything to one .npz file: the program's listing, dimensions and the exact state."""
@@ -452,21 +419,30 @@ class Model:
         return load(cls, path, backend)
 
 
+    def twin(self, path: str | Path) -> Model:
+        """A model like this one, of the same limit, with the state of a file that `save` wrote of it."""
+        from tpc.runtime.saving import twin
+
+        return twin(self, path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from tpc.runtime.saving import from_bytes, to_bytes
+
+        return from_bytes, (type(self), to_bytes(self))
+
+    def __copy__(self) -> Model:
+        return self.__deepcopy__({})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Model:
+        from tpc.runtime.saving import copied
+
+        return copied(self)
+
+
 def predicted_rows(folds: Iterable[Fold], rank: int) -> int:
     """Rows predicted at a time: what reading folded tensors makes of them is no larger than the tensors."""
     widest = max((max(1, f.points, *(packed_size(rank, m.order) for m in f.moments)) for f in folds), default=1)
     return max(16, min(PREDICT_ROWS, PREDICT_NUMBERS // widest))
-
-
-def _folded_names(f: Fold) -> list[str]:
-    """The arrays of a state that hold folded atoms."""
-    tail = (f.tail.points.name, f.tail.values.name) if f.tail else ()
-    return [f"{f.store.name}.w", *(m.state.name for m in f.moments), *tail]
-
-
-def _check_loss(loss: str) -> None:
-    if loss not in LOSSES:
-        raise UsageError(f"expected a loss among {', '.join(LOSSES)}, got {loss!r}")
 
 
 def _taken(run: Callable[..., Any], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -474,6 +450,3 @@ def _taken(run: Callable[..., Any], data: Mapping[str, Any]) -> dict[str, Any]:
     code = inspect.unwrap(run).__code__
     return {name: data[name] for name in code.co_varnames[1 : code.co_argcount]}
 
-
-def _short(s: Store, column: str) -> str:
-    return column.removeprefix(f"{s.name}.")

@@ -20,13 +20,14 @@ from tpc.passes.adapt import is_adapted
 from tpc.passes.factors import has_projections, unprojected
 from tpc.passes.loss import LOSSES
 from tpc.passes.project import project
+from tpc.passes.samples import admitted
 from tpc.program import ir
 from tpc.program.axes import FEATURE, SAMPLE, Axes, without
 from tpc.program.ir import Vector
 from tpc.program.node import Node, topological
 from tpc.program.program import AnyWeight, Program
-from tpc.program.verify import verify
 from tpc.runtime.arguments import (
+    check_range,
     check_shape,
     check_sizes,
     check_step,
@@ -34,15 +35,17 @@ from tpc.runtime.arguments import (
     input_rows,
     multipliers,
     real_array,
-    target_rows,
     unknown_name,
 )
 from tpc.runtime.arrays import library
 from tpc.runtime.descent import Gradient, Plan, add_scaled, gradient, make_plan
+from tpc.runtime.divergence import not_taken
 from tpc.runtime.interpret import Evaluation
 from tpc.runtime.matrix import Dense
 from tpc.runtime.parametrization import PARAMETRIZATIONS, Scales, role, scales
+from tpc.runtime.step_checks import UNHEARD, largest
 from tpc.runtime.support import BY_SAMPLE, Support, check_given
+from tpc.runtime.targets import check_loss, read_targets
 
 Array = NDArray[Any]
 DTYPES = ("float32", "float64")
@@ -84,7 +87,7 @@ class Network:
         self.limit: Limit | None = None
         if parametrization == "pi":
             self.limit = program if isinstance(program, Limit) else compile_program(program)
-        self.program = verify(program.program if isinstance(program, Limit) else program, "tracing")
+        self.program = admitted(program.program if isinstance(program, Limit) else program)
         self.width, self.input_dim, self.rank = int(width), int(input_dim), rank
         self.parametrization = parametrization
         self.dtype = dtype
@@ -158,7 +161,8 @@ class Network:
         return self._plans[loss]
 
     def prepare(self, loss: str) -> None:
-        """Derive what a step needs. Raises UsageError for an unknown loss."""
+        """Derive what a step needs. Raises UsageError for an unknown loss, and for one that needs more outputs."""
+        check_loss(loss, self.classes)
         self.plan(loss)
 
     # --- running -----------------------------------------------------------------------------------------------
@@ -170,11 +174,11 @@ class Network:
 
     def predict(self, x: ArrayLike, support: Support | None = None) -> Array:
         """Logits of `x`, (N, input_dim) → (N, classes); an adapted network learns from `support` first."""
-        rows = input_rows(x, self.input_dim)
+        rows = input_rows(x, self.input_dim, self.dtype)
         data = {"x": rows, **self._support(support, len(rows))}
         program = self.plan(LOSSES[0]).program
         order = topological([program["logits"]])
-        size = self.predict_rows
+        size = self.predict_rows if not self.program.joins_samples else max(1, len(rows))
         parts = [np.empty((0, self.classes), self.dtype)]
         for start in range(0, len(rows), size):
             part = {n: v[start : start + size] if n in BY_SAMPLE else v for n, v in data.items()}
@@ -202,30 +206,55 @@ class Network:
 
         The parametrization scales lr; `clip` measures the gradients of its trained entries. Decay is lr·λ in all.
         """
-        mult = multipliers(lr_mult or {}, self.weights)
+        mult = multipliers({} if lr_mult is None else lr_mult, self.weights)
         check_step(lr, weight_decay, momentum, clip, clip_mode)
-        rows = input_rows(x, self.input_dim)
+        rows = input_rows(x, self.input_dim, self.dtype)
         if not len(rows):
             raise UsageError("expected at least one sample in a batch, got none")
-        targets = target_rows(y, len(rows), self.classes)
+        check_loss(loss, self.classes)
+        targets = read_targets(y, len(rows), self.classes, loss)
         plan = self.plan(loss)
-        run = self._evaluated(plan.program, plan.order, {"x": rows, "y": targets, **self._support(support, len(rows))})
+        data = {"x": rows, "y": targets.rows, **self._support(support, len(rows))}
+        run = self._evaluated(plan.program, plan.order, data)
         logits = plan.program.tensor("logits")
-        guess = self.arrays.to_numpy(run.rows(logits, (SAMPLE,), *without(logits.axes, (SAMPLE,)))).argmax(axis=1)
-        metrics: dict[str, Any] = {
-            "loss": float(run.array(plan.program.tensor("loss"))),
-            "accuracy": float(np.mean(guess == targets.argmax(axis=1))),
-        }
+        value = float(run.array(plan.program.tensor("loss")))
+        if not math.isfinite(value):
+            raise not_taken("loss", "", f"is {value}", value, lr, clip)
+        f = self.arrays.to_numpy(run.rows(logits, (SAMPLE,), *without(logits.axes, (SAMPLE,))))
+        metrics: dict[str, Any] = {"loss": value, **targets.measure(f)}
         gradients = {w.name: gradient(w, plan, run, self._unit(w)) for w in plan.gradients}
         factors = dict.fromkeys(gradients, 1.0)
         if clip is not None:
-            norms = metrics["grad_norm"] = {n: self.scales[n].norm * g.norm() for n, g in gradients.items()}
+            with np.errstate(all="ignore"):
+                norms = metrics["grad_norm"] = {n: self.scales[n].norm * g.norm() for n, g in gradients.items()}
+            for name, norm in norms.items():
+                if not math.isfinite(norm):
+                    raise not_taken("the gradient norm", name, f"is {norm}", value, lr, clip)
             factors = clip_factors(norms, clip, clip_mode)
-        if math.isfinite(metrics["loss"]) and all(g.is_finite() for g in gradients.values()):
-            for name, g in gradients.items():
-                keep = 1 - lr * weight_decay * (mult[name] if decay_follows_lr_mult else 1)
-                self._descend(name, g, factors[name], lr * mult[name] * self.scales[name].rate, keep, momentum)
+        rates = {name: lr * mult[name] * self.scales[name].rate for name in gradients}
+        for name, g in gradients.items():
+            if not self._is_finite(g):
+                raise not_taken("the gradient", name, "is not finite", value, lr, clip)
+            if not (reached := self._reached(name, g, factors[name], rates[name])) < float(np.finfo(self.dtype).max):
+                raise not_taken("the update", name, f"would reach {reached:.3g}, beyond {self.dtype}", value, lr, clip)
+        for name, g in gradients.items():
+            keep = 1 - lr * weight_decay * (mult[name] if decay_follows_lr_mult else 1)
+            self._descend(name, g, factors[name], rates[name], keep, momentum)
         return metrics
+
+    @staticmethod
+    def _is_finite(g: Gradient) -> bool:
+        with np.errstate(all="ignore"):
+            return g.is_finite()
+
+    def _reached(self, name: str, g: Gradient, factor: float, rate: float) -> float:
+        """What no number of a weight, its momentum and their change exceeds after a step, unless it is negligible."""
+        with np.errstate(all="ignore"):
+            change = factor * g.largest()
+        if change * max(1.0, rate) < UNHEARD * float(np.finfo(self.dtype).max):
+            return 0.0
+        moved = change + (largest(self._velocity[name]) if name in self._velocity else 0.0)
+        return max(moved, largest(self._state[name]) + rate * moved)
 
     def _evaluated(self, program: Program, order: Iterable[Node], data: Mapping[str, Array]) -> Evaluation:
         leaves: dict[str, Any] = {name: self.arrays.array(v, self.dtype) for name, v in data.items()}
@@ -248,10 +277,11 @@ class Network:
         check_given(support, self.adapts)
         if support is None:
             return {}
-        x = input_rows(support.x, self.input_dim)
+        x = input_rows(support.x, self.input_dim, self.dtype)
         if not len(x):
             raise UsageError("expected at least one support sample, got none")
-        return {"x_support": x, "y_support": target_rows(support.y, len(x), self.classes), **support.weights(samples)}
+        answers = read_targets(support.y, len(x), self.classes, what="support targets")
+        return {"x_support": x, "y_support": answers.rows, **support.weights(samples)}
 
     def _unit(self, w: AnyWeight) -> float:
         """∂L/∂W over what the program has: n ∂L/∂U for U, n ∂L/∂W as a sum of products for W, ∂L/∂v for v."""
@@ -273,26 +303,41 @@ class Network:
         """Weights by name: input-like matrices (d, n), biases (n,), hidden matrices (n, n), readouts (classes, n).
 
         They are the W of W = n^(-a) w, in every parametrization. With "pi" come orthonormal bases `basis.<space>`
-        (n, rank) of what gradients are projected to.
+        (n, rank) of what gradients are projected to. Once there is momentum, `<weight>.velocity` is what it gathered.
         """
+        return self.parameters_now | {f"{name}.velocity": value.copy() for name, value in self.velocity.items()}
+
+    @property
+    def parameters_now(self) -> dict[str, Array]:
+        """Copies of the weights, and of the bases, without momentum."""
         return {name: self.arrays.to_numpy(value).copy() for name, value in self._state.items()}
 
     def load_state(self, arrays: Mapping[str, ArrayLike]) -> None:
-        """Replace the whole state; momentum starts at zero.
+        """Replace the whole state; momentum is that of the arrays, and starts at zero where they have none.
 
-        Raises UsageError for missing or unknown names and wrong shapes, and leaves the state as it was.
+        Raises UsageError for missing or unknown names, wrong shapes and numbers that are not finite, and leaves the
+        state as it was.
         """
+        if not isinstance(arrays, Mapping):
+            raise UsageError(f"expected the arrays of a state by name, as state() gives them, got {arrays!r}")
         shapes = self.shapes
-        given = {name: real_array(value, name) for name, value in arrays.items()}
+        moving = {f"{name}.velocity": shape for name, shape in shapes.items() if name in self.parameters}
+        given = {name: real_array(value, str(name)) for name, value in arrays.items()}
         for name in given:
-            if name not in shapes:
-                raise UsageError(unknown_name(name, shapes, "array in the state"))
+            if name not in shapes and name not in moving:
+                raise UsageError(unknown_name(name, [*shapes, *moving], "array in the state"))
         if missing := [name for name in shapes if name not in given]:
             raise UsageError(f"expected the arrays {', '.join(shapes)} in the state; missing: {', '.join(missing)}")
-        for name, shape in shapes.items():
-            check_shape(name, given[name], shape)
-        self._state = {name: self.arrays.xp.array(given[name], dtype=self.dtype, order="C") for name in shapes}
-        self._velocity = {}
+        for name, value in given.items():
+            check_shape(name, value, {**moving, **shapes}[name])
+            check_range(name, value, self.dtype)
+        self._state = {name: self._taken_over(given[name]) for name in shapes}
+        self._velocity = {
+            name.removesuffix(".velocity"): self._taken_over(given[name]) for name in moving if name in given
+        }
+
+    def _taken_over(self, value: Array) -> Any:
+        return self.arrays.xp.array(value, dtype=self.dtype, order="C")
 
     @property
     def velocity(self) -> dict[str, Array]:
@@ -302,8 +347,16 @@ class Network:
     def load_velocity(self, arrays: Mapping[str, ArrayLike]) -> None:
         """Replace what momentum has gathered."""
         for name, value in arrays.items():
-            check_shape(f"the velocity of {name}", np.asarray(value), self.shapes[name])
+            if name not in self.parameters:
+                raise UsageError(unknown_name(name, self.parameters, "weight with momentum"))
+            check_shape(f"the velocity of {name}", real_array(value, name), self.shapes[name])
+            check_range(f"the velocity of {name}", real_array(value, name), self.dtype)
         self._velocity = {name: self.arrays.array(value, self.dtype) for name, value in arrays.items()}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from tpc.runtime.network_file import from_bytes, to_bytes
+
+        return from_bytes, (type(self), to_bytes(self))
 
     def save(self, path: str | Path) -> None:
         """Write everything to one .npz file: the program's listing, sizes, weights and momentum."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tpc.runtime.evaluate import Evaluation, evaluate
+from tpc.runtime.evaluate import Evaluation, ValueEvaluation, evaluate
 from tpc.runtime.support import Support
 
 Array = NDArray[Any]
@@ -36,7 +36,12 @@ class Result(Protocol):
     def loss(self) -> float: ...
 
     @property
-    def accuracy(self) -> float: ...
+    def accuracy(self) -> float:
+        """Raises UsageError where targets are real values."""
+
+    @property
+    def measure(self) -> tuple[str, float | None]:
+        """What says how good it is: "accuracy", or "r2" on real values."""
 
 
 class Source(Protocol):
@@ -61,7 +66,7 @@ class Source(Protocol):
 
 
 class Samples:
-    """Training arrays (N, d) and (N,) in batches, in an order that (seed, epoch) decides; measured on test arrays."""
+    """Training inputs (N, d) and targets in batches, ordered by (seed, epoch); measured on test arrays."""
 
     measured = "test"
 
@@ -95,5 +100,5 @@ class Samples:
         rows = self._order[1][number * self.batch_size : (number + 1) * self.batch_size]
         return Batch(self.x[rows], self.y[rows])
 
-    def evaluate(self, model: Any, stop: object = False) -> Evaluation:
+    def evaluate(self, model: Any, stop: object = False) -> Evaluation | ValueEvaluation:
         return evaluate(model, *self.test, self.loss, stop=stop)

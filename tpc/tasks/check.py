@@ -16,9 +16,11 @@ from tpc.errors import UsageError
 from tpc.passes.adapt import is_adapted
 from tpc.program.axes import SAMPLE, without
 from tpc.program.program import Program
-from tpc.runtime.arguments import check_not_negative
+from tpc.runtime.arguments import as_array, check_not_negative, real_array
+from tpc.runtime.divergence import DivergedError
 from tpc.runtime.folding import FoldOptions
 from tpc.runtime.model import build
+from tpc.runtime.targets import check_loss, one_hot, read_targets
 from tpc.tasks import kernel_check, pi_check
 from tpc.tasks.convergence import POWER, CheckResult, Even, Fit, rows_of_errors
 from tpc.tasks.intervals import Deviation
@@ -101,7 +103,7 @@ class Plan:
 
     def samples(self, x: ArrayLike | None, y: ArrayLike | None, train: int) -> tuple[F64, NDArray[Any]]:
         """`train` training samples followed by held-out ones, with the inputs scaled."""
-        inputs, labels = _samples(x, y, train, self.classes)
+        inputs, labels = _samples(x, y, train, self.classes, self.loss)
         return inputs * self.input_scale, labels
 
     @property
@@ -175,7 +177,12 @@ def _beside_kernel(plan: Plan, x: ArrayLike | None, y: ArrayLike | None, fit_ste
     )  # fmt: skip
     rate = known.moderate_rate() if plan.lr is None else plan.lr
     done = plan.told(kernel_check.wide_networks(plan.widths[-1], plan.seeds), POWER[plan.derived.kind])
-    found = kernel_check.compare(known, plan.widths, plan.seeds, plan.seed, rate, done)
+    try:
+        found = kernel_check.compare(known, plan.widths, plan.seeds, plan.seed, rate, done)
+    except DivergedError as error:
+        raise UsageError(
+            f"training of the networks diverged at learning rate {rate:g} ({error.where}); give a smaller one"
+        ) from error
     pi_check.require_finite(found.errors, "networks", rate)
     moved = tuple(None if i < len(known.kernels) else float(m) for i, m in enumerate(found.moved))
     return _result(
@@ -202,21 +209,29 @@ def _check_counts(**counts: tuple[int | None, int]) -> None:
             raise UsageError(f"expected {name} to be a whole number from {least} on, got {value!r}")
 
 
-def _samples(x: ArrayLike | None, y: ArrayLike | None, train: int, classes: int) -> tuple[F64, NDArray[Any]]:
-    """`train` training samples followed by held-out ones."""
+def _samples(
+    x: ArrayLike | None, y: ArrayLike | None, train: int, classes: int, loss: str
+) -> tuple[F64, NDArray[Any]]:
+    """`train` training samples followed by held-out ones, and rows of their targets.
+
+    One output learns whether a digit is odd (1) or even (−1).
+    """
+    check_loss(loss, classes)
     if (x is None) != (y is None):
         raise UsageError("expected both x and y, or neither")
     if x is None or y is None:
         digits = load_data("digits", dtype=np.float64)
-        known, new = digits.train_y < classes, digits.test_y < classes
+        among = classes if classes > 1 else digits.classes
+        known, new = digits.train_y < among, digits.test_y < among
         _check_enough(int(known.sum()), train)
         rows = np.concatenate([digits.train_x[known][:train], digits.test_x[new][:HELD_OUT]], dtype=np.float64)
-        return rows, np.concatenate([digits.train_y[known][:train], digits.test_y[new][:HELD_OUT]])
-    inputs, labels = np.asarray(x, dtype=np.float64), np.asarray(y)
-    if inputs.ndim != 2 or len(labels) != len(inputs):
-        raise UsageError(f"expected x (N, d) and N labels, got shapes {inputs.shape} and {labels.shape}")
+        labels = np.concatenate([digits.train_y[known][:train], digits.test_y[new][:HELD_OUT]])
+        return rows, one_hot(labels, classes) if classes > 1 else np.where(labels % 2 == 1, 1.0, -1.0)[:, None]
+    inputs, given = real_array(x, "x").astype(np.float64), as_array(y, "y")
+    if inputs.ndim != 2 or given.ndim == 0 or len(given) != len(inputs):
+        raise UsageError(f"expected x (N, d) and N labels, got shapes {inputs.shape} and {given.shape}")
     _check_enough(len(inputs) - 1, train)
-    return inputs, labels
+    return inputs, read_targets(given, len(inputs), classes, loss, "y").rows.astype(np.float64)
 
 
 def _check_enough(available: int, train: int) -> None:

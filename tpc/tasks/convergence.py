@@ -39,7 +39,8 @@ class Even:
     kind: str
 
     def __str__(self) -> str:
-        return f"{self.count} {self.kind} networks of width {self.width}"
+        too = ", and of those above" if self.kind == "random" else ""
+        return f"{self.count} {self.kind} networks of width {self.width}{too}"
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ class CheckResult:
         lines = [*_aligned([self.head, *self.cells]), *self.notes]
         if self.deviations:
             worst = max(self.deviations, key=lambda d: d.bound)
-            lines.append(f"{self.mean_title}: off by {worst.size:.2%}, at most {worst.bound:.2%} ({worst.row})")
+            lines.append(f"mean of {self.even}: off by {worst.size:.2%}, by {worst.bound:.2%} at most ({worst.row})")
         return "\n".join([self.title, *lines, str(self.verdict)])
 
 

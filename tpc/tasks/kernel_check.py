@@ -37,7 +37,7 @@ Done = Callable[[int, str], None]  # the width of a network that is done, and wh
 
 @dataclass(frozen=True)
 class Beside:
-    """The kernels (N, N) of a limit at the samples x (N, d) with classes y (N,), beside which networks train.
+    """The kernels (N, N) of a limit at the samples x (N, d) with targets y (N, classes), beside which networks train.
 
     `ends` are the bounds of the batches of `loss`. `fit_steps` are taken on the squared loss of the first `fitting`
     samples. The samples that follow all of these are held out, and compared.
@@ -91,7 +91,7 @@ class Beside:
         """
         values, vectors = np.linalg.eigh(self.kernel[self.first, self.first])
         gone = 1 - (1 - values / values[-1]) ** steps
-        error = np.eye(self.classes)[self.y[self.first]] - start[self.first]
+        error = self.y[self.first] - start[self.first]
         coefficients = vectors @ ((gone / values)[:, None] * (vectors.T @ error))
         return np.asarray(start[self.held_out] + self.kernel[self.held_out, self.first] @ coefficients)
 
@@ -237,12 +237,11 @@ def _rms(values: F64) -> float:
 
 
 def slope(f: F64, y: Array, loss: str) -> F64:
-    """∂L/∂f of the mean loss over the samples of a batch, for outputs f (N, classes) and classes y (N,)."""
-    target = np.eye(f.shape[1])[y]
+    """∂L/∂f of the mean loss over the samples of a batch, for outputs f and targets y, both (N, classes)."""
     if loss == "mse":
-        return np.asarray(2 * (f - target) / f.size)
+        return np.asarray(2 * (f - y) / f.size)
     p = np.exp(f - f.max(axis=1, keepdims=True))
-    return np.asarray((p / p.sum(axis=1, keepdims=True) - target) / len(f))
+    return np.asarray((p / p.sum(axis=1, keepdims=True) - y) / len(f))
 
 
 def refuse(options: Mapping[str, object], fold: object, rank: int | None) -> None:

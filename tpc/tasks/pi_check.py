@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tpc.compiler import Limit
-from tpc.errors import UsageError
+from tpc.errors import GaussianError, UsageError
 from tpc.runtime.balanced import balanced_gaussian
+from tpc.runtime.divergence import DivergedError
 from tpc.runtime.finite import FiniteNetwork
 from tpc.runtime.initial import initial_state
 from tpc.runtime.model import Model
@@ -34,6 +35,7 @@ LEARNING_RATES = tuple(2.0**-k for k in range(-1, 20))
 SMALL_RATES = tuple(2.0**-k for k in (10, 20, 30, 40))
 LARGEST_MOVE, LEAST_MOVE = 0.5, 1e-11  # of the logits, relative to their size
 LEAST_EVEN, LEAST_EVEN_WIDTH = 8, 4096
+OUT_OF_RANGE = (DivergedError, GaussianError)  # numbers that are not finite, or beyond what a kernel is known for
 
 
 @dataclass(frozen=True)
@@ -50,17 +52,23 @@ class Course:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             found = [network.predict(x, known)]
             for inputs, targets, support in self.batches:
-                network.step(inputs, targets, support=support, **self.options)
-                found.append(network.predict(x, known))
+                try:
+                    network.step(inputs, targets, support=support, **self.options)
+                    found.append(network.predict(x, known))
+                except OUT_OF_RANGE:  # told by the logits, which are compared
+                    found.append(np.full_like(found[0], np.nan))
         return np.stack(found)
 
     def alone(self, model: Model, name: str, rate: float) -> F64:
-        """Logits (N, classes) of the limit after a plain step of one weight on the first batch."""
+        """Logits (N, classes) of the limit after a plain step of one weight on the first batch; nan out of range."""
         x, _, known = self.held_out
         inputs, targets, support = self.batches[0]
         others = {other: 0.0 for other in model.weights if other != name}
-        model.step(inputs, targets, lr=rate, lr_mult=others, loss=self.options["loss"], support=support)
-        return np.asarray(model.predict(x, known))
+        try:
+            model.step(inputs, targets, lr=rate, lr_mult=others, loss=self.options["loss"], support=support)
+            return np.asarray(model.predict(x, known))
+        except OUT_OF_RANGE:
+            return np.full((len(x), model.classes), np.nan)
 
     def network_alone(self, network: FiniteNetwork, steps: Mapping[str, Alone]) -> list[F64]:
         """`alone` of a network, for every weight that has a step."""

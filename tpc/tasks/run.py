@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -10,8 +9,6 @@ from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
-
-import numpy as np
 
 import tpc
 from tpc.compiler import Limit
@@ -25,6 +22,7 @@ from tpc.runtime.model import Model
 from tpc.runtime.network import Network
 from tpc.runtime.network_file import is_network
 from tpc.runtime.network_memory import require_network_memory
+from tpc.runtime.npz import read_meta
 from tpc.runtime.position import Position
 from tpc.runtime.progress import Display, warn
 from tpc.runtime.rundir import MetricsLog, RunDir
@@ -224,8 +222,7 @@ def _run(
 def _saved_limit(path: Path) -> Limit:
     """The limit of a saved model, whose arrays are not read yet."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            meta = json.loads(file["meta"].tobytes())
+        meta = read_meta(path)
         return tpc.compile(parse(meta["program"], str(path)), limit=meta["limit"])
     except DAMAGED:
         return Model.load(path).limit  # which tells what is wrong with it

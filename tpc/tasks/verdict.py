@@ -93,8 +93,7 @@ def _agreement(slopes: Sequence[Slope], deviations: Sequence[Deviation]) -> str:
     falls = "" if all(s.exact for s in slopes) else "errors fall like width^(−1/2)"
     if not deviations:
         return falls
-    worst = max(deviations, key=lambda d: d.bound)
-    means = f"means agree to {worst.bound:.1%} ({worst.row})"
+    means = f"means agree to {max(d.bound for d in deviations):.1%}"
     return f"{falls}, and {means}" if falls else means
 
 
