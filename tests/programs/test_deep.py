@@ -53,19 +53,19 @@ def test_a_deep_listing_is_read_back():
 @pytest.mark.parametrize(
     ("program", "kind", "layers"),
     [
-        (deep.mlp, "pi", 150),
-        (deep.mlp, "ntk", 300),
-        (deep.residual, "pi", 60),
-        (deep.residual, "nngp", 60),
-        (deep.normed, "pi", 200),
-        (deep.normed, "nngp", 100),
-        (deep.tied, "nngp", 300),
-        (deep.gated, "pi", 20),
-        (deep.adapted, "pi", 60),
+        (deep.mlp, "pi", 60),
+        (deep.mlp, "ntk", 100),
+        (deep.residual, "pi", 30),
+        (deep.residual, "nngp", 40),
+        (deep.normed, "pi", 80),
+        (deep.normed, "nngp", 60),
+        (deep.tied, "nngp", 100),
+        (deep.gated, "pi", 6),
+        (deep.adapted, "pi", 30),
     ],
 )
 def test_every_stage_of_deep_networks(program, kind, layers):
-    with shallow():
+    with shallow(300):
         limit = tpc.compile(tpc.trace(program, layers=layers), limit=kind)
         for stage in STAGES:
             if kind != "pi" and stage in ("update", "cuda"):
@@ -78,7 +78,7 @@ def test_every_stage_of_deep_networks(program, kind, layers):
 
 def test_momentum_clipping_and_folding_of_a_deep_network():
     with shallow():
-        limit = tpc.compile(tpc.trace(deep.mlp, layers=100))
+        limit = tpc.compile(tpc.trace(deep.mlp, layers=60))
         native = native_module(lower(limit.graph(degree=2, halves=True), True, limit.graph(degree=2)))
         model = limit.build(3, 2, seed=0, mode="folded", fold=FoldOptions(degree=2, window=8))
         for _ in range(4):
@@ -106,14 +106,14 @@ def compiled(program, kind, layers):
 @pytest.mark.parametrize(
     ("program", "kind", "layers"),
     [
-        (deep.mlp, "pi", 40),
-        (deep.mlp, "ntk", 40),
-        (deep.residual, "pi", 30),
-        (deep.residual, "nngp", 48),
-        (deep.normed, "pi", 30),
-        (deep.normed, "nngp", 40),
-        (deep.gated, "pi", 10),
-        (deep.adapted, "pi", 20),
+        (deep.mlp, "pi", 24),
+        (deep.mlp, "ntk", 24),
+        (deep.residual, "pi", 24),
+        (deep.residual, "nngp", 32),
+        (deep.normed, "pi", 20),
+        (deep.normed, "nngp", 24),
+        (deep.gated, "pi", 6),
+        (deep.adapted, "pi", 16),
     ],
 )
 def test_twice_the_layers_are_twice_the_work(program, kind, layers):

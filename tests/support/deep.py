@@ -44,8 +44,8 @@ def calls(run):
 def mlp(x, *, layers=2):
     h = tpc.dense(x, name="embed")
     for k in range(layers):
-        h = tpc.dense(tpc.relu(h), name=f"h{k}", weight_std=1.4)
-    return tpc.readout(tpc.relu(h), 2, name="readout")
+        h = tpc.dense(tpc.relu(h), name=f"h{k}") + tpc.bias(f"h{k}", std=0.5)
+    return tpc.readout(tpc.relu(h), 2, name="readout") + tpc.bias("readout")
 
 
 def residual(x, *, layers=2):

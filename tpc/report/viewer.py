@@ -74,6 +74,9 @@ def details(limit: Limit, degree: int | None = None, points: int = 0) -> Details
     return Details(mathml, lines, code.splitlines(), numbers)
 
 
+EVERY = 600  # nodes
+
+
 @dataclass(frozen=True)
 class View:
     """One drawing of the viewer; `everything` is the key of the drawing with all layers, where this one has not."""
@@ -85,12 +88,18 @@ class View:
 
 
 def views(parts: Mapping[str, nx.DiGraph]) -> list[View]:
-    """Drawings of graphs by their titles: with repeated layers drawn once, and with all layers, where these differ."""
+    """Drawings of graphs by their titles: with repeated layers drawn once, and with all layers, where these differ.
+
+    Of more than `EVERY` nodes, repeated layers are drawn once only: edges from the forward pass to the gradients would
+    cross as many layers again.
+    """
     found = []
     for k, (title, part) in enumerate(parts.items()):
         whole = nest_sums(part)
         small = collapse_repeats(whole)
-        if len(small) < len(whole):
+        if len(small) < len(whole) and len(whole) > EVERY:
+            found.append(View(f"v{k}", title, small))
+        elif len(small) < len(whole):
             found.append(View(f"v{k}", title, small, f"v{k}-all"))
             found.append(View(f"v{k}-all", f"{title}, every layer", whole))
         else:
