@@ -137,8 +137,8 @@ def test_answers_follow_the_intervals():
 def test_what_to_add_is_enough_and_more():
     verdict = judge([slope(-0.2, 0.4, (128, 256, 512), 4)], [deviation(0.03, error=0.03)], 0.75, 1)
     assert verdict.widths == (128, 512)
-    assert verdict.seeds == 32
-    assert str(verdict).endswith("Try --widths 128:512 --seeds 32")
+    assert verdict.seeds == 16
+    assert str(verdict).endswith("Try --widths 128:512 --seeds 16")
     low, high = judge([slope(-0.2, 0.01, (128, 256, 512), 4)], [], 0.75, 1).widths
     assert low > 128
     assert high >= 2048
