@@ -138,10 +138,7 @@ def test_what_to_add_is_enough_and_more():
     verdict = judge([slope(-0.2, 0.4, (128, 256, 512), 4)], [deviation(0.03, error=0.03)], 0.75, 1)
     assert verdict.widths == (128, 512)
     assert verdict.seeds == 16
-<<<<<<< HEAD
     assert half_width(0.4, (128, 256, 512), 16) <= 0.25
-=======
->>>>>>> verdicts
     assert str(verdict).endswith("Try --widths 128:512 --seeds 16")
     low, high = judge([slope(-0.2, 0.01, (128, 256, 512), 4)], [], 0.75, 1).widths
     assert low >= 128
