@@ -114,7 +114,8 @@ def _basis(basis: Basis, xp: Any, real: type[np.floating[Any]]) -> Callable[[Any
         x = (2 * log - (low + high)) / (high - low)
         inside = xp.maximum(x, -1)
         scale = _series(size, inside, xp)[0] + (x - inside) * ((high - low) * basis.zero / 4)
-        return (_series(coefficients, inside, xp) * xp.exp(scale)).astype(real)
+        value = _series(coefficients, inside, xp) * xp.exp(scale)
+        return (xp.where(p > 0, value, 0) if basis.zero > 0 else value).astype(real)
 
     return evaluate
 

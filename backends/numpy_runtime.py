@@ -83,8 +83,10 @@ def inverse(x: Array, out: Array | None = None) -> Array:
 
 def root_sum(x: Array, y: Array, out: Array | None = None) -> Array:
     """√(x + y²) for x, y ≥ 0 without overflow on the way"""
-    x, y = np.asarray(x), np.asarray(y)
-    if np.result_type(x, y) == np.float32:  # whose squares do not overflow in doubles
+    kinds = [v.dtype for v in (x, y) if isinstance(v, np.ndarray | np.generic)]
+    kind = np.result_type(*kinds) if kinds else np.dtype(np.float64)
+    x, y = np.asarray(x, dtype=kind), np.asarray(y, dtype=kind)  # a number takes the type of the array beside it
+    if kind == np.float32:  # whose squares do not overflow in doubles
         wide: Array = np.square(y, dtype=np.float64) + x
         return np.sqrt(wide, out=wide).astype(np.float32)
     unit = np.maximum(y, 1)

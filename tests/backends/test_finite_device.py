@@ -77,6 +77,8 @@ def same(nets, rtol=1e-9, **given):
     states = [net.state() for net in nets]
     for name, array in states[0].items():
         np.testing.assert_allclose(states[1][name], array, rtol=rtol, atol=atol)
+        if name.endswith(".velocity"):
+            continue
         assert isinstance(nets[1]._state[name], DeviceArray)
         assert nets[1]._state[name].dtype == nets[1].dtype
     x, _ = batch(9, 40)

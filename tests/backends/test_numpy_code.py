@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import tpc
 from tests.support import adapted
 from tests.support.generators import HOMOGENEOUS, networks, traced
-from tests.support.problems import DIM, assert_close, batch, computed, expected, make, taking
+from tests.support.problems import DIM, assert_close, batch, computed, expected, make, plain, taking
 from tpc.lower.lowered import lower
 from tpc.lower.numpy_module import numpy_module
 from tpc.lower.schedule import Loop
@@ -267,7 +267,7 @@ def test_no_array_becomes_float64_on_the_way(programs_dir, name, loss, momentum)
     assert seen.lines > 100
     assert not seen.found
     assert out.dtype == np.float32
-    assert all(v.dtype == np.float32 for v in model.state().values())
+    assert all(v.dtype == np.float32 for v in plain(model.state()).values())
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])

@@ -204,7 +204,7 @@ def test_commands_do_without_standard_error(finished, tmp_path):
     assert shell(f"tpc eval {finished} 2>&-") == (0, "")
     assert shell("tpc kernel nonsense 2>&-")[0] == 2
     code, _ = shell(f"tpc {CHECK} 2> /dev/full")
-    assert code in (0, 1)
+    assert code in (0, 1, 3)
     run = tmp_path / "r"
     assert shell(f"tpc {shlex.join(map(str, TRAIN))} --epochs 1 --json --out {run} 2> /dev/full")[0] == 0
     assert records(run) == records(finished)[:14]

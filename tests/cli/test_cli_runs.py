@@ -172,7 +172,7 @@ def test_predictions_that_overflow_are_told(finished, tmp_path):
     poison(newest, 3e38, "readout/scale")
     result = invoke("eval", run, "--json")
     assert result.exit_code == 1
-    assert "predicts is not finite" in strict(result.stdout)["error"]["message"]
+    assert "of 297 samples are not finite" in strict(result.stdout)["error"]["message"]
 
 
 # --- JSON ------------------------------------------------------------------------------------------------------------
@@ -189,9 +189,11 @@ def test_no_json_holds_numbers_that_are_not_finite():
 
 def test_json_of_commands_is_strict_where_results_are_not_finite(monkeypatch):
     from tpc.tasks import check as task
+    from tpc.tasks.verdict import Verdict
 
     class Result:
         ok = False
+        verdict = Verdict("wrong", ("made up",))
 
         def to_dict(self):
             return {"slope": float("nan"), "errors": [float("inf")]}

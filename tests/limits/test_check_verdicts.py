@@ -8,7 +8,7 @@ from tests.support.checked import PROGRAMS, RIGHT, WRONG, perceptron
 from tests.support.sabotage import kernels_of_steps, limits_changed
 from tpc.tasks import check, kernel_check, pi_check
 from tpc.tasks.check import run_check
-from tpc.tasks.intervals import Deviation, Slope
+from tpc.tasks.intervals import Deviation, Slope, half_width
 from tpc.tasks.verdict import Verdict, joint, judge
 
 SMALL = {"widths": (128, 256, 512), "seeds": 4}
@@ -137,11 +137,12 @@ def test_answers_follow_the_intervals():
 def test_what_to_add_is_enough_and_more():
     verdict = judge([slope(-0.2, 0.4, (128, 256, 512), 4)], [deviation(0.03, error=0.03)], 0.75, 1)
     assert verdict.widths == (128, 512)
-    assert verdict.seeds == 32
-    assert str(verdict).endswith("Try --widths 128:512 --seeds 32")
+    assert verdict.seeds == 16
+    assert half_width(0.4, (128, 256, 512), 16) <= 0.25
+    assert str(verdict).endswith("Try --widths 128:512 --seeds 16")
     low, high = judge([slope(-0.2, 0.01, (128, 256, 512), 4)], [], 0.75, 1).widths
-    assert low > 128
-    assert high >= 2048
+    assert low >= 128
+    assert high >= max(2048, 16 * low)
 
 
 def test_limits_together_are_wrong_if_one_is_and_right_if_all_are():

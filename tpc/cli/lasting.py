@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from click.exceptions import Exit
+
 from tpc.errors import UserError
 
 
@@ -20,10 +22,16 @@ def outlives_output(recorded: Callable[[dict[str, Any]], bool] = lambda given: F
         def run(*arguments: Any, **given: Any) -> None:
             from tpc.runtime.output import lasting_streams
 
+            left: Exit | None = None
             with lasting_streams() as out:
-                command(*arguments, **given)
+                try:
+                    command(*arguments, **given)
+                except Exit as code:
+                    left = code
             if out.lost and not recorded(given):
                 raise UserError(f"the result could not be written to standard output: {out.lost}.")
+            if left is not None:
+                raise left
 
         return run
 

@@ -50,7 +50,8 @@ class Basis:
         x = (2 * log - (self.lo + self.hi)) / (self.hi - self.lo)
         inside = np.maximum(x, -1)
         scale = chebyshev.chebval(inside, self.size) + (x - inside) * ((self.hi - self.lo) * self.zero / 4)
-        return np.asarray(chebyshev.chebval(inside, self.coefficients.T) * np.exp(scale))
+        value = np.asarray(chebyshev.chebval(inside, self.coefficients.T) * np.exp(scale))
+        return np.where(np.asarray(p) > 0, value, 0) if self.zero > 0 else value
 
 
 def graded(t: Array, width: float) -> Array:
