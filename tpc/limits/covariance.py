@@ -43,6 +43,7 @@ class Moments:
         self._covariances: dict[tuple[Vector, Vector], Tensor] = {}
         self._seconds: dict[tuple[Vector, Vector], Tensor] = {}
         self._supports: dict[Vector, int] = {}
+        self._kinds_known: dict[Vector, int] = {}
         self._bits: dict[Node, int] = {}
         self._heights: dict[Vector, int] = {}
         self._sums: dict[Vector, tuple[Part, ...]] = {}
@@ -131,7 +132,30 @@ class Moments:
             if _is_second_sample(y):
                 return second_sample(self.second(first_sample(x), first_sample(y)))
             x, y = y, x
+        if not self._kinds(x) & self._kinds(y):
+            return ZERO
         return self._recall(self._seconds, (x, y), self._second)
+
+    def _kinds(self, x: Vector) -> int:
+        """What the terms of a vector are multiples of, as bits: a weight of the gradients, or none (the first bit).
+
+        Terms of different kinds have no second moment: a gradient's Gaussians are independent of all else.
+        """
+        return self._recall(self._kinds_known, x, self._kinds_of)
+
+    def _kinds_of(self, x: Vector) -> int:
+        inner, _ = _unrenamed(x)
+        if isinstance(inner, ir.LinComb) and inner.kind != "G":
+            return reduce(or_, (self._kinds(y) for _, y, _ in inner.terms))
+        return reduce(or_, (self._kind(t) for t in self.normal.terms(inner)), 0)
+
+    def _kind(self, t: Term) -> int:
+        if len(t.leaves) > 1:
+            return -1
+        leaf = _unrenamed(t.leaves[0])[0] if t.leaves else None
+        if isinstance(leaf, ir.MatMul):
+            leaf = leaf.matrix
+        return 1 if leaf is None else 2 << self._bits.setdefault(leaf, len(self._bits))
 
     def _second(self, pair: tuple[Vector, Vector]) -> Tensor:
         x, y = pair
