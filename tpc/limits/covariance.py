@@ -152,10 +152,11 @@ class Moments:
     def _kind(self, t: Term) -> int:
         if len(t.leaves) > 1:
             return -1
-        leaf = _unrenamed(t.leaves[0])[0] if t.leaves else None
-        if isinstance(leaf, ir.MatMul):
-            leaf = leaf.matrix
-        return 1 if leaf is None else 2 << self._bits.setdefault(leaf, len(self._bits))
+        if not t.leaves:
+            return 1
+        leaf, _ = _unrenamed(t.leaves[0])
+        weight = leaf.matrix if isinstance(leaf, ir.MatMul) else leaf
+        return 2 << self._bits.setdefault(weight, len(self._bits))
 
     def _second(self, pair: tuple[Vector, Vector]) -> Tensor:
         x, y = pair
