@@ -1,10 +1,16 @@
 """The embedded digits and the catalogue of data sets."""
 
+import gzip
+import importlib.machinery
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
 from tpc import data
+from tpc.data import digits
 from tpc.errors import UsageError
 
 
@@ -66,3 +72,22 @@ def test_default_folder(monkeypatch, tmp_path):
     assert data.default_data_dir() == tmp_path
     monkeypatch.delenv("TPC_DATA_DIR")
     assert str(data.default_data_dir()) == "data"
+
+
+@pytest.mark.parametrize("content", [None, b"no gzip", gzip.compress(b"1,2\n3,x\n"), gzip.compress(b"1,2\n")])
+def test_digits_come_from_the_library_itself_where_its_file_is_another(tmp_path, monkeypatch, content):
+    want = digits.load_digits()
+    if content is not None:
+        (tmp_path / digits.BUNDLED_FILE).parent.mkdir(parents=True)
+        (tmp_path / digits.BUNDLED_FILE).write_bytes(content)
+    spec = importlib.machinery.ModuleSpec("sklearn", None, is_package=True)
+    spec.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr(digits.importlib.util, "find_spec", lambda name: spec)
+    got = digits.load_digits()
+    np.testing.assert_array_equal(got.train_x, want.train_x)
+    np.testing.assert_array_equal(got.test_y, want.test_y)
+
+
+def test_digits_do_not_import_the_whole_library():
+    code = "import sys; from tpc import data; data.load('digits'); print('sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
