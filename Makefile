@@ -21,6 +21,7 @@ demo: $(VENV)/.installed  ## train the π-limit of programs/mlp.py on the embedd
 
 lint: $(VENV)/.developed
 	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check --quiet $(SOURCES)
 	$(BIN)/mypy
 
 test: lint  ## lint, type-check and run every test

@@ -29,9 +29,7 @@ def on_device(
         parts.append((1.0, lambda p, q, c: _curve(curve, p, xp, to_host).astype(real) + 0 * (q + c)))
     if kernel.pair is not None:
         parts.append((1.0, _tables(kernel.pair, xp, angle, to_host, real)))
-    parts += [
-        (weight, _spike(curve, mirrored, xp, angle, to_host, real)) for weight, curve, mirrored in kernel.spikes
-    ]
+    parts += [(weight, _spike(curve, mirrored, xp, angle, to_host, real)) for weight, curve, mirrored in kernel.spikes]
 
     def evaluate(p: Any, q: Any, c: Any) -> Any:
         p, q, c = (xp.asarray(x, dtype=real) for x in (p, q, c))
@@ -58,9 +56,7 @@ def _tables(pair: PairTables, xp: Any, angle: Angle, to_host: Host, real: type[n
     return evaluate
 
 
-def _spike(
-    curve: Curve, mirrored: bool, xp: Any, angle: Angle, to_host: Host, real: type[np.floating[Any]]
-) -> Angle:
+def _spike(curve: Curve, mirrored: bool, xp: Any, angle: Angle, to_host: Host, real: type[np.floating[Any]]) -> Angle:
     """E φ(u)δ(v) as in tpc.gaussian.numeric."""
 
     def evaluate(p: Any, q: Any, c: Any) -> Any:

@@ -250,9 +250,7 @@ def filling(g: Array, low: Array, order: int) -> Fill:
     return fill
 
 
-def add_powers(
-    target: Array, a: Array, b: Array, order: int, add: Adding = adding, filled: Filling = filling
-) -> None:
+def add_powers(target: Array, a: Array, b: Array, order: int, add: Adding = adding, filled: Filling = filling) -> None:
     """target += Σ_m a_m Φ_order(b_m), in place: (k, count), (M, k), (M, r). From degree 2 on `add` makes what adds
     products with one matrix, `filled` what writes the powers."""
     if order == 0:

@@ -1,7 +1,7 @@
 """How often `tpc check` raises a false alarm, and how often it finds a limit that is wrong.
 
-    python -m benchmarks.verdicts               # 13 networks × 5 seeds and 8 wrong limits × 3 seeds; minutes
-    python -m benchmarks.verdicts --seeds 20 --wrong-seeds 0
+python -m benchmarks.verdicts               # 13 networks × 5 seeds and 8 wrong limits × 3 seeds; minutes
+python -m benchmarks.verdicts --seeds 20 --wrong-seeds 0
 """
 
 from __future__ import annotations

@@ -53,4 +53,4 @@ def test_a_network_that_joins_samples(tmp_path):
         result = invoke(command[0], tmp_path / "centred.py", *command[1:])
         assert result.exit_code == 2
         assert "depends on other samples" in result.output
-        assert 'centred.py:7' in result.output
+        assert "centred.py:7" in result.output

@@ -379,9 +379,10 @@ def test_momentum_more_shots_and_first_order(small, tmp_path):
     options = ("--shots", 3, "--queries", 2, "--set", "steps=2", "--set", "order=1", "--momentum", 0.5, "--lr", 4)
     result = invoke(*small, *options, "--epochs", 1, "--no-report", "--out", tmp_path / "r")
     assert result.exit_code == 0, result.output
-    assert records(tmp_path / "r")[-1]["atoms"] == tpc.Model.load(
-        RunDir(tmp_path / "r").checkpoints.require().model_path
-    ).atoms
+    assert (
+        records(tmp_path / "r")[-1]["atoms"]
+        == tpc.Model.load(RunDir(tmp_path / "r").checkpoints.require().model_path).atoms
+    )
 
 
 def test_a_schedule_falls_from_its_value_to_zero():

@@ -296,8 +296,18 @@ WAYS = {
     "folded": ("--mode", "folded", "--window", "32", "--momentum", "0"),
     "native": ("--backend", "native"),
     "folded-sampled": ("--mode", "folded", "--window", "32", "--fold-points", "64", "--momentum", "0"),
-    "native-folded-16-bit": ("--backend", "native", "--mode", "folded", "--window", "32", "--storage", "bfloat16",
-                             "--momentum", "0"),
+    "native-folded-16-bit": (
+        "--backend",
+        "native",
+        "--mode",
+        "folded",
+        "--window",
+        "32",
+        "--storage",
+        "bfloat16",
+        "--momentum",
+        "0",
+    ),
 }
 
 

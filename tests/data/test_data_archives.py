@@ -55,9 +55,7 @@ def test_the_checksum_inside_gzip_is_checked(tmp_path):
 
 
 def test_hostile_archives(tmp_path):
-    escape = archive_of(
-        tmp_path, [("../../escaped", b"x", tarfile.REGTYPE), ("/data_batch_1", b"x", tarfile.REGTYPE)]
-    )
+    escape = archive_of(tmp_path, [("../../escaped", b"x", tarfile.REGTYPE), ("/data_batch_1", b"x", tarfile.REGTYPE)])
     with pytest.raises(DataError, match="incomplete: data_batch_1, data_batch_2"):
         data.load("cifar10", tmp_path)
     assert [path.name for path in tmp_path.rglob("*")] == [escape.name]

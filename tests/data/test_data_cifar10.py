@@ -219,9 +219,7 @@ def test_an_array_of_labels_is_admitted(tmp_path):
 
 
 def test_nothing_there(tmp_path):
-    with pytest.raises(
-        DataError, match=r"was not found: .*cifar-10-batches-py/.* which is an existing folder without"
-    ):
+    with pytest.raises(DataError, match=r"was not found: .*cifar-10-batches-py/.* which is an existing folder without"):
         data.load("cifar10", tmp_path)
     with pytest.raises(DataError, match=r"does not exist\.\n  Fix: `tpc data get cifar10"):
         data.load("cifar10", tmp_path / "nowhere")
@@ -252,9 +250,7 @@ def test_a_binary_file_cut_at_a_record_is_found_beside_the_others(tmp_path):
     for name in cifar_samples.BATCHES:
         with (folder / f"{name}.bin").open("wb") as stream:
             stream.truncate((9_000 if name == "data_batch_5" else 10_000) * 3073)
-    with pytest.raises(
-        DataError, match=r"data_batch_5.bin is truncated .* expected 30,730,000 bytes like the others"
-    ):
+    with pytest.raises(DataError, match=r"data_batch_5.bin is truncated .* expected 30,730,000 bytes like the others"):
         data.load("cifar10", tmp_path)
 
 
@@ -265,9 +261,7 @@ def test_a_last_file_of_another_size(tmp_path, size):
     if size == 3073:  # any whole number of images is a batch
         assert len(data.load("cifar10", tmp_path).train_x) == 25
         return
-    with pytest.raises(
-        DataError, match=r"data_batch_5.bin is (too large|truncated or corrupted: it holds no images)"
-    ):
+    with pytest.raises(DataError, match=r"data_batch_5.bin is (too large|truncated or corrupted: it holds no images)"):
         data.load("cifar10", tmp_path)
 
 
@@ -325,9 +319,7 @@ def test_ls_tells_what_is_there(tmp_path):
     assert rows[f"{archive}.part"].status == "partial download, 1 %"
 
 
-@pytest.mark.skipif(
-    "TPC_DATA_DIR" not in os.environ, reason="TPC_DATA_DIR names no folder with the real CIFAR-10"
-)
+@pytest.mark.skipif("TPC_DATA_DIR" not in os.environ, reason="TPC_DATA_DIR names no folder with the real CIFAR-10")
 def test_the_real_data():
     got = data.load("cifar10", limit_train=20_000)
     assert got.train_x.shape == (20_000, 3072)

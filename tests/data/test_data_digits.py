@@ -57,9 +57,7 @@ def test_wrong_requests():
         data.load("mnist")
     with pytest.raises(UsageError, match="float32 or float64, got int8"):
         data.load("digits", dtype=np.int8)
-    with pytest.raises(
-        UsageError, match=r"digits needs no download: 1,797 images .* bundled with scikit-learn"
-    ):
+    with pytest.raises(UsageError, match=r"digits needs no download: 1,797 images .* bundled with scikit-learn"):
         data.get("digits")
 
 

@@ -108,9 +108,7 @@ def names(folder: Path) -> list[str]:
 
 def test_download_with_progress(server, offer, tmp_path):
     seen = []
-    path = data.get(
-        "cifar10", tmp_path / "new" / "folder", progress=lambda done, total: seen.append((done, total))
-    )
+    path = data.get("cifar10", tmp_path / "new" / "folder", progress=lambda done, total: seen.append((done, total)))
     assert path == tmp_path / "new" / "folder" / FILE
     assert path.read_bytes() == CONTENT
     assert names(path.parent) == [FILE]

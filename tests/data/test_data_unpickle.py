@@ -55,9 +55,7 @@ def test_python2_pickle():
 
 
 def test_numbers_of_numpy():
-    got = loads(
-        pickle.dumps({"labels": [np.int64(7), np.uint8(255)], "array": np.array([1, -2], dtype=">i4")})
-    )
+    got = loads(pickle.dumps({"labels": [np.int64(7), np.uint8(255)], "array": np.array([1, -2], dtype=">i4")}))
     assert got["labels"] == [7, 255]
     assert got["array"].tolist() == [1, -2]
 
@@ -183,9 +181,7 @@ def test_bombs_are_bounded():
     with pytest.raises(UnpickleError, match="steps"):
         loads(b"}" + b"]" * MAX_OPCODES + b".")
     text = b"X" + struct.pack("<I", 10_000) + b"a" * 10_000 + b"q\x01"
-    repeat = (
-        b"c_codecs\nencode\nq\x02" + text + b"X\x06\x00\x00\x00latin1q\x03" + b"h\x02h\x01h\x03\x86R" * 50
-    )
+    repeat = b"c_codecs\nencode\nq\x02" + text + b"X\x06\x00\x00\x00latin1q\x03" + b"h\x02h\x01h\x03\x86R" * 50
     with pytest.raises(UnpickleError, match="more bytes than the file has"):
         loads(repeat + b".")
     nested = b")" + b"\x85" * 400_000

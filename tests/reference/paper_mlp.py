@@ -221,9 +221,7 @@ def batch_loss(outputs: Array, y: ArrayLike, loss: str) -> tuple[float, Array, f
     return float(-np.sum(target * log_p) / batch), (weight * np.exp(log_p) - target) / batch, accuracy
 
 
-def initial_state(
-    d: int, r: int, k: int, depth: int, seed: int, readout: str = "gaussian"
-) -> dict[str, Array]:
+def initial_state(d: int, r: int, k: int, depth: int, seed: int, readout: str = "gaussian") -> dict[str, Array]:
     """The paper's initialization: r unit-norm Gaussian atoms per layer, unit embed columns, zero biases.
 
     Hidden coefficients are N(0, 1/r); readout coefficients N(0, 1/r²), or zero with readout="zero".

@@ -23,9 +23,7 @@ def test_trajectory_equals_the_reference(clip, weight_decay):
         x, y = rng.standard_normal((BATCH, D)), rng.integers(K, size=BATCH)
         settings = {"lr": 0.5, "lr_mult": {"embed": 0.1, "readout": 4.0}, "weight_decay": weight_decay}
         expected = reference.step(x, y, clip=clip, **settings)
-        assert plain.step(x.astype(np.float32), y, clip=clip, **settings) == pytest.approx(
-            expected["loss"], abs=2e-6
-        )
+        assert plain.step(x.astype(np.float32), y, clip=clip, **settings) == pytest.approx(expected["loss"], abs=2e-6)
     found = plain.state()
     for name, value in reference.state().items():
         assert found[name].dtype == np.float32

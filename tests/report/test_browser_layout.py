@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(chromium() is None, reason="needs a Chromium (De
 
 ROOT = Path(__file__).parents[2]
 WIDTHS = (1400, 800)
-GELU = '''
+GELU = """
 import tpc
 
 
@@ -21,8 +21,8 @@ def gelu(x):
     for layer in range(1, 6):
         h = tpc.dense(tpc.gelu(h), name=f"hidden{layer}") + 0.5 * tpc.bias(f"hidden{layer}")
     return tpc.readout(tpc.gelu(h), 10, name="readout") + 0.5 * tpc.bias("readout")
-'''
-SWIGLU = '''
+"""
+SWIGLU = """
 import tpc
 
 
@@ -30,8 +30,8 @@ def swiglu(x):
     h = tpc.dense(x, name="embed")
     h = h + tpc.dense(tpc.silu(tpc.dense(h, name="gate")) * tpc.dense(h, name="up"), name="down")
     return tpc.readout(tpc.silu(h), 10, name="readout")
-'''
-RESIDUAL = '''
+"""
+RESIDUAL = """
 import tpc
 
 
@@ -40,7 +40,7 @@ def residual(x):
     for block in range(1, 13):
         h = h + 0.5 * tpc.dense(tpc.relu(tpc.rms_norm(h, 1e-5)), name=f"block{block}")
     return tpc.readout(tpc.relu(h), 10, name="readout")
-'''
+"""
 MADE = {
     "gelu": (GELU, "pi"), "swiglu": (SWIGLU, "pi"), "residual": (RESIDUAL, "pi"),
     "maml": ("", "pi"), "mlp": ("", "ntk"),

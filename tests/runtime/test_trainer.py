@@ -123,9 +123,7 @@ def test_every_epoch_sees_every_sample_once_in_its_own_order(tmp_path):
 
 def test_learning_rate_and_clip_drop_at_their_epochs(tmp_path):
     model = Softmax()
-    settings = TrainSettings(
-        epochs=4, lr=SETTINGS.lr, clip=Schedule(0.4, ((1, 0.5),)), lr_mult={"readout": 4.0}
-    )
+    settings = TrainSettings(epochs=4, lr=SETTINGS.lr, clip=Schedule(0.4, ((1, 0.5),)), lr_mult={"readout": 4.0})
     train(tmp_path, model, settings)
     np.testing.assert_allclose([o["lr"] for o in model.options[::7]], [0.5, 0.5, 0.05, 0.025])
     np.testing.assert_allclose([o["clip"] for o in model.options[::7]], [0.4, 0.2, 0.2, 0.2])

@@ -55,11 +55,7 @@ def write_python2(sample: Sample, root: Path) -> Path:
     for name, pixels, labels in zip(BATCHES, sample.pixels, sample.labels):
         (folder / name).write_bytes(python2_batch(pixels, labels, name))
     names = b"".join(f"S'{name}'\np{index + 5}\na".encode() for index, name in enumerate(NAMES))
-    meta = (
-        b"(dp1\nS'num_cases_per_batch'\np2\nI6\nsS'label_names'\np3\n(lp4\n"
-        + names
-        + b"sS'num_vis'\nI3072\ns."
-    )
+    meta = b"(dp1\nS'num_cases_per_batch'\np2\nI6\nsS'label_names'\np3\n(lp4\n" + names + b"sS'num_vis'\nI3072\ns."
     (folder / "batches.meta").write_bytes(meta)
     return folder
 
@@ -73,9 +69,7 @@ def python2_batch(pixels: np.ndarray, labels: list[int], name: str) -> bytes:
     raw = pixels.tobytes()
     rows = len(pixels).to_bytes(2, "little")
     array = (
-        b"cnumpy.core.multiarray\n_reconstruct\nq\x08cnumpy\nndarray\nq\x09K\x00\x85q\x0a"
-        + short(b"b")
-        + b"\x87Rq\x0b"
+        b"cnumpy.core.multiarray\n_reconstruct\nq\x08cnumpy\nndarray\nq\x09K\x00\x85q\x0a" + short(b"b") + b"\x87Rq\x0b"
         b"(K\x01M" + rows + b"M\x00\x0c\x86cnumpy\ndtype\nq\x0c" + short(b"u1") + b"K\x00K\x01\x87Rq\x0d"
         b"(K\x03" + short(b"|") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89"
         b"T" + len(raw).to_bytes(4, "little") + raw + b"tb"

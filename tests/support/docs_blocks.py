@@ -1,10 +1,10 @@
 """Fenced blocks of a Markdown document, and a sandbox that runs them as a reader would.
 
-    console   `$ command` lines, each followed by its output: run, and the output compared
-    python    executed, one namespace per document; a first line `# name.py` also saves it under that name;
-              a `text` block right after it is what it prints
-    sh        too long or too far-reaching for a test: parsed, so that every command and option exists
-    text      anything else
+console   `$ command` lines, each followed by its output: run, and the output compared
+python    executed, one namespace per document; a first line `# name.py` also saves it under that name;
+          a `text` block right after it is what it prints
+sh        too long or too far-reaching for a test: parsed, so that every command and option exists
+text      anything else
 """
 
 from __future__ import annotations

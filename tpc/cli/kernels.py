@@ -167,8 +167,13 @@ def check(
 @click.argument("what", type=Choice(["table1"]))
 @click.option("--quick", is_flag=True, help="Small ranks, widths and subsets: minutes, not hours.")
 @click.option("--data-dir", type=click.Path(file_okay=False), help="Where the data sets lie.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs") / "table1",
-              show_default=True, help="Cells are recorded there; a cell that is there is not filled again.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("runs") / "table1",
+    show_default=True,
+    help="Cells are recorded there; a cell that is there is not filled again.",
+)
 @click.option("--row", "rows", type=Named("NNGP", "NTK"), multiple=True, metavar="NAME",
               help="Only this row: NNGP, NTK, finite μ, …")  # fmt: skip
 @click.option("--column", "columns", type=Named("cifar10", "omniglot"), multiple=True, metavar="NAME",

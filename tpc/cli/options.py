@@ -166,8 +166,12 @@ def job_options(epochs: int, lr: float, schedule: str, clip: float, mode: str) -
         MODE,
         *FOLD,
         click.option("--storage", type=Choice(STORAGE), help="Number type of stored atoms.  [default: --dtype]"),
-        click.option("--init", type=Named("paper", "zero_readout", "random"), metavar="NAME",
-                     help="Initialization: paper, zero_readout; random (--width)."),
+        click.option(
+            "--init",
+            type=Named("paper", "zero_readout", "random"),
+            metavar="NAME",
+            help="Initialization: paper, zero_readout; random (--width).",
+        ),
         click.option(
             "--width", type=_FROM_ONE, metavar="N", help="Train a network of this finite width, not the limit."
         ),
@@ -200,8 +204,13 @@ def job_options(epochs: int, lr: float, schedule: str, clip: float, mode: str) -
             multiple=True,
             help="Multiply the rate by FACTOR after EPOCH epochs.",
         ),
-        click.option("--clip", type=FiniteRange(min=0), default=clip, show_default=True,
-                     help="Largest gradient norm; 0 for no clipping."),
+        click.option(
+            "--clip",
+            type=FiniteRange(min=0),
+            default=clip,
+            show_default=True,
+            help="Largest gradient norm; 0 for no clipping.",
+        ),
         click.option(
             "--clip-drop",
             type=drop,
@@ -253,8 +262,14 @@ def run_options(task: str, program: str) -> tuple[Any, ...]:
 def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a TrainJob; defaults are the fields' own."""
     data = (
-        click.option("--data", type=Named("digits", "cifar10"), default="digits", show_default=True, metavar="NAME",
-                     help="digits or cifar10."),
+        click.option(
+            "--data",
+            type=Named("digits", "cifar10"),
+            default="digits",
+            show_default=True,
+            metavar="NAME",
+            help="digits or cifar10.",
+        ),
         click.option("--data-dir", type=click.Path(file_okay=False), help="Where the data set lies."),
         click.option("--limit-train-size", type=_FROM_ONE, metavar="N", help="Train on the first N samples only."),
         click.option("--batch-size", type=_FROM_ONE, default=32, show_default=True),

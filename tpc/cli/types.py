@@ -154,5 +154,3 @@ def powers_of_two(text: str) -> list[int]:
         if len(found) > 1:
             return found
     raise click.BadParameter(f"{text!r} is not LOW:HIGH with two or more powers of two between; try 128:4096.")
-
-

@@ -158,4 +158,3 @@ def _parsed(name: str) -> Pair | None:
             except UsageError:
                 return None
     return None
-

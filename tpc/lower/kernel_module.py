@@ -48,9 +48,7 @@ def kernel_module(lowered: LoweredKernels) -> str:
     return "\n\n".join(part.rstrip() + "\n" for part in (header, *functions))
 
 
-def kernel_printers(
-    lowered: LoweredKernels, tables: dict[tuple[str, str], str] | None = None
-) -> list[NumpyPrinter]:
+def kernel_printers(lowered: LoweredKernels, tables: dict[tuple[str, str], str] | None = None) -> list[NumpyPrinter]:
     """The printers of `points`, `diagonal` and `pairs`, in the order of the module."""
     tables = {} if tables is None else tables
     return [KernelPrinter(f, tables) for f in (lowered.points, lowered.diagonal, lowered.pairs)]

@@ -42,9 +42,7 @@ class Layers:
         return members[min(members, key=lambda k: (abs(k - self.shown), k))]
 
 
-def in_step(
-    graph: nx.DiGraph, layers: Sequence[Sequence[Node]], forms: Mapping[Node, str], taken: set[Node]
-) -> Layers:
+def in_step(graph: nx.DiGraph, layers: Sequence[Sequence[Node]], forms: Mapping[Node, str], taken: set[Node]) -> Layers:
     """The correspondence that starts with `layers`, extended along edges to nodes that are not `taken`."""
     found = Layers()
     own = [set(nodes) for nodes in layers]

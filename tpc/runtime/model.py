@@ -418,7 +418,6 @@ class Model:
 
         return load(cls, path, backend)
 
-
     def twin(self, path: str | Path) -> Model:
         """A model like this one, of the same limit, with the state of a file that `save` wrote of it."""
         from tpc.runtime.saving import twin
@@ -449,4 +448,3 @@ def _taken(run: Callable[..., Any], data: Mapping[str, Any]) -> dict[str, Any]:
     """The data that a generated function takes."""
     code = inspect.unwrap(run).__code__
     return {name: data[name] for name in code.co_varnames[1 : code.co_argcount]}
-

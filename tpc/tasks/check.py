@@ -209,9 +209,7 @@ def _check_counts(**counts: tuple[int | None, int]) -> None:
             raise UsageError(f"expected {name} to be a whole number from {least} on, got {value!r}")
 
 
-def _samples(
-    x: ArrayLike | None, y: ArrayLike | None, train: int, classes: int, loss: str
-) -> tuple[F64, NDArray[Any]]:
+def _samples(x: ArrayLike | None, y: ArrayLike | None, train: int, classes: int, loss: str) -> tuple[F64, NDArray[Any]]:
     """`train` training samples followed by held-out ones, and rows of their targets.
 
     One output learns whether a digit is odd (1) or even (−1).

@@ -131,6 +131,7 @@ class CheckpointEvaluation:
 
 def evaluate_run(run: RunDir, data_dir: str | None = None, backend: str | None = None) -> CheckpointEvaluation:
     """Evaluate the newest checkpoint on the test set."""
+
     def measured(checkpoint: Checkpoint) -> CheckpointEvaluation:
         job = agreed_job(run, TrainJob, checkpoint, {} if data_dir is None else {"data_dir": data_dir})
         task = Classification(job)

@@ -112,8 +112,14 @@ class CheckResult:
             ],
             "mean_of": {"networks": self.even.count, "width": self.even.width, "kind": self.even.kind},
             "deviations": [
-                {"row": d.row, "deviation": d.size, "radius": d.radius, "bound": d.bound, "chance": d.chance,
-                 "tolerance": d.tolerance}
+                {
+                    "row": d.row,
+                    "deviation": d.size,
+                    "radius": d.radius,
+                    "bound": d.bound,
+                    "chance": d.chance,
+                    "tolerance": d.tolerance,
+                }
                 for d in self.deviations
             ],
         }

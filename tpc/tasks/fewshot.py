@@ -214,6 +214,7 @@ def evaluate_run(
 
     With `support_shift` the network adapts to every support image moved by up to so many pixels in every direction.
     """
+
     def answered(checkpoint: Checkpoint) -> CheckpointEvaluation:
         job = agreed_job(run, FewShotJob, checkpoint, {} if data_dir is None else {"data_dir": data_dir})
         task = FewShot(job)

@@ -79,6 +79,7 @@ class Job:
     def extendable(self) -> bool:
         """Whether a run of it is the beginning of a longer one; a cosine depends on the length from the first step."""
         return self.lr_schedule != "cosine"
+
     def _check_network(self) -> None:
         """Raise UsageError for options that a finite network does not have, or only one has."""
         if self.width is None:

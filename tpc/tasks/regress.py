@@ -229,5 +229,3 @@ def few_shot(
         say(f"ridge {ridge:g}: validation accuracy {validation[ridge]:.2%}")
     best = max(validation, key=lambda r: validation[r])
     return KernelFewShot(validation, best, answered("test", best))
-
-

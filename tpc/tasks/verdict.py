@@ -127,4 +127,3 @@ def _larger(high: int, seeds: int) -> Iterator[tuple[int, int]]:
             wide, many = high << i, seeds << j
             if (i or j) and (wide <= LARGEST[0] or not i) and (many <= LARGEST[1] or not j):
                 yield wide, many
-
