@@ -19,11 +19,11 @@ from backends.device_loops import Loop
 from backends.device_runtime import DeviceRuntime
 from backends.moments import Moments
 from backends.numpy_backend import run_source
+from tpc.available import Available
 from tpc.lower.cuda_module import cuda_module
 from tpc.lower.kernel_module import kernel_module, pairs_module
 from tpc.lower.kernels import LoweredKernels
 from tpc.lower.lowered import Lowered
-from tpc.runtime.available import Available
 
 Array = NDArray[Any]
 
@@ -32,7 +32,7 @@ TOGETHER = 8  # arrays or numbers that one kernel looks at
 
 
 class DeviceBackend:
-    """The protocol of tpc/runtime/backend.py; the device is looked for when it is first needed."""
+    """The protocol of tpc/runtime/models/backend.py; the device is looked for when it is first needed."""
 
     DTYPES = ("float32",)
     STORAGE = ("float32", "bfloat16", "float16")

@@ -16,11 +16,11 @@ from backends.large import is_finite
 from backends.lifted import parsed
 from backends.moments import Moments
 from backends.numpy_runtime import Array, Atoms
+from tpc.available import available
 from tpc.lower.kernel_module import kernel_module
 from tpc.lower.kernels import LoweredKernels
 from tpc.lower.lowered import Lowered
 from tpc.lower.numpy_module import numpy_module
-from tpc.runtime.available import available
 
 NAME = "numpy"
 DTYPES = ("float32", "float64")

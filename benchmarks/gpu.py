@@ -31,7 +31,7 @@ from benchmarks.library import BATCH, CHECKED, Library
 from benchmarks.models import WINDOW, UnavailableError, Variant
 from benchmarks.report import Report, duration, megabytes
 from tpc.errors import UserError
-from tpc.runtime.backend import load_backend
+from tpc.runtime.models.backend import load_backend
 
 STORAGE = ("float32", "bfloat16", "float16")
 PAPER_STEPS = 50 * 50_000 // 8  # the paper's CIFAR-10 run

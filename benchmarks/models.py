@@ -9,7 +9,7 @@ from typing import Any
 import tpc
 from benchmarks import ROOT, draw
 from tpc.errors import UserError
-from tpc.runtime.folding import FoldOptions
+from tpc.runtime.models.folding import FoldOptions
 
 WINDOW = 512
 FILL = 4 * WINDOW  # atoms a folded model has seen before it is timed: its tensors are full, its window is in use

@@ -50,10 +50,10 @@ if TYPE_CHECKING:  # `__getattr__` imports them when first used: sympy alone tak
     from tpc.program.trace import TracedTensor as Scalar
     from tpc.program.trace import TracedVector as Vector
     from tpc.program.trace import trace
-    from tpc.runtime.drawn import finite
-    from tpc.runtime.model import Model
-    from tpc.runtime.network import Network
-    from tpc.runtime.support import Support
+    from tpc.runtime.models.model import Model
+    from tpc.runtime.models.support import Support
+    from tpc.runtime.networks.drawn import finite
+    from tpc.runtime.networks.network import Network
 
 __version__ = "0.1.0"
 
@@ -103,14 +103,14 @@ __all__ = [
 
 _HOME = {
     "Limit": ("tpc.compiler", "Limit"),
-    "Model": ("tpc.runtime.model", "Model"),
-    "Network": ("tpc.runtime.network", "Network"),
+    "Model": ("tpc.runtime.models.model", "Model"),
+    "Network": ("tpc.runtime.networks.network", "Network"),
     "Program": ("tpc.program.program", "Program"),
     "Scalar": ("tpc.program.trace", "TracedTensor"),
     "Vector": ("tpc.program.trace", "TracedVector"),
     "adapt": ("tpc.passes.adapt", "adapt"),
-    "Support": ("tpc.runtime.support", "Support"),
-    "finite": ("tpc.runtime.drawn", "finite"),
+    "Support": ("tpc.runtime.models.support", "Support"),
+    "finite": ("tpc.runtime.networks.drawn", "finite"),
     "joins_samples": ("tpc.passes.samples", "joins_samples"),
     "compile": ("tpc.compiler", "compile_program"),
     "listing": ("tpc.program.text", "listing"),

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from tpc.runtime.kernels import Array, KernelFunction, Progress
-    from tpc.runtime.model import Model
+    from tpc.runtime.kernels.function import Array, KernelFunction, Progress
+    from tpc.runtime.models.model import Model
 
 _JOINED = (
     "the network declares that samples depend on each other (tpc.joins_samples): its outputs are those of the batches "
@@ -173,8 +173,8 @@ class Limit:
         return to_networkx(self.graph(degree=degree, points=points), self.trained())
 
     def build(self, input_dim: int, rank: int, **options: Any) -> Model:
-        """An initialized model; see `tpc.runtime.model.build` for the options."""
-        from tpc.runtime.model import build
+        """An initialized model; see `tpc.runtime.models.model.build` for the options."""
+        from tpc.runtime.models.model import build
 
         if self.is_kernel:
             raise UsageError(
@@ -213,7 +213,7 @@ class Limit:
 
     def kernel_function(self, backend: str = "numpy", only: Iterable[str] = ()) -> KernelFunction:
         """The compiled kernels of a kernel limit; kept, so that small calls do not compile again."""
-        from tpc.runtime.kernels import KernelFunction
+        from tpc.runtime.kernels.function import KernelFunction
 
         if not self.is_kernel:
             raise UsageError(f"the {self.kind}-limit is no kernel: compile with limit='nngp' or limit='ntk'")

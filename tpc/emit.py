@@ -116,7 +116,7 @@ def _cuda(limit: Limit, degree: int | None, points: int) -> str:
 
 def _drawn(kind: str) -> Callable[[Limit, int | None, int], str]:
     def draw(limit: Limit, degree: int | None, points: int) -> str:
-        from tpc.report.graph import render
+        from tpc.draw.graph import render
 
         return render(limit.to_networkx(degree, points), kind, f"{limit.kind}-limit of {limit.program.name}")
 
@@ -215,7 +215,7 @@ def parameter(updates: tuple[object, ...]) -> str:
 
 def folding(graph: LimitGraph) -> list[str]:
     """What mode folded keeps instead of old atoms, and how well."""
-    from tpc.runtime.folding import TOLERANCE, least_degree, numbers_stored, relative_remainder
+    from tpc.runtime.models.folding import TOLERANCE, least_degree, numbers_stored, relative_remainder
 
     try:
         degree = least_degree(graph, TOLERANCE)

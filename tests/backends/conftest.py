@@ -9,7 +9,7 @@ import pytest
 
 from backends import native_backend
 from tests.support.cuda_cpu.host_device import host_backend
-from tpc.runtime import backend as registry
+from tpc.runtime.models import backend as registry
 
 
 @pytest.fixture(autouse=True)

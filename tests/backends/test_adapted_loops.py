@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tpc
-from tpc.runtime.folding import FoldOptions
+from tpc.runtime.models.folding import FoldOptions
 
 DIM, RANK, TASKS, WAYS, QUERIES = 6, 12, 4, 3, 2
 

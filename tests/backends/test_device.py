@@ -273,7 +273,7 @@ def test_calls_of_cublas(kind, ta, tb, add):
 
 def test_a_model_that_does_not_fit_is_refused_with_the_devices_numbers(programs_dir, cuda_cpu):
     from tpc.errors import UserError
-    from tpc.runtime.memory import Training, require_memory
+    from tpc.runtime.models.memory import Training, require_memory
 
     limit = tpc.compile(tpc.load(programs_dir / "mlp.py"))
     training = Training(3072, 400, 50_000, 8, epochs=50, data_bytes=10**12, backend="cuda_cpu")
@@ -294,7 +294,7 @@ COVERED = ({}, {"storage": "bfloat16"}, {"storage": "float16"}, {"mode": "folded
 def test_the_prediction_covers_what_steps_take(programs_dir, cuda_cpu, monkeypatch, options):
     import tracemalloc
 
-    from tpc.runtime.memory import Training, predict_peak
+    from tpc.runtime.models.memory import Training, predict_peak
 
     for module, name, value in ((device_arrays, "FIRST_BYTES", 1 << 20), (device_loops, "KEEP_BYTES", 1 << 20)):
         monkeypatch.setattr(module, name, value)

@@ -6,12 +6,12 @@ import pytest
 import tpc
 from tests.support.problems import CLASSES, DIM, batch
 from tpc.errors import UsageError, UserError
-from tpc.runtime.divergence import DivergedError
-from tpc.runtime.evaluate import evaluate
-from tpc.runtime.finite import FiniteNetwork
-from tpc.runtime.folding import FoldOptions
-from tpc.runtime.gradient_flow import flow_coefficients
-from tpc.runtime.regression import KernelRegression
+from tpc.runtime.kernels.gradient_flow import flow_coefficients
+from tpc.runtime.kernels.regression import KernelRegression
+from tpc.runtime.models.divergence import DivergedError
+from tpc.runtime.models.folding import FoldOptions
+from tpc.runtime.networks.finite import FiniteNetwork
+from tpc.runtime.training.evaluate import evaluate
 
 X, Y = batch()
 

@@ -16,14 +16,14 @@ from tests.support.cuda_cpu.host_device import HostDevice
 from tests.support.problems import CLASSES, DIM
 from tpc.errors import UserError
 from tpc.program.functions import NAMED
-from tpc.runtime import arrays, network_memory
-from tpc.runtime.arrays import library
-from tpc.runtime.drawn import initialize
-from tpc.runtime.evaluate import evaluate
-from tpc.runtime.memory import Training
-from tpc.runtime.network_memory import predict_network, require_network_memory
-from tpc.runtime.parametrization import PARAMETRIZATIONS
-from tpc.runtime.rundir import open_run
+from tpc.runtime.models.memory import Training
+from tpc.runtime.networks import arrays, network_memory
+from tpc.runtime.networks.arrays import library
+from tpc.runtime.networks.drawn import initialize
+from tpc.runtime.networks.network_memory import predict_network, require_network_memory
+from tpc.runtime.networks.parametrization import PARAMETRIZATIONS
+from tpc.runtime.training.evaluate import evaluate
+from tpc.runtime.training.rundir import open_run
 from tpc.tasks import classify
 from tpc.tasks.job import TrainJob
 

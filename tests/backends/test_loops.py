@@ -13,8 +13,8 @@ from tests.support.loops import CLASSES, DIM, NONLINEARITIES, RANK_BY_RANK, Prob
 from tests.support.problems import plain
 from tpc.lower.cuda_module import cuda_module
 from tpc.lower.native_module import native_module
-from tpc.runtime.divergence import DivergedError
-from tpc.runtime.folding import FoldOptions
+from tpc.runtime.models.divergence import DivergedError
+from tpc.runtime.models.folding import FoldOptions
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import tpc
 from tests.support.problems import CLASSES, DIM, RANK, batch, generic_state, make, plain
 from tpc.errors import DataError, UsageError
-from tpc.runtime.divergence import DivergedError
+from tpc.runtime.models.divergence import DivergedError
 
 STEP = {"lr": 0.3, "lr_mult": {"embed": 0.5, "readout.bias": 2.0}, "weight_decay": 0.1}
 
@@ -259,7 +259,7 @@ def test_many_rows_are_predicted_in_pieces(mlp, monkeypatch):
     model = make(mlp)
     x, _ = batch(count=25)
     whole = model.predict(x)
-    monkeypatch.setattr("tpc.runtime.model.PREDICT_ROWS", 10)
+    monkeypatch.setattr("tpc.runtime.models.model.PREDICT_ROWS", 10)
     np.testing.assert_allclose(model.predict(x), whole, rtol=1e-12)
 
 

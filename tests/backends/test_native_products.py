@@ -9,7 +9,7 @@ import tpc
 from backends import native_products, powers
 from backends.half import from_stored, to_stored
 from backends.native_products import BFLOAT16, FEW, RoundedArrays
-from tpc.runtime.folding import FoldOptions
+from tpc.runtime.models.folding import FoldOptions
 
 FLOAT = np.dtype(np.float32)
 needs_instructions = pytest.mark.skipif(native_products.functions() is None, reason="the processor has no AVX512_BF16")

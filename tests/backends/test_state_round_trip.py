@@ -9,7 +9,7 @@ import pytest
 import tpc
 from tests.support.problems import CLASSES, DIM, RANK, batch, plain
 from tpc.errors import UsageError
-from tpc.runtime.folding import FoldOptions
+from tpc.runtime.models.folding import FoldOptions
 
 DECAY = {"lr": 0.3, "weight_decay": 0.1}
 MOMENTUM = {"lr": 0.1, "momentum": 0.6, "weight_decay": 0.05}

@@ -12,7 +12,7 @@ from tests.support import gaussian_pairs as reference
 from tpc.errors import UserError
 from tpc.gaussian import kernel
 from tpc.program.expression import parse_nonlinearity
-from tpc.runtime.model import build
+from tpc.runtime.models.model import build
 
 BACKENDS = ("numpy", "native", "cuda_cpu")
 

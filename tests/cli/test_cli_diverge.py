@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tests.support.runs import ROOT, invoke, records
-from tpc.runtime.checkpoint import CheckpointStore
+from tpc.runtime.training.checkpoint import CheckpointStore
 
 GATES = '''"""Gated residual blocks."""
 import tpc

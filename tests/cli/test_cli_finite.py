@@ -12,13 +12,13 @@ from click.testing import CliRunner
 
 import cli
 import tpc
+from tpc.available import Available
 from tpc.data.classes import ClassTable
 from tpc.errors import UserError
-from tpc.runtime.available import Available
-from tpc.runtime.memory import LIBRARIES, Training
-from tpc.runtime.network import Network
-from tpc.runtime.network_memory import predict_network, require_network_memory
-from tpc.runtime.rundir import RunDir
+from tpc.runtime.models.memory import LIBRARIES, Training
+from tpc.runtime.networks.network import Network
+from tpc.runtime.networks.network_memory import predict_network, require_network_memory
+from tpc.runtime.training.rundir import RunDir
 from tpc.tasks import fewshot
 
 ROOT = Path(__file__).parents[2]
@@ -175,7 +175,7 @@ import sys
 import numpy as np
 import sklearn.datasets
 import tpc
-from tpc.runtime.evaluate import evaluate
+from tpc.runtime.training.evaluate import evaluate
 
 width, momentum = int(sys.argv[1]), float(sys.argv[2])
 net = tpc.finite(tpc.load("programs/mlp.py"), width, 500)

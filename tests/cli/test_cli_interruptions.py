@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.runs import ROOT, assert_same_run, invoke, records, steps
-from tpc.runtime.rundir import RunDir
+from tpc.runtime.training.rundir import RunDir
 
 MLP = ROOT / "programs" / "mlp.py"
 QUICK = ("--set", "hidden=1", "--rank", 12, "--limit-train-size", 200, "--batch-size", 16)
@@ -137,7 +137,7 @@ def test_a_regression_that_cannot_be_recorded_is_told(tmp_path):
 
 
 def test_a_report_that_cannot_be_written_says_that_the_training_is_kept(tmp_path, monkeypatch):
-    from tpc.runtime import files
+    from tpc.runtime.files.whole import files
 
     put = files.put
 

@@ -13,8 +13,8 @@ import pytest
 import sympy
 
 from tests.support.runs import ROOT, assert_same_run, invoke, tpc_process
-from tpc.runtime.json_text import dumps
-from tpc.runtime.rundir import RunDir
+from tpc.runtime.files.json_text import dumps
+from tpc.runtime.training.rundir import RunDir
 
 MLP = ROOT / "programs" / "mlp.py"
 QUICK = ("--set", "hidden=1", "--rank", 12, "--limit-train-size", 200, "--batch-size", 16)
@@ -129,7 +129,7 @@ def poison(checkpoint, number, column):
     arrays[found].flat[0] = number
     np.savez(model, **arrays)
     state = json.loads((checkpoint / "state.json").read_text())
-    from tpc.runtime import checkpoint as module
+    from tpc.runtime.training import checkpoint as module
 
     state |= {"model_bytes": model.stat().st_size, "model_crc32": module._crc32(model)}
     state["state_crc32"] = module._checksum(state)

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 import cli
 from tests.support.sabotage import kernel_scaled, limits_changed
-from tpc.runtime.progress import Display, Pace
+from tpc.runtime.training.progress import Display, Pace
 
 ROOT = Path(__file__).parents[2]
 MLP = str(ROOT / "programs" / "mlp.py")
@@ -232,7 +232,7 @@ def test_the_script_asks_tpc(shell):
 
 def test_long_work_without_a_bar_says_what_it_does_and_what_is_left(monkeypatch):
     clock = iter([0.0, 5.0, 20.0, 25.0, 40.0])
-    monkeypatch.setattr("tpc.runtime.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("tpc.runtime.training.progress.time.monotonic", lambda: next(clock))
     out = io.StringIO()
     with Display(10, "check", out) as display:
         pace = Pace(display, has_bar=False)

@@ -19,7 +19,7 @@ import tomli_w
 
 import tpc
 from tests.support.runs import ROOT, Page, assert_same_run, invoke, records, state, steps, tpc_process
-from tpc.runtime.rundir import RunDir
+from tpc.runtime.training.rundir import RunDir
 from tpc.tasks import classify
 
 MLP = ROOT / "programs" / "mlp.py"

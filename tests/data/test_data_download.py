@@ -17,7 +17,7 @@ from tpc import data
 from tpc.data import cifar10, download
 from tpc.errors import DataError, UsageError
 from tpc.report import download_progress
-from tpc.runtime.lock import BusyError, Lock
+from tpc.runtime.files.lock import BusyError, Lock
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 FILE = "cifar-10-python.tar.gz"

@@ -30,7 +30,7 @@ def sandbox(tmp_path, monkeypatch, request):
     (tmp_path / IMAGES).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TPC_DATA_DIR", raising=False)
-    monkeypatch.setattr("tpc.runtime.progress.Pace.SECONDS", math.inf)  # how busy the machine is says nothing
+    monkeypatch.setattr("tpc.runtime.training.progress.Pace.SECONDS", math.inf)  # how busy the machine is says nothing
     return Sandbox(tmp_path, request.node.callspec.id)
 
 

@@ -6,6 +6,7 @@ import pytest
 import sympy as sp
 
 import tpc
+from tpc.draw.svg import to_svg
 from tpc.errors import ProgramError
 from tpc.gaussian.definitions import definitions
 from tpc.gaussian.explain import explain
@@ -13,7 +14,6 @@ from tpc.gaussian.kernel import kernel
 from tpc.gaussian.names import KernelNames, Kernels
 from tpc.program.expression import parse_nonlinearity
 from tpc.program.functions import X, relu, silu
-from tpc.report.svg import to_svg
 
 LONG = parse_nonlinearity("x*tanh(x) + sin(3*x)*exp(-x**2/7)")
 

@@ -10,8 +10,8 @@ from tpc.errors import UsageError, UserError
 from tpc.gaussian.kernel import kernel
 from tpc.limits.fold import fold_store
 from tpc.program.expression import parse_nonlinearity
-from tpc.runtime.divergence import DivergedError
-from tpc.runtime.folding import FoldOptions, least_degree, relative_remainder
+from tpc.runtime.models.divergence import DivergedError
+from tpc.runtime.models.folding import FoldOptions, least_degree, relative_remainder
 
 MLP = """
 def net(x, *, classes=3):

@@ -13,7 +13,7 @@ from backends import numpy_backend
 from tests.support.problems import DIM, RANK, assert_gradients, batch, generic_state, make
 from tpc.errors import ProgramError
 from tpc.limits.fold import fold, fold_store
-from tpc.runtime.folding import FoldOptions, least_degree, relative_remainder
+from tpc.runtime.models.folding import FoldOptions, least_degree, relative_remainder
 
 SHALLOW = "return tpc.readout({gate}, classes, name='readout')"
 DEEP = """h = tpc.dense({gate}, name='mid')

@@ -10,7 +10,7 @@ from tpc.errors import UsageError
 from tpc.limits.fold import fold_store
 from tpc.limits.hermite import covariance, wick
 from tpc.program.functions import argument
-from tpc.runtime.folding import FoldOptions
+from tpc.runtime.models.folding import FoldOptions
 
 MLP = """
     phi = tpc.nonlin("{phi}")

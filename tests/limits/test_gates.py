@@ -12,7 +12,7 @@ from tpc.gaussian import expectation
 from tpc.limits.graph import Expectation
 from tpc.lower.lowered import lower
 from tpc.program.functions import argument
-from tpc.runtime.folding import FoldOptions
+from tpc.runtime.models.folding import FoldOptions
 from tpc.tasks.check import run_check
 
 QUICK = {"widths": (128, 256, 512, 1024, 2048), "seeds": 12, "steps": 3}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tpc
-from tpc.runtime.empirical import empirical_kernels
+from tpc.runtime.kernels.empirical import empirical_kernels
 
 WIDTHS = (64, 128, 256, 512)
 SEEDS = 10

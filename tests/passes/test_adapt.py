@@ -20,8 +20,8 @@ from tpc.errors import ProgramError, UsageError
 from tpc.passes.adapt import is_adapted, release
 from tpc.passes.backward import STOPS
 from tpc.program import tensor
-from tpc.runtime.finite import FiniteNetwork
-from tpc.runtime.folding import FoldOptions
+from tpc.runtime.models.folding import FoldOptions
+from tpc.runtime.networks.finite import FiniteNetwork
 
 WIDTH = 12
 

@@ -71,11 +71,11 @@ def test_a_network_that_declares_it_is_predicted_in_one_batch(monkeypatch):
         whole = model.predict(many)
         parts = np.concatenate([model.predict(many[:1000]), model.predict(many[1000:])])
         assert np.abs(whole - parts).max() > 1e-3  # what the declaration allows
-        monkeypatch.setattr("tpc.runtime.model.PREDICT_ROWS", 16)
+        monkeypatch.setattr("tpc.runtime.models.model.PREDICT_ROWS", 16)
         np.testing.assert_allclose(model.predict(many), whole, rtol=1e-9, atol=1e-9)
         net = tpc.finite(program, 16, 5, dtype="float64")
         whole = net.predict(many)
-        monkeypatch.setattr("tpc.runtime.network.PREDICT_NUMBERS", 16)
+        monkeypatch.setattr("tpc.runtime.networks.network.PREDICT_NUMBERS", 16)
         np.testing.assert_allclose(net.predict(many), whole, rtol=1e-9, atol=1e-9)
         assert any("joins_samples" in w for w in model.limit.warnings)
         with pytest.raises(ProgramError, match="a kernel is a function of two samples"):

@@ -10,6 +10,7 @@ import pytest
 import tpc
 from tests.support import deep
 from tests.support.deep import calls, shallow
+from tpc.draw.graph import FORMATS, render
 from tpc.emit import STAGES
 from tpc.errors import UsageError
 from tpc.lower.code_lines import code_lines
@@ -21,8 +22,7 @@ from tpc.lower.numpy_module import numpy_module
 from tpc.program.text import listing, parse
 from tpc.program.verify import verify
 from tpc.report.compile_report import compile_report
-from tpc.report.graph import FORMATS, render
-from tpc.runtime.folding import FoldOptions
+from tpc.runtime.models.folding import FoldOptions
 
 X = np.linspace(-1, 1, 12).reshape(4, 3)
 Y = np.array([0, 1, 1, 0])

@@ -8,7 +8,7 @@ import pytest
 import tpc
 from tpc import data
 from tpc.passes.adapt import is_adapted
-from tpc.runtime.support import Support
+from tpc.runtime.models.support import Support
 
 FOLDER = Path(__file__).parents[2] / "programs"
 PROGRAMS = sorted(p.stem for p in FOLDER.glob("*.py") if not p.stem.startswith("_"))

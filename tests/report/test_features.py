@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from tpc.report import plots
 from tpc.report.features import features, silhouette
-from tpc.runtime.representation import principal_components
+from tpc.runtime.models.representation import principal_components
 
 NAMES = ("Old Church Slavonic (Cyrillic) 12", "Greek 1", "Tibetan 3", "Manipuri 40", "Syriac (Serto) 7")
 

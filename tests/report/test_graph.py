@@ -7,10 +7,10 @@ import xml.etree.ElementTree as ET
 import networkx as nx
 import pytest
 
-from tpc.report.collapse import collapse_trivial
-from tpc.report.graph import FORMATS, render
-from tpc.report.json_graph import from_record
-from tpc.report.style import LOOKS
+from tpc.draw.collapse import collapse_trivial
+from tpc.draw.graph import FORMATS, render
+from tpc.draw.json_graph import from_record
+from tpc.draw.style import LOOKS
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tpc.report.pretty import formula, node_label
+from tpc.draw.pretty import formula, node_label
 
 
 @pytest.mark.parametrize(

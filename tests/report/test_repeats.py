@@ -5,9 +5,9 @@ import pytest
 
 import tpc
 from tpc import relu
-from tpc.report.collapse import collapse_trivial, nest_sums
-from tpc.report.graph import forward_part, readable, render
-from tpc.report.repeats import STANDS_FOR, TIMES, Repeat, collapse_repeats, repeats
+from tpc.draw.collapse import collapse_trivial, nest_sums
+from tpc.draw.graph import forward_part, readable, render
+from tpc.draw.repeats import STANDS_FOR, TIMES, Repeat, collapse_repeats, repeats
 
 
 def chain(layers, names=("a", "b", "c"), odd=None):

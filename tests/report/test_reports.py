@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import tpc
+from tpc.draw.graph import render
+from tpc.draw.viewer import details
 from tpc.limits.numbering import numbering
 from tpc.report.compile_report import compile_report
-from tpc.report.graph import render
-from tpc.report.viewer import details
 
 PROGRAMS = Path(__file__).parents[2] / "programs"
 VOID = {"meta", "link", "br", "hr", "img", "input", "source", "wbr", "col"}

@@ -9,10 +9,10 @@ from dataclasses import asdict
 import pytest
 
 from tpc.errors import DataError
-from tpc.runtime import checkpoint as module
-from tpc.runtime.checkpoint import CheckpointStore
-from tpc.runtime.files import WriteError, write_atomic
-from tpc.runtime.position import Position, defect
+from tpc.runtime.files.whole import WriteError, write_atomic
+from tpc.runtime.training import checkpoint as module
+from tpc.runtime.training.checkpoint import CheckpointStore
+from tpc.runtime.training.position import Position, defect
 
 
 def saver(text):

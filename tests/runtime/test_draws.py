@@ -5,10 +5,10 @@ import pytest
 
 import tpc
 from tests.support.checked import RIGHT
-from tpc.runtime.balanced import balanced_gaussian
-from tpc.runtime.empirical import empirical_kernels
-from tpc.runtime.finite import independent_gaussian
-from tpc.runtime.lazy_gaussian import lazy_gaussian
+from tpc.runtime.kernels.empirical import empirical_kernels
+from tpc.runtime.networks.balanced import balanced_gaussian
+from tpc.runtime.networks.finite import independent_gaussian
+from tpc.runtime.networks.lazy_gaussian import lazy_gaussian
 
 
 def test_even_points_are_gaussian_and_their_averages_much_closer():

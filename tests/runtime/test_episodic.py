@@ -8,8 +8,8 @@ from tests.support.problems import make
 from tpc.data.classes import ClassTable
 from tpc.data.episodes import episodes
 from tpc.errors import UsageError
-from tpc.runtime.episodic import ANSWERED_SAMPLES, Episodes, answer, batch_of, tasks_at_once
-from tpc.runtime.evaluate import Stopped, mean_loss
+from tpc.runtime.training.episodic import ANSWERED_SAMPLES, Episodes, answer, batch_of, tasks_at_once
+from tpc.runtime.training.evaluate import Stopped, mean_loss
 
 ALPHABETS = ("Greek", "Greek", "Greek", "N_Ko", "N_Ko", "Latin", "Latin", "Latin")
 
@@ -103,7 +103,7 @@ def test_tasks_at_once_keep_within_the_rows_of_a_call():
 def test_a_limit_answers_the_same_however_many_at_a_time(programs_dir, monkeypatch):
     model = make(tpc.load(programs_dir / "maml.py", classes=3), dim=9)
     whole = answer(model, drawing(), 30, ALPHABETS)
-    monkeypatch.setattr("tpc.runtime.model.PREDICT_ROWS", 16)
+    monkeypatch.setattr("tpc.runtime.models.model.PREDICT_ROWS", 16)
     cut = answer(model, drawing(), 30, ALPHABETS)
     assert cut.loss == pytest.approx(whole.loss, rel=1e-12)
     assert cut.accuracy == whole.accuracy

@@ -11,9 +11,9 @@ from tpc.passes.backward import backward
 from tpc.passes.loss import attach_loss
 from tpc.program import ir
 from tpc.program.axes import Axis
-from tpc.runtime.finite import FiniteNetwork
-from tpc.runtime.interpret import evaluate
-from tpc.runtime.matrix import LowRank, Total, total
+from tpc.runtime.networks.finite import FiniteNetwork
+from tpc.runtime.networks.interpret import evaluate
+from tpc.runtime.networks.matrix import LowRank, Total, total
 
 D, R, K, N, BATCH = 5, 4, 3, 12, 6
 

@@ -9,8 +9,8 @@ from tpc.cli import options
 from tpc.compiler import LIMITS
 from tpc.errors import UsageError
 from tpc.passes.loss import LOSSES
-from tpc.runtime.backend import BACKENDS
-from tpc.runtime.model import MODES
+from tpc.runtime.models.backend import BACKENDS
+from tpc.runtime.models.model import MODES
 from tpc.tasks.entries import parse_drop
 from tpc.tasks.job import TrainJob
 

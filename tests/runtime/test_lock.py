@@ -13,14 +13,14 @@ import pytest
 
 from tests.support.runs import ROOT
 from tpc.errors import UserError
-from tpc.runtime import lock as module
-from tpc.runtime.lock import BusyError, Lock, require_free
+from tpc.runtime.files.lock import BusyError, Lock, require_free
+from tpc.runtime.files.whole import lock as module
 
 HOLD = f"""
 import sys, time
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-from tpc.runtime.lock import Lock
+from tpc.runtime.files.lock import Lock
 with Lock(Path(sys.argv[1]), "the run"):
     print("held", flush=True)
     time.sleep(60)

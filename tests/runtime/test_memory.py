@@ -12,10 +12,10 @@ from click.testing import CliRunner
 
 import cli
 import tpc
+from tpc.available import Available, available
 from tpc.errors import UserError
-from tpc.runtime.available import Available, available
-from tpc.runtime.folding import FoldOptions
-from tpc.runtime.memory import LIBRARIES, PLOTS, Training, gigabytes, predict_peak, require_memory
+from tpc.runtime.models.folding import FoldOptions
+from tpc.runtime.models.memory import LIBRARIES, PLOTS, Training, gigabytes, predict_peak, require_memory
 from tpc.tasks import run as runs
 
 ROOT = Path(__file__).parents[2]
@@ -40,9 +40,9 @@ import json, resource, sys
 import numpy as np
 import sklearn.datasets
 import tpc
-from tpc.runtime.evaluate import evaluate
-from tpc.runtime.folding import FoldOptions
-from tpc.runtime.memory import Training, predict_peak
+from tpc.runtime.training.evaluate import evaluate
+from tpc.runtime.models.folding import FoldOptions
+from tpc.runtime.models.memory import Training, predict_peak
 
 given = json.loads(sys.argv[1])
 steps, fold, program = given.pop("steps"), given.pop("fold", None), given.pop("program")
@@ -72,9 +72,9 @@ import sklearn.datasets
 import tpc
 from tpc.data.classes import ClassTable
 from tpc.data.episodes import episodes
-from tpc.runtime.episodic import answer, batch_of
-from tpc.runtime.folding import FoldOptions
-from tpc.runtime.memory import Training, predict_peak
+from tpc.runtime.training.episodic import answer, batch_of
+from tpc.runtime.models.folding import FoldOptions
+from tpc.runtime.models.memory import Training, predict_peak
 
 given, job = json.loads(sys.argv[1]), json.loads(sys.argv[2])
 if "fold" in given:

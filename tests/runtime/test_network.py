@@ -8,11 +8,11 @@ from tests.support.adapted import expected_logits, mlp, network, queried, suppor
 from tests.support.problems import CLASSES, DIM, batch
 from tpc.data import load
 from tpc.errors import DataError, UsageError
-from tpc.runtime.arrays import Library, library
-from tpc.runtime.divergence import DivergedError
-from tpc.runtime.evaluate import mean_loss
-from tpc.runtime.network_file import is_network, load_trained
-from tpc.runtime.parametrization import ABC, PARAMETRIZATIONS, stability
+from tpc.runtime.models.divergence import DivergedError
+from tpc.runtime.networks.arrays import Library, library
+from tpc.runtime.networks.network_file import is_network, load_trained
+from tpc.runtime.networks.parametrization import ABC, PARAMETRIZATIONS, stability
+from tpc.runtime.training.evaluate import mean_loss
 
 WIDTH, RANK = 16, 4
 

@@ -10,9 +10,9 @@ import pytest
 import tpc
 from tests.support.problems import CLASSES, DIM, RANK, batch
 from tpc.errors import DataError
-from tpc.runtime.folding import FoldOptions
-from tpc.runtime.network_file import is_network, load_trained
-from tpc.runtime.npz import read_meta
+from tpc.runtime.files.npz import read_meta
+from tpc.runtime.models.folding import FoldOptions
+from tpc.runtime.networks.network_file import is_network, load_trained
 
 
 @pytest.fixture(scope="module")

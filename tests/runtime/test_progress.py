@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from tpc.runtime.progress import Display, human_bytes, human_time
+from tpc.runtime.training.progress import Display, human_bytes, human_time
 
 
 class Terminal(io.StringIO):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from tpc.errors import UsageError
-from tpc.runtime.cholesky import Factor, SingularKernelError, mirror
-from tpc.runtime.gradient_flow import flow, flow_coefficients
-from tpc.runtime.regression import KernelRegression, centred_targets
+from tpc.runtime.kernels.cholesky import Factor, SingularKernelError, mirror
+from tpc.runtime.kernels.gradient_flow import flow, flow_coefficients
+from tpc.runtime.kernels.regression import KernelRegression, centred_targets
 
 
 def kernel_matrix(n, dtype=np.float64, seed=0, features=40):

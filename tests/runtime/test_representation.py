@@ -11,10 +11,10 @@ from tests.support.adapted import network, queried, support
 from tests.support.problems import CLASSES, DIM, RANK, make
 from tpc.errors import UsageError
 from tpc.passes.representation import unadapted
-from tpc.runtime import representation
-from tpc.runtime.finite import FiniteNetwork
-from tpc.runtime.folding import FoldOptions
-from tpc.runtime.representation import gram, principal_components
+from tpc.runtime.models import representation
+from tpc.runtime.models.folding import FoldOptions
+from tpc.runtime.models.representation import gram, principal_components
+from tpc.runtime.networks.finite import FiniteNetwork
 
 BIAS = 1.414214
 FULL = FoldOptions(degree=10, window=0, coefficients="taylor")

@@ -8,10 +8,10 @@ import pytest
 import tpc
 from tests.support.problems import CLASSES, DIM, batch
 from tpc.errors import UsageError, UserError
-from tpc.runtime import folding
-from tpc.runtime.finite import FiniteNetwork
-from tpc.runtime.folding import FoldOptions
-from tpc.runtime.memory import Training, require_memory
+from tpc.runtime.models import folding
+from tpc.runtime.models.folding import FoldOptions
+from tpc.runtime.models.memory import Training, require_memory
+from tpc.runtime.networks.finite import FiniteNetwork
 
 RAGGED = [[0.0] * DIM, [1.0]]
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tpc.errors import DataError, UsageError, UserError
-from tpc.runtime import metrics, rundir
-from tpc.runtime.position import Position
-from tpc.runtime.rundir import MetricsLog, RunDir
+from tpc.runtime.training import metrics, rundir
+from tpc.runtime.training.position import Position
+from tpc.runtime.training.rundir import MetricsLog, RunDir
 
 GOOD = {"position": asdict(Position()), "metrics_bytes": 0}
 

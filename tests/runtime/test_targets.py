@@ -5,11 +5,11 @@ import pytest
 
 import tpc
 from tpc.errors import ProgramError, UsageError
-from tpc.runtime.evaluate import ValueEvaluation, evaluate
-from tpc.runtime.finite import FiniteNetwork
-from tpc.runtime.kernel_adaptation import KernelAdaptation
-from tpc.runtime.regression import KernelRegression
-from tpc.runtime.targets import read_targets
+from tpc.runtime.kernels.kernel_adaptation import KernelAdaptation
+from tpc.runtime.kernels.regression import KernelRegression
+from tpc.runtime.models.targets import read_targets
+from tpc.runtime.networks.finite import FiniteNetwork
+from tpc.runtime.training.evaluate import ValueEvaluation, evaluate
 from tpc.tasks.check import run_check
 
 N, DIM = 6, 4

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tpc.runtime.available import Available
-from tpc.runtime.checkpoint import CheckpointStore
-from tpc.runtime.rundir import MetricsLog
-from tpc.runtime.source import Samples
-from tpc.runtime.trainer import (
+from tpc.available import Available
+from tpc.runtime.training.checkpoint import CheckpointStore
+from tpc.runtime.training.rundir import MetricsLog
+from tpc.runtime.training.source import Samples
+from tpc.runtime.training.trainer import (
     DivergedError,
     InterruptedRunError,
     OutOfMemoryError,
@@ -213,8 +213,8 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from tests.runtime.test_trainer import SETTINGS, Softmax, train
-from tpc.runtime.source import Samples
-from tpc.runtime.trainer import TrainSettings
+from tpc.runtime.training.source import Samples
+from tpc.runtime.training.trainer import TrainSettings
 model = Softmax()
 def slow(count):
     print(count, flush=True)

@@ -7,11 +7,11 @@ import pytest
 
 import tpc
 from tests.runtime.test_trainer import Softmax, samples
-from tpc.runtime import remedy
-from tpc.runtime.checkpoint import CheckpointStore
-from tpc.runtime.rundir import MetricsLog
-from tpc.runtime.source import Samples
-from tpc.runtime.trainer import DivergedError, Schedule, Trainer, TrainSettings
+from tpc.runtime.training import remedy
+from tpc.runtime.training.checkpoint import CheckpointStore
+from tpc.runtime.training.rundir import MetricsLog
+from tpc.runtime.training.source import Samples
+from tpc.runtime.training.trainer import DivergedError, Schedule, Trainer, TrainSettings
 
 
 def gates(x, *, classes=3):

@@ -8,8 +8,8 @@ import tpc
 from tests.support.generators import traced
 from tests.support.problems import CLASSES, DIM, RANK, make
 from tpc.program.program import Program
-from tpc.runtime.finite import FiniteNetwork
-from tpc.runtime.model import Model
+from tpc.runtime.models.model import Model
+from tpc.runtime.networks.finite import FiniteNetwork
 
 MLP = (
     "h = tpc.dense(x, name='embed') + 0.5 * tpc.bias('embed')",

@@ -5,8 +5,8 @@ import numpy as np
 import tpc
 from backends import native_backend, numpy_backend
 from tpc.lower.lowered import lower
-from tpc.runtime.initial import shape_of
-from tpc.runtime.model import Model
+from tpc.runtime.models.initial import shape_of
+from tpc.runtime.models.model import Model
 
 DIM, CLASSES = 6, 3
 EXACT = 5e-6  # of an array's largest entry: what float32 leaves of it

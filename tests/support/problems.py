@@ -11,7 +11,7 @@ import tpc
 from tests.support import interpreter
 from tpc.limits.graph import Accumulate
 from tpc.lower.lowered import Lowered
-from tpc.runtime.model import Model
+from tpc.runtime.models.model import Model
 
 DIM, RANK, CLASSES = 5, 4, 3
 

@@ -11,7 +11,7 @@ from tests.support.generators import traced
 from tests.support.problems import CLASSES, DIM, RANK, batch, generic_state
 from tpc.compiler import Limit
 from tpc.program.program import Program
-from tpc.runtime.model import Model
+from tpc.runtime.models.model import Model
 
 GATES = {
     "relu": "tpc.relu(a) * b",

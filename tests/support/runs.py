@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 import cli
 import tpc
-from tpc.runtime.rundir import RunDir
+from tpc.runtime.training.rundir import RunDir
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,8 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ORDER = [
-    "errors", "private", "program", "passes", "gaussian", "limits", "lower", "compiler", "runtime", "data", "tasks",
-    "report",
+    "errors", "private", "available", "program", "passes", "gaussian", "limits", "lower", "compiler", "runtime", "draw",
+    "data", "tasks", "report",
 ]  # fmt: skip
 # the front doors of the package: they may use everything in it, and only at call time where a layer calls them back
 ENTRANCES = {"__init__", "emit", "cli"}

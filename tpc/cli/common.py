@@ -20,7 +20,7 @@ PROGRAMS = Path("programs")
 def print_json(record: Any) -> None:
     """The result as one JSON object, and nothing else, on standard output."""
     click.get_current_context().meta[PRINTED] = True
-    from tpc.runtime.json_text import dumps
+    from tpc.runtime.files.json_text import dumps
 
     click.echo(dumps(record, indent=2))
 
@@ -30,7 +30,7 @@ def write_output(path: Path | None, text: str, say: bool = True) -> None:
     if path is None:
         click.echo(text, nl=not text.endswith("\n"))
         return
-    from tpc.runtime.files import write_atomic
+    from tpc.runtime.files.whole import write_atomic
 
     write_atomic(path, text)
     if say:

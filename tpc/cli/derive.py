@@ -54,7 +54,7 @@ def compile_command(
     """
     if out is not None and not stages:
         raise click.UsageError("--out needs at least one --emit STAGE.")
-    from tpc.runtime.progress import warn
+    from tpc.runtime.training.progress import warn
 
     derived = derive(program, function, settings, limit)
     warn(derived.warnings)
@@ -110,8 +110,8 @@ def graph(
       tpc graph programs/mlp.py --part step -o step.svg
       tpc graph programs/mlp.py --format json | python -m json.tool
     """
-    from tpc.report.graph import FORMATS, limit_name, render
-    from tpc.report.viewer import NO_DETAILS, details
+    from tpc.draw.graph import FORMATS, limit_name, render
+    from tpc.draw.viewer import NO_DETAILS, details
 
     kind = _graph_format(kind, output, FORMATS)
     derived = derive(program, function, settings, limit)

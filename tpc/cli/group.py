@@ -14,7 +14,7 @@ from typing import IO, Any, NoReturn
 import click
 
 from tpc.errors import InternalError, UserError, did_you_mean, text_of
-from tpc.runtime.output import open_standard_streams
+from tpc.runtime.files.output import open_standard_streams
 
 DEBUG, JSON, PRINTED = "tpc.debug", "tpc.json", "tpc.printed"  # keys of a context's meta
 

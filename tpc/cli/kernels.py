@@ -121,8 +121,8 @@ def check(
       tpc check programs/mlp.py --limit ntk --fit-steps 200
       tpc check programs/mlp.py --limit all --widths 128:2048 --report convergence.html
     """
-    from tpc.runtime.folding import fold_from
-    from tpc.runtime.progress import Display, Pace
+    from tpc.runtime.models.folding import fold_from
+    from tpc.runtime.training.progress import Display, Pace
     from tpc.tasks.check import run_check
     from tpc.tasks.verdict import joint
 

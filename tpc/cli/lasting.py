@@ -20,7 +20,7 @@ def outlives_output(recorded: Callable[[dict[str, Any]], bool] = lambda given: F
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
         def run(*arguments: Any, **given: Any) -> None:
-            from tpc.runtime.output import lasting_streams
+            from tpc.runtime.files.output import lasting_streams
 
             left: Exit | None = None
             with lasting_streams() as out:

@@ -30,8 +30,8 @@ from tpc.errors import UsageError, UserError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from tpc.runtime.model import Model
-    from tpc.runtime.network import Network
+    from tpc.runtime.models.model import Model
+    from tpc.runtime.networks.network import Network
     from tpc.tasks.run import RunResult
     from tpc.tasks.task import Task
 
@@ -55,7 +55,7 @@ def train(ctx: click.Context, /, **given: Any) -> None:
       tpc train --resume runs/mlp-digits-1 --epochs 40
       tpc train --config runs/mlp-digits-1/config.toml --seed 1
     """
-    from tpc.runtime.rundir import open_run
+    from tpc.runtime.training.rundir import open_run
 
     _require_place(given)
     from tpc.tasks import classify
@@ -89,7 +89,7 @@ def fewshot(ctx: click.Context, /, **given: Any) -> None:
       tpc fewshot --resume runs/maml-omniglot-1
       tpc eval runs/maml-omniglot-1 --episodes 1000 --queries 15
     """
-    from tpc.runtime.rundir import open_run
+    from tpc.runtime.training.rundir import open_run
 
     _require_place(given)
     from tpc.tasks import fewshot as task
@@ -109,7 +109,7 @@ def fewshot(ctx: click.Context, /, **given: Any) -> None:
 
 def _require_place(given: Mapping[str, Any]) -> None:
     """Refuse what another process writes to, or what is no place for a run, before the imports that take longer."""
-    from tpc.runtime.rundir import check_free, open_run
+    from tpc.runtime.training.rundir import check_free, open_run
 
     if given["resume"] is not None:
         open_run(given["resume"]).require_free()
@@ -119,8 +119,8 @@ def _require_place(given: Mapping[str, Any]) -> None:
 
 def _drawn(representations: Callable[..., Any], task: Task, model: Model | Network) -> Figure | None:
     """The figure of representations for the report; none for a finite network, or for one that has but its input."""
+    from tpc.draw.graph import limit_name
     from tpc.report.features import features
-    from tpc.report.graph import limit_name
 
     try:
         kernels, labels, names = representations(task, model)
@@ -150,9 +150,9 @@ def _finish(result: RunResult, report: bool, as_json: bool, representations: Fig
 def _report(result: RunResult, representations: Figure | None) -> dict[str, str]:
     """Write the report, which another process does that has gone on with the run meanwhile."""
     from tpc.report.run_report import write_report
-    from tpc.runtime.files import WriteError
-    from tpc.runtime.lock import BusyError
-    from tpc.runtime.progress import warn
+    from tpc.runtime.files.lock import BusyError
+    from tpc.runtime.files.whole import WriteError
+    from tpc.runtime.training.progress import warn
 
     run, command = result.run, result.task.job.COMMAND
     try:
@@ -201,7 +201,7 @@ def eval_command(
       tpc eval runs/maml-omniglot-1 --episodes 1000 --queries 15
     """
     from tpc.report.console import print_evaluation, print_tasks
-    from tpc.runtime.rundir import open_run
+    from tpc.runtime.training.rundir import open_run
     from tpc.tasks import classify, fewshot
     from tpc.tasks.job import FewShotJob, job_of
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from tpc.data.part import Part
 from tpc.data.source import Download, md5_of
 from tpc.errors import DataError, UsageError
-from tpc.runtime.lock import Lock
+from tpc.runtime.files.lock import Lock
 
 Progress = Callable[[int, int], None]
 """Called with the bytes there and the bytes wanted."""

@@ -7,12 +7,12 @@ from html import escape
 from typing import TYPE_CHECKING
 
 import tpc
+from tpc.draw.graph import limit_name
+from tpc.draw.page import cards, page
+from tpc.draw.viewer import viewer_css, viewer_script
 from tpc.limits.graph import Kernel
 from tpc.program.ir import Matrix, Vector
-from tpc.report.graph import limit_name
-from tpc.report.page import cards, page
 from tpc.report.sections import Section, compilation
-from tpc.report.viewer import viewer_css, viewer_script
 
 if TYPE_CHECKING:
     from tpc.compiler import Limit

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tpc.data import FileCheck, Holding
-from tpc.runtime.episodic import FewShotEvaluation
-from tpc.runtime.evaluate import Evaluation
-from tpc.runtime.progress import human_bytes
+from tpc.runtime.training.episodic import FewShotEvaluation
+from tpc.runtime.training.evaluate import Evaluation
+from tpc.runtime.training.progress import human_bytes
 from tpc.tasks.regress import Regression
 from tpc.tasks.table1 import COLUMNS, PUBLISHED, ROWS, Score
 

@@ -7,10 +7,10 @@ from html import escape
 from pathlib import Path
 
 import tpc
+from tpc.draw.graph import limit_name
+from tpc.draw.page import figure, page, section, table
 from tpc.report import plots
-from tpc.report.graph import limit_name
-from tpc.report.page import figure, page, section, table
-from tpc.runtime.files import write_atomic
+from tpc.runtime.files.whole import write_atomic
 from tpc.tasks.convergence import CheckResult
 
 NOTES = {

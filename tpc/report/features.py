@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from tpc.report.plots import STYLE, series
-from tpc.runtime.representation import principal_components
+from tpc.runtime.models.representation import principal_components
 
 Array = NDArray[Any]
 PANEL = 3.4  # width in inches

@@ -7,6 +7,7 @@ from html import escape
 import numpy as np
 import sympy as sp
 
+from tpc.draw.page import figure, folded, numbered_equation
 from tpc.errors import GaussianError
 from tpc.gaussian.definitions import Definition, definitions
 from tpc.gaussian.explain import equation as explained
@@ -21,7 +22,6 @@ from tpc.gaussian.symbols import C, P, Q
 from tpc.limits.mathml import kernel_name
 from tpc.program.functions import X
 from tpc.report import plots
-from tpc.report.page import figure, folded, numbered_equation
 
 SERIES = 6  # the highest power of ρ in the curves' series
 _APPLY = sign("\u2061")

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from tpc.draw.graph import forward_part, limit_name, readable
+from tpc.draw.svg import to_svg
 from tpc.errors import TpcError
 from tpc.gaussian.kernel import kernel
 from tpc.gaussian.names import KernelNames
 from tpc.gaussian.notation import unicode_line
 from tpc.report.compile_report import facts
-from tpc.report.graph import forward_part, limit_name, readable
-from tpc.report.svg import to_svg
-from tpc.runtime.progress import human_bytes
+from tpc.runtime.training.progress import human_bytes
 
 if TYPE_CHECKING:
     from tpc.compiler import Limit
-    from tpc.runtime.model import Model
+    from tpc.runtime.models.model import Model
 
 
 def limit_html(limit: Limit) -> str:

@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
+from tpc.draw.graph import limit_name
 from tpc.gaussian import Kernel
 from tpc.gaussian.names import KernelNames
-from tpc.report.graph import limit_name
-from tpc.runtime.files import writing
+from tpc.runtime.files.whole import writing
 from tpc.tasks.convergence import CheckResult
 
 Record = Mapping[str, Any]

@@ -9,19 +9,19 @@ from typing import Any
 from matplotlib.figure import Figure
 
 import tpc
+from tpc.draw.graph import limit_name
+from tpc.draw.page import figure, table
 from tpc.program.program import Program
 from tpc.report import plots
 from tpc.report.compile_report import document
-from tpc.report.graph import limit_name
-from tpc.report.page import figure, table
 from tpc.report.sections import Section, compilation, make_section, program_section
-from tpc.runtime.episodic import FewShotEvaluation
-from tpc.runtime.evaluate import Evaluation
-from tpc.runtime.files import write_atomic
-from tpc.runtime.parametrization import exponents, role
-from tpc.runtime.progress import human_bytes, human_time
-from tpc.runtime.rundir import RunDir
-from tpc.runtime.source import Result
+from tpc.runtime.files.whole import write_atomic
+from tpc.runtime.networks.parametrization import exponents, role
+from tpc.runtime.training.episodic import FewShotEvaluation
+from tpc.runtime.training.evaluate import Evaluation
+from tpc.runtime.training.progress import human_bytes, human_time
+from tpc.runtime.training.rundir import RunDir
+from tpc.runtime.training.source import Result
 from tpc.tasks.job import Job, job_of
 
 SECTIONS = {

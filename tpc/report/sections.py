@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
+from tpc.draw.graph import parts
+from tpc.draw.page import code, folded, numbered_equation, section, table
+from tpc.draw.viewer import details, viewer
 from tpc.gaussian.kernel import kernel
 from tpc.gaussian.mathml import broken
 from tpc.gaussian.names import KernelNames
@@ -16,10 +19,7 @@ from tpc.limits.numbering import numbering
 from tpc.limits.text import limit_names, update_line
 from tpc.program.program import Program
 from tpc.program.text import Names, listing
-from tpc.report.graph import parts
 from tpc.report.kernel_section import kernel_block
-from tpc.report.page import code, folded, numbered_equation, section, table
-from tpc.report.viewer import details, viewer
 
 if TYPE_CHECKING:
     from tpc.compiler import Limit

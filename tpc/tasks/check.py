@@ -16,11 +16,11 @@ from tpc.errors import UsageError
 from tpc.passes.adapt import is_adapted
 from tpc.program.axes import SAMPLE, without
 from tpc.program.program import Program
-from tpc.runtime.arguments import as_array, check_not_negative, real_array
-from tpc.runtime.divergence import DivergedError
-from tpc.runtime.folding import FoldOptions
-from tpc.runtime.model import build
-from tpc.runtime.targets import check_loss, one_hot, read_targets
+from tpc.runtime.models.arguments import as_array, check_not_negative, real_array
+from tpc.runtime.models.divergence import DivergedError
+from tpc.runtime.models.folding import FoldOptions
+from tpc.runtime.models.model import build
+from tpc.runtime.models.targets import check_loss, one_hot, read_targets
 from tpc.tasks import kernel_check, pi_check
 from tpc.tasks.convergence import POWER, CheckResult, Even, Fit, rows_of_errors
 from tpc.tasks.intervals import Deviation

@@ -17,14 +17,14 @@ from tpc.data import Dataset
 from tpc.data import load as load_data
 from tpc.errors import UsageError
 from tpc.passes.adapt import is_adapted
-from tpc.runtime.checkpoint import Checkpoint
-from tpc.runtime.evaluate import Evaluation, evaluate
-from tpc.runtime.model import Model
-from tpc.runtime.network import Network
-from tpc.runtime.network_file import load_trained
-from tpc.runtime.position import Position
-from tpc.runtime.rundir import RunDir
-from tpc.runtime.source import Samples
+from tpc.runtime.models.model import Model
+from tpc.runtime.networks.network import Network
+from tpc.runtime.networks.network_file import load_trained
+from tpc.runtime.training.checkpoint import Checkpoint
+from tpc.runtime.training.evaluate import Evaluation, evaluate
+from tpc.runtime.training.position import Position
+from tpc.runtime.training.rundir import RunDir
+from tpc.runtime.training.source import Samples
 from tpc.tasks import run as runs
 from tpc.tasks.job import TrainJob
 from tpc.tasks.recorded import agreed_job, check_data, require_finite, with_newest

@@ -10,10 +10,10 @@ from typing import Any
 from tpc.compiler import KERNEL_PASSES, LIMITS
 from tpc.errors import UsageError, did_you_mean
 from tpc.passes.loss import LOSSES
-from tpc.runtime.arguments import CLIP_MODES
-from tpc.runtime.backend import BACKENDS
-from tpc.runtime.model import MODES
-from tpc.runtime.parametrization import PARAMETRIZATIONS
+from tpc.runtime.models.arguments import CLIP_MODES
+from tpc.runtime.models.backend import BACKENDS
+from tpc.runtime.models.model import MODES
+from tpc.runtime.networks.parametrization import PARAMETRIZATIONS
 
 DTYPES = ("float32", "float64")
 SCHEDULES = ("constant", "cosine")

@@ -21,13 +21,13 @@ from tpc.errors import UsageError, UserError, did_you_mean
 from tpc.passes.adapt import is_adapted
 from tpc.passes.representation import unadapted
 from tpc.program.program import Program
-from tpc.runtime.checkpoint import Checkpoint
-from tpc.runtime.episodic import Episodes, FewShotEvaluation, answer
-from tpc.runtime.model import Model
-from tpc.runtime.network import Network
-from tpc.runtime.network_file import load_trained
-from tpc.runtime.position import Position
-from tpc.runtime.rundir import RunDir
+from tpc.runtime.models.model import Model
+from tpc.runtime.networks.network import Network
+from tpc.runtime.networks.network_file import load_trained
+from tpc.runtime.training.checkpoint import Checkpoint
+from tpc.runtime.training.episodic import Episodes, FewShotEvaluation, answer
+from tpc.runtime.training.position import Position
+from tpc.runtime.training.rundir import RunDir
 from tpc.tasks import run as runs
 from tpc.tasks.job import FewShotJob
 from tpc.tasks.recorded import agreed_job, check_data, require_finite, with_newest

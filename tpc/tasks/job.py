@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Self
 
 import tpc
 from tpc.errors import UsageError
-from tpc.runtime.folding import FoldOptions, fold_from
-from tpc.runtime.trainer import Schedule, TrainSettings
+from tpc.runtime.models.folding import FoldOptions, fold_from
+from tpc.runtime.training.trainer import Schedule, TrainSettings
 from tpc.tasks.entries import check_entry, parse_drop
 
 Drops = tuple[tuple[int, float], ...]

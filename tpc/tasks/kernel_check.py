@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from tpc.compiler import Limit
 from tpc.errors import UsageError
-from tpc.runtime.drawn import finite
-from tpc.runtime.empirical import empirical_kernels
-from tpc.runtime.network import Network
-from tpc.runtime.parametrization import role
+from tpc.runtime.kernels.empirical import empirical_kernels
+from tpc.runtime.networks.drawn import finite
+from tpc.runtime.networks.network import Network
+from tpc.runtime.networks.parametrization import role
 from tpc.tasks.convergence import Even, Fit
 from tpc.tasks.intervals import Deviation, extrapolated, of_mean
 

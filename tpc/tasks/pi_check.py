@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from tpc.compiler import Limit
 from tpc.errors import GaussianError, UsageError
-from tpc.runtime.balanced import balanced_gaussian
-from tpc.runtime.divergence import DivergedError
-from tpc.runtime.finite import FiniteNetwork
-from tpc.runtime.initial import initial_state
-from tpc.runtime.model import Model
-from tpc.runtime.support import Support
+from tpc.runtime.models.divergence import DivergedError
+from tpc.runtime.models.initial import initial_state
+from tpc.runtime.models.model import Model
+from tpc.runtime.models.support import Support
+from tpc.runtime.networks.balanced import balanced_gaussian
+from tpc.runtime.networks.finite import FiniteNetwork
 from tpc.tasks.convergence import Even
 from tpc.tasks.intervals import Deviation, of_mean
 

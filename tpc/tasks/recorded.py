@@ -16,11 +16,11 @@ import tomli_w
 import tpc
 from tpc.errors import DataError, UsageError, UserError
 from tpc.program.text import listing
-from tpc.runtime.archive import not_finite
-from tpc.runtime.checkpoint import Checkpoint
-from tpc.runtime.files import write_atomic
-from tpc.runtime.progress import warn
-from tpc.runtime.rundir import RunDir, without_none
+from tpc.runtime.files.archive import not_finite
+from tpc.runtime.files.whole import write_atomic
+from tpc.runtime.training.checkpoint import Checkpoint
+from tpc.runtime.training.progress import warn
+from tpc.runtime.training.rundir import RunDir, without_none
 from tpc.tasks.job import Job
 from tpc.tasks.task import Task
 

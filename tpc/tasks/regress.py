@@ -12,21 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tpc
+from tpc.available import available
 from tpc.compiler import KERNEL_PASSES
 from tpc.data import Dataset
 from tpc.data import load as load_data
 from tpc.errors import UsageError, UserError
 from tpc.passes.adapt import is_adapted
 from tpc.passes.representation import unadapted
-from tpc.runtime import rundir
-from tpc.runtime.available import available
-from tpc.runtime.episodic import FewShotEvaluation, answer
-from tpc.runtime.files import WriteError, write_atomic
-from tpc.runtime.kernel_adaptation import KernelAdaptation
-from tpc.runtime.kernels import KernelFunction
-from tpc.runtime.memory import gigabytes
-from tpc.runtime.regression import Fit, KernelRegression, centred_targets
-from tpc.runtime.rundir import MetricsLog, RunDir
+from tpc.runtime.files.whole import WriteError, write_atomic
+from tpc.runtime.kernels.function import KernelFunction
+from tpc.runtime.kernels.kernel_adaptation import KernelAdaptation
+from tpc.runtime.kernels.regression import Fit, KernelRegression, centred_targets
+from tpc.runtime.models.memory import gigabytes
+from tpc.runtime.training import rundir
+from tpc.runtime.training.episodic import FewShotEvaluation, answer
+from tpc.runtime.training.rundir import MetricsLog, RunDir
 from tpc.tasks.fewshot import FewShot
 from tpc.tasks.job import FewShotJob
 

@@ -7,9 +7,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tpc.errors import UsageError
-from tpc.runtime.model import Model
-from tpc.runtime.network import Network
-from tpc.runtime.representation import gram
+from tpc.runtime.models.model import Model
+from tpc.runtime.models.representation import gram
+from tpc.runtime.networks.network import Network
 from tpc.tasks.task import Task
 
 Array = NDArray[Any]

@@ -14,21 +14,21 @@ import tpc
 from tpc.compiler import Limit
 from tpc.errors import UsageError, UserError
 from tpc.program.text import listing, parse
-from tpc.runtime import metrics, rundir
-from tpc.runtime.drawn import initialize
-from tpc.runtime.files import WriteError, write_atomic
-from tpc.runtime.memory import Prediction, gigabytes, require_memory
-from tpc.runtime.model import Model
-from tpc.runtime.network import Network
-from tpc.runtime.network_file import is_network
-from tpc.runtime.network_memory import require_network_memory
-from tpc.runtime.npz import read_meta
-from tpc.runtime.position import Position
-from tpc.runtime.progress import Display, warn
-from tpc.runtime.rundir import MetricsLog, RunDir
-from tpc.runtime.saving import DAMAGED
-from tpc.runtime.source import Result
-from tpc.runtime.trainer import Trainer
+from tpc.runtime.files.npz import read_meta
+from tpc.runtime.files.whole import WriteError, write_atomic
+from tpc.runtime.models.memory import Prediction, gigabytes, require_memory
+from tpc.runtime.models.model import Model
+from tpc.runtime.models.saving import DAMAGED
+from tpc.runtime.networks.drawn import initialize
+from tpc.runtime.networks.network import Network
+from tpc.runtime.networks.network_file import is_network
+from tpc.runtime.networks.network_memory import require_network_memory
+from tpc.runtime.training import metrics, rundir
+from tpc.runtime.training.position import Position
+from tpc.runtime.training.progress import Display, warn
+from tpc.runtime.training.rundir import MetricsLog, RunDir
+from tpc.runtime.training.source import Result
+from tpc.runtime.training.trainer import Trainer
 from tpc.tasks.job import Job, job_of
 from tpc.tasks.recorded import agreed_job, check_copy, check_data, check_program, record, usable_checkpoint
 from tpc.tasks.task import Task

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from tpc.errors import DataError, UsageError, UserError, did_you_mean
-from tpc.runtime.files import write_atomic, writing
-from tpc.runtime.interrupt import Interrupt, catch_signals
-from tpc.runtime.json_text import dumps
-from tpc.runtime.lock import NAME as LOCK
-from tpc.runtime.lock import Lock
+from tpc.runtime.files.json_text import dumps
+from tpc.runtime.files.lock import NAME as LOCK
+from tpc.runtime.files.lock import Lock
+from tpc.runtime.files.whole import write_atomic, writing
+from tpc.runtime.training.interrupt import Interrupt, catch_signals
 
 RESULTS = "table1.json"
 ROWS = ("NNGP", "NTK", "finite μ", "finite π", "π-limit")

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 from tpc.compiler import Limit
 from tpc.errors import UsageError
-from tpc.runtime.arguments import unknown_name
-from tpc.runtime.memory import Training
-from tpc.runtime.model import Model
-from tpc.runtime.network import Network
-from tpc.runtime.position import Position
-from tpc.runtime.source import Batch, Source
+from tpc.runtime.models.arguments import unknown_name
+from tpc.runtime.models.memory import Training
+from tpc.runtime.models.model import Model
+from tpc.runtime.networks.network import Network
+from tpc.runtime.training.position import Position
+from tpc.runtime.training.source import Batch, Source
 from tpc.tasks.job import Job
 
 

@@ -1,0 +1,1 @@
+"""Graphs as pictures: layout, collapsing of equal layers, SVG, DOT, JSON, and the page that holds them."""

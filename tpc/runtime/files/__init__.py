@@ -1,0 +1,1 @@
+"""Files that are whole or absent, locks, archives, streams: what knows nothing of models."""

@@ -1,0 +1,1 @@
+"""Kernels of two samples as numbers, and regression with them."""

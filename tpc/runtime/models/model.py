@@ -1,0 +1,450 @@
+"""A limit with numbers in it: predict, step, state."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tpc.errors import GaussianError, UsageError
+from tpc.limits.fold import Fold
+from tpc.limits.graph import LimitGraph, Store
+from tpc.limits.power import packed_size
+from tpc.lower.lowered import UpdatePlan, lower
+from tpc.lower.numpy_printer import layout
+from tpc.passes.adapt import is_adapted
+from tpc.program.axes import FEATURE, SAMPLE, without
+from tpc.runtime.models.arguments import (
+    check_seed,
+    check_sizes,
+    check_step,
+    clip_factors,
+    input_rows,
+    multipliers,
+)
+from tpc.runtime.models.backend import load_backend
+from tpc.runtime.models.divergence import DivergedError, beyond_kernels
+from tpc.runtime.models.folding import FoldOptions
+from tpc.runtime.models.initial import initial_state, shape_of
+from tpc.runtime.models.model_state import loaded_state, short, state_of
+from tpc.runtime.models.room import require_model_room
+from tpc.runtime.models.step_checks import StepChecks, largest_weight
+from tpc.runtime.models.support import BY_SAMPLE, Support, check_given
+from tpc.runtime.models.targets import check_loss, read_targets
+
+if TYPE_CHECKING:
+    from tpc.compiler import Limit
+
+Array = NDArray[Any]
+PREDICT_ROWS = 1024
+PREDICT_NUMBERS = 1 << 23
+DTYPES = ("float32", "float64")
+MODES = ("exact", "folded")
+
+
+def build(
+    limit: Limit,
+    input_dim: int,
+    rank: int,
+    *,
+    backend: str = "numpy",
+    dtype: str = "float32",
+    seed: int = 0,
+    mode: str = "exact",
+    storage: str | None = None,
+    init: str = "zero_readout",
+    fold: FoldOptions | None = None,
+) -> Model:
+    """An initialized model of a π-limit with `rank` latent dimensions per space.
+
+    `init` is "zero_readout" or "paper" (readout coefficients N(0,1)/M); `storage` is the number type of stored atoms
+    (by default `dtype`); `fold` says how mode "folded" folds. Raises UsageError for values out of range, and UserError,
+    before anything is allocated, for a model that does not fit into memory.
+    """
+    model = Model(limit, input_dim, rank, backend=backend, dtype=dtype, mode=mode, storage=storage, fold=fold)
+    check_seed(seed)
+    require_model_room(model)
+    model.load_state(initial_state(limit.graph(), model.sizes, rank, int(seed), init))
+    return model
+
+
+class Model:
+    """The state of one limit on one backend. Made by `Limit.build` or `Model.load`."""
+
+    def __init__(
+        self,
+        limit: Limit,
+        input_dim: int,
+        rank: int,
+        *,
+        backend: str = "numpy",
+        dtype: str = "float32",
+        mode: str = "exact",
+        storage: str | None = None,
+        fold: FoldOptions | None = None,
+    ) -> None:
+        check_sizes(input_dim=input_dim, rank=rank)
+        self.backend = load_backend(backend)
+        self.backend_name = backend
+        for name, value, allowed in (
+            ("dtype", dtype, self.backend.DTYPES),
+            ("mode", mode, MODES),
+            ("storage", storage or dtype, tuple(t for t in self.backend.STORAGE if t == dtype or t not in DTYPES)),
+        ):
+            if value not in allowed:
+                raise UsageError(f"expected {name} among {', '.join(allowed)} on the {backend} backend, got {value!r}")
+        self.limit = limit
+        self.input_dim = int(input_dim)
+        self.rank = int(rank)
+        self.dtype = dtype
+        self.storage = storage or dtype
+        self.mode = mode
+        if fold is not None and mode != "folded":
+            raise UsageError(f"fold options need mode 'folded', got mode {mode!r}")
+        self.fold = fold or FoldOptions()
+        self._degree: int | None = None
+        if mode == "folded":
+            self._degree = self.fold.degree_for(limit.graph())
+            self.fold = replace(self.fold, degree=self._degree)
+        self.sizes = {FEATURE.name: self.input_dim}
+        self.graph: LimitGraph = limit.graph(degree=self._degree, points=self.fold.points)
+        self.folds = {f.store.name: f for f in self.graph.folds}
+        (classes,) = without(self.graph["logits"].axes, (SAMPLE,))
+        self.classes = int(classes.size or 0)
+        self.adapts = is_adapted(limit.program)
+        self._stores = {s.name: s for s in self.graph.stores}
+        self._state: dict[str, Any] = {}
+        self._momentum = False
+        self._modules: dict[tuple[str, bool], ModuleType] = {}
+        self._plans: dict[tuple[str, bool], tuple[UpdatePlan, ...]] = {}
+
+    # --- description -------------------------------------------------------------------------------------------
+
+    @property
+    def size(self) -> str:
+        """The dimension of its latents, in words."""
+        return f"rank {self.rank}"
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The names that `lr_mult` takes."""
+        return tuple(name for name, _ in self.graph.updates)
+
+    @property
+    def atoms(self) -> dict[str, int]:
+        """The atoms of every kernel matrix, folded ones included."""
+        folded = {name: self._state[f"{name}.folded"].count for name in self.folds}
+        return {name: len(self._state[name]) + folded.get(name, 0) for name in self._stores}
+
+    @property
+    def remainders(self) -> dict[str, float]:
+        """Relative root-mean-square error of the folded kernels over the atoms folded lately."""
+        found = {name: self._state[f"{name}.folded"].remainder for name in self.folds}
+        return {name: value for name, value in found.items() if value is not None}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the state."""
+        return sum(int(v.nbytes) for v in self._state.values())
+
+    @property
+    def described(self) -> str:
+        """Limit, sizes, backend and atoms, in words."""
+        kind = "π" if self.limit.kind == "pi" else self.limit.kind
+        sizes = f"{self.size}, {self.input_dim} inputs, {self.classes} outputs"
+        told = f"{kind}-limit of {self.limit.program.name}: {sizes}, {self.backend_name}, {self.dtype}, {self.mode}"
+        if not self._state:
+            return f"{told}, without a state"
+        return told + "".join(f", {count} atoms of {name}" for name, count in self.atoms.items())
+
+    def arrays(self) -> list[tuple[str, tuple[int, ...], str]]:
+        """Name, shape and number type of every array of the state."""
+        if not self._state:
+            return []
+        found = [
+            (u.state.name, tuple(self._state[u.state.name].shape), str(self._state[u.state.name].dtype))
+            for u in self.graph.accumulated
+        ]
+        for s in self._stores.values():
+            atoms = self._state[s.name]
+            for column in (s.coefficients, *s.columns, *s.thetas):
+                width = tuple(atoms.widths[short(s, column.name)])
+                kind = self.storage if math.prod(width) > 1 else self.dtype
+                found.append((column.name, (len(atoms), *width), kind))
+        for name, f in self.folds.items():
+            moments = self._state[f"{name}.folded"]
+            kept = {m.state.name: moments.moment(m.order) for m in f.moments}
+            found += [(n, tuple(v.shape), str(v.dtype)) for n, v in {f"{name}.w": moments.weights, **kept}.items()]
+        return found
+
+    def __repr__(self) -> str:
+        return f"<Model: {self.described}>"
+
+    def _repr_html_(self) -> str:
+        from tpc.report.notebook import model_html
+
+        return model_html(self)
+
+    def _module(self, loss: str) -> ModuleType:
+        key = (loss, self._momentum)
+        if key not in self._modules:
+            points = self.fold.points
+            graph = self.limit.graph(loss, self._degree, self.backend.HALVES, points)
+            lowered = lower(graph, self._momentum, self.limit.graph(loss, self._degree, points=points))
+            self._modules[key] = self.backend.compile_module(lowered)
+            self._plans[key] = lowered.updates
+        return self._modules[key]
+
+    def prepare(self, loss: str) -> None:
+        """Compile what a step runs. Raises UsageError for an unknown loss, and for one that needs more outputs."""
+        check_loss(loss, self.classes)
+        self._module(loss)
+
+    # --- running -----------------------------------------------------------------------------------------------
+
+    def predict(self, x: ArrayLike, support: Support | None = None) -> Array:
+        """Logits of `x`, (N, input_dim) → (N, classes); an adapted network learns from `support` first."""
+        rows = self._inputs(x)
+        data = {"x": rows, **self._support(support, len(rows))}
+        run = self._module("cross_entropy").predict
+        with np.errstate(all="ignore"):  # a diverged model has no finite logits
+            size = self.predict_rows if not self.limit.program.joins_samples else max(1, len(rows))
+            parts = [
+                run(self._state, **_taken(run, {n: v[i : i + size] if n in BY_SAMPLE else v for n, v in data.items()}))
+                for i in range(0, len(rows), size)
+            ]
+        return (
+            np.concatenate([self.backend.to_numpy(p["logits"]) for p in parts])
+            if parts
+            else np.empty((0, self.classes), self.dtype)
+        )
+
+    @property
+    def predict_rows(self) -> int:
+        """Rows predicted at a time: their packed powers take no more memory than what they are multiplied with."""
+        return predicted_rows(self.folds.values(), self.rank)
+
+    def step(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        *,
+        lr: float,
+        lr_mult: Mapping[str, float] | None = None,
+        weight_decay: float = 0.0,
+        decay_follows_lr_mult: bool = False,
+        momentum: float = 0.0,
+        clip: float | None = None,
+        clip_mode: str = "param",
+        loss: str = "cross_entropy",
+        support: Support | None = None,
+    ) -> dict[str, Any]:
+        """One SGD step on a batch; returns loss and accuracy before the update (and gradient norms if clipped).
+
+        For every weight m ← momentum·m + ∇ and W ← (1 - lr·decay)·W - lr·mult·m, ∇ scaled by min(1, clip/(norm + 1e-6))
+        with the norm of each weight ("param") or of all together ("global"). Decay is lr·λ, times the weight's
+        multiplier with `decay_follows_lr_mult`. `y` holds class numbers, one row of targets per sample or, for one
+        output, real values; on real values "r2" takes the place of "accuracy" (tpc/runtime/models/targets.py). An
+        adapted network learns from `support` first; its loss is the mean over the samples of a task, summed over tasks.
+        Raises DivergedError where the loss, a gradient or what would be stored is not finite; the step is not taken
+        then, and the state is as it was.
+        """
+        mult = multipliers({} if lr_mult is None else lr_mult, self.weights)
+        check_step(lr, weight_decay, momentum, clip, clip_mode)
+        rows = self._inputs(x)
+        if not len(rows):
+            raise UsageError("expected at least one sample in a batch, got none")
+        check_loss(loss, self.classes)
+        wanted = read_targets(y, len(rows), self.classes, loss)
+        targets = self.backend.array(wanted.rows, self.dtype)
+        data = {"x": rows, "y": targets, **self._support(support, len(rows))}
+        rate = {w: lr * mult[w] for w in self.weights}
+        keep = {w: 1 - lr * weight_decay * (mult[w] if decay_follows_lr_mult else 1) for w in self.weights}
+        starts = bool(momentum) and not self._momentum
+        if starts:
+            self._start_momentum()
+        module = self._module(loss)
+        checks = StepChecks(self, self._plans[loss, self._momentum], lr, clip)
+        try:
+            with np.errstate(all="ignore"):  # what is not finite is told by the checks
+                out = module.gradients(self._state, **_taken(module.gradients, data))
+                squares = {} if clip is None else self._squared_norms(module, out, data)
+                (value, *sizes), finite = self.backend.inspect([out["loss"], *squares.values()], self._changes(out))
+                checks.gradients(value, out, dict(zip(squares, sizes)), finite)
+                metrics: dict[str, Any] = {"loss": value, **wanted.measure(self.backend.to_numpy(out["logits"]))}
+                scales = dict.fromkeys(self.weights, 1.0)
+                if clip is not None:
+                    norms = {name: math.sqrt(max(0.0, size)) for name, size in zip(squares, sizes)}
+                    metrics["grad_norm"] = norms
+                    scales = clip_factors(norms, clip, clip_mode)
+                checks.update(out, rate, scales, keep, self._momentum)
+        except (DivergedError, GaussianError) as error:
+            if starts:
+                self._forget_momentum()
+            if isinstance(error, GaussianError):
+                raise beyond_kernels(error, largest_weight(self), lr, clip) from error
+            raise
+        with np.errstate(all="ignore"):
+            module.update(self._state, out, rate, scales, keep, momentum)
+        if self.folds:
+            self._fold(module)
+        return metrics
+
+    def _squared_norms(self, module: ModuleType, out: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+        arguments = [data[key] if key in data else out[key] for key in module.NORM_ARGUMENTS]
+        squares: dict[str, Any] = module.norms(self._state, *arguments)
+        return squares
+
+    @staticmethod
+    def _changes(out: Mapping[str, Any]) -> list[Any]:
+        """What a step appends, and the gradients that it accumulates."""
+        return [v for key, v in out.items() if ":" in key]
+
+    def _start_momentum(self) -> None:
+        self._momentum = True
+        for name in self._stores:
+            self._state[name].with_momentum()
+
+    def _forget_momentum(self) -> None:
+        """Undo `_start_momentum`, before any step."""
+        self._momentum = False
+        for name in self._stores:
+            self._state[name].without_momentum()
+
+    def _fold(self, module: ModuleType) -> None:
+        try:
+            with np.errstate(all="ignore"):
+                module.fold(self._state)
+        except OverflowError as error:
+            raise DivergedError(
+                f"the step was taken, but the old atoms of a store cannot be folded any more: {error}. Training has "
+                "diverged: lower lr or clip the gradients, and go on from an earlier state",
+                quantity="folded atoms",
+            ) from error
+
+    # --- arguments ---------------------------------------------------------------------------------------------
+
+    def _inputs(self, x: ArrayLike) -> Any:
+        rows = input_rows(x, self.input_dim, self.dtype)
+        return self.backend.array(rows, self.dtype)
+
+    def _support(self, support: Support | None, samples: int) -> dict[str, Any]:
+        """What an adapted network takes besides its samples."""
+        check_given(support, self.adapts)
+        if support is None:
+            return {}
+        x = self._inputs(support.x)
+        if not len(x):
+            raise UsageError("expected at least one support sample, got none")
+        weights = {name: self.backend.array(v, self.dtype) for name, v in support.weights(samples).items()}
+        answers = read_targets(support.y, len(x), self.classes, what="support targets")
+        targets = self.backend.array(answers.rows, self.dtype)
+        return {"x_support": x, "y_support": targets, **weights}
+
+    # --- state -------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Array]:
+        """Copies of the arrays by name: `load_state` makes the same model of them (tpc/runtime/models/model_state.py).
+
+        `<layer>.A` has every multiplier applied. A folded model has the newest atoms in `<layer>.A` and `<layer>.B`,
+        the others in `<layer>.M0`, `<layer>.M1`, … (packed, backends/powers.py), which are read with the weights
+        `<layer>.w`, and what they leave out as values `<layer>.T` at the points `<layer>.Z`.
+        """
+        return state_of(self)
+
+    def load_state(self, arrays: Mapping[str, ArrayLike]) -> None:
+        """Replace the whole state; momentum is that of the arrays, and starts at zero where they have none.
+
+        Raises UsageError for missing or unknown names, wrong shapes and numbers that are not finite, and leaves the
+        state as it was.
+        """
+        new, momentum = loaded_state(self, arrays)
+        before = self._state, self._momentum
+        self._state, self._momentum = new, momentum
+        if self.folds:
+            try:
+                with np.errstate(all="ignore"):
+                    self._module("cross_entropy").fold(new)
+            except OverflowError as error:
+                self._state, self._momentum = before
+                raise UsageError(f"the atoms of the state cannot be folded: {error}") from error
+
+    def moment_shapes(self, f: Fold) -> tuple[tuple[int, ...], int, tuple[int, ...]]:
+        """Lengths of the outer axes, rank, degrees."""
+        outer = shape_of(layout(f.store.coefficients.axes[1:]), self.sizes, self.rank)
+        return outer, self.rank, tuple(m.order for m in f.moments)
+
+    @property
+    def segment_rows(self) -> int | None:
+        """A folded store is cut into the segments it is folded by."""
+        return self.fold.rows if self.folds else None
+
+    @property
+    def raw_state(self) -> Mapping[str, Any]:
+        """What the backend works on: arrays, stored atoms, folded tensors."""
+        return self._state
+
+    @property
+    def has_momentum(self) -> bool:
+        """Whether a step with momentum was taken."""
+        return self._momentum
+
+    def restore(self, state: dict[str, Any], momentum: bool) -> None:
+        """Take over a whole state of the backend."""
+        self._state, self._momentum = state, momentum
+
+    def widths(self, s: Store) -> dict[str, tuple[int, ...]]:
+        """Shapes of the rows of a store's columns."""
+        columns = (s.coefficients, *s.columns, *s.thetas)
+        return {short(s, c.name): shape_of(c.axes[1:], self.sizes, self.rank) for c in columns}
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to one .npz file: the program's listing, dimensions and the exact state."""
+        from tpc.runtime.models.saving import save
+
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path, backend: str | None = None) -> Model:
+        """A model from a file written by `save`, on any backend. Raises DataError for a damaged file."""
+        from tpc.runtime.models.saving import load
+
+        return load(cls, path, backend)
+
+    def twin(self, path: str | Path) -> Model:
+        """A model like this one, of the same limit, with the state of a file that `save` wrote of it."""
+        from tpc.runtime.models.saving import twin
+
+        return twin(self, path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from tpc.runtime.models.saving import from_bytes, to_bytes
+
+        return from_bytes, (type(self), to_bytes(self))
+
+    def __copy__(self) -> Model:
+        return self.__deepcopy__({})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Model:
+        from tpc.runtime.models.saving import copied
+
+        return copied(self)
+
+
+def predicted_rows(folds: Iterable[Fold], rank: int) -> int:
+    """Rows predicted at a time: what reading folded tensors makes of them is no larger than the tensors."""
+    widest = max((max(1, f.points, *(packed_size(rank, m.order) for m in f.moments)) for f in folds), default=1)
+    return max(16, min(PREDICT_ROWS, PREDICT_NUMBERS // widest))
+
+
+def _taken(run: Callable[..., Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data that a generated function takes."""
+    code = inspect.unwrap(run).__code__
+    return {name: data[name] for name in code.co_varnames[1 : code.co_argcount]}

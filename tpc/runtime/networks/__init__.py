@@ -1,0 +1,1 @@
+"""Programs with numbers in them: networks of finite width, drawn, evaluated and trained."""

@@ -1,0 +1,1 @@
+"""The training loop: batches, evaluation, metrics, checkpoints, run directories."""
