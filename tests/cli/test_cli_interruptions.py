@@ -137,7 +137,7 @@ def test_a_regression_that_cannot_be_recorded_is_told(tmp_path):
 
 
 def test_a_report_that_cannot_be_written_says_that_the_training_is_kept(tmp_path, monkeypatch):
-    from tpc.runtime.files.whole import files
+    from tpc.runtime.files import whole as files
 
     put = files.put
 

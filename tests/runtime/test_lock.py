@@ -14,7 +14,7 @@ import pytest
 from tests.support.runs import ROOT
 from tpc.errors import UserError
 from tpc.runtime.files.lock import BusyError, Lock, require_free
-from tpc.runtime.files.whole import lock as module
+from tpc.runtime.files import lock as module
 
 HOLD = f"""
 import sys, time

@@ -42,8 +42,8 @@ def finite(
 
     `parametrization` is "mup", "ntk", "standard" (see `tpc.runtime.networks.parametrization`) or "pi": μP with
     gradients projected to the span of Ω ∈ R^(n×rank), and the initial state of a π-limit of that rank. `init` is
-    "random" (default) or "zero_readout", for "pi" "zero_readout" (default) or "paper". Raises UsageError for values out of
-    range, and for "pi" ProgramError where the program has no π-limit.
+    "random" (default) or "zero_readout", for "pi" "zero_readout" (default) or "paper". Raises UsageError for values out
+    of range, and for "pi" ProgramError where the program has no π-limit.
     """
     net = Network(program, width, input_dim, parametrization=parametrization, rank=rank, dtype=dtype, backend=backend)
     initialize(net, seed, init)
