@@ -13,8 +13,8 @@ import pytest
 
 from tests.support.runs import ROOT
 from tpc.errors import UserError
-from tpc.runtime.files.lock import BusyError, Lock, require_free
 from tpc.runtime.files import lock as module
+from tpc.runtime.files.lock import BusyError, Lock, require_free
 
 HOLD = f"""
 import sys, time
