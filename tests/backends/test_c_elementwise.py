@@ -12,7 +12,8 @@ from tpc.gaussian import kernel
 from tpc.gaussian.primitives import angle1, gap1
 from tpc.gaussian.symbols import RHO, C, P, Q
 from tpc.lower.c_elementwise import FUNCTIONS, KNOWN, device_function, number
-from tpc.lower.elementwise import ARITY, Builder, Operation, Value
+from tpc.lower.elementwise import Builder
+from tpc.lower.operations import ARITY, Operation, Value
 
 
 def text(name, arguments, expression, values):

@@ -15,8 +15,9 @@ from tpc.gaussian.symbols import RHO, C, P, Q
 from tpc.lower.c_elementwise import FUNCTIONS, KNOWN, device_function
 from tpc.lower.cuda_loop import KERNELS
 from tpc.lower.cuda_module import cuda_module, cuda_source
-from tpc.lower.elementwise import ARITY, Builder, Operation, Value
+from tpc.lower.elementwise import Builder
 from tpc.lower.lowered import lower
+from tpc.lower.operations import ARITY, Operation, Value
 
 DEVICES = pytest.mark.parametrize("device", ["sm_80", "sm_90"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tpc.lower.elementwise import Operation, Value
+from tpc.lower.operations import Operation, Value
 
 FUNCTIONS = Path(__file__).with_name("c_functions.h")
 

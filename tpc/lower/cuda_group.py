@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from tpc.lower.c_elementwise import KNOWN, device_function
 from tpc.lower.cuda_loop import wrapped
-from tpc.lower.elementwise import Builder, Operation, Value
-from tpc.lower.numpy_printer import layout
+from tpc.lower.elementwise import Builder
+from tpc.lower.layout import layout
+from tpc.lower.operations import Operation, Value
 from tpc.program import tensor
 from tpc.program.axes import Axes
 from tpc.program.functions import argument

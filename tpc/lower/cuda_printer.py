@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from tpc.limits.graph import State
 from tpc.lower.cuda_group import Group, groups, has_rule, is_elementwise
+from tpc.lower.layout import layout
 from tpc.lower.native_loop import NativeLoop
 from tpc.lower.native_module import NativePrinter
-from tpc.lower.numpy_printer import commented, layout
+from tpc.lower.numpy_printer import commented
 from tpc.lower.schedule import Function, Loop
 from tpc.program import tensor
 from tpc.program.axes import union

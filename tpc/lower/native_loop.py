@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 from tpc.limits.graph import State
 from tpc.lower.c_elementwise import KNOWN
-from tpc.lower.elementwise import Builder, Operation, Value
-from tpc.lower.numpy_printer import column_of, layout
+from tpc.lower.elementwise import Builder
+from tpc.lower.layout import column_of, layout
+from tpc.lower.operations import Operation, Value
 from tpc.lower.schedule import Loop
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, without

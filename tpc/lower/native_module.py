@@ -9,10 +9,11 @@ from tpc.limits.graph import Accumulate
 from tpc.limits.power import Half
 from tpc.lower.c_elementwise import FUNCTIONS
 from tpc.lower.c_loop import KERNELS, c_loop
+from tpc.lower.layout import half_layout, layout
 from tpc.lower.lowered import Lowered
 from tpc.lower.native_loop import NativeLoop, native_loop
 from tpc.lower.numpy_module import HEADER, numpy_module
-from tpc.lower.numpy_printer import NumpyPrinter, half_layout, layout
+from tpc.lower.numpy_printer import NumpyPrinter
 from tpc.lower.schedule import Function, Loop
 from tpc.program import tensor
 from tpc.program.tensor import Contract, Tensor

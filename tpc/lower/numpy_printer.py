@@ -11,15 +11,16 @@ from tpc.errors import InternalError
 from tpc.limits.graph import State
 from tpc.limits.power import Half, Opened, Power, Product, Slope, order_of
 from tpc.lower.concretise import Tabulated
-from tpc.lower.elementwise import Builder, Operation, Value
+from tpc.lower.elementwise import Builder
+from tpc.lower.layout import SAMPLES, column_of, half_layout, in_store, layout
+from tpc.lower.operations import Operation, Value
 from tpc.lower.schedule import Function, Loop
 from tpc.program import tensor
-from tpc.program.axes import SAMPLE, SUPPORT, Axes, Axis, union, without
+from tpc.program.axes import Axes, Axis, union, without
 from tpc.program.functions import argument
 from tpc.program.node import Node, topological
 from tpc.program.tensor import Constant, Contract, Tensor
 
-_SAMPLES = (SAMPLE.name, SUPPORT.name)  # axes whose lengths are those of a batch
 _WORD = re.compile(r"\w+")
 _OF_FOLD = re.compile(r"[Mw]\d+$")
 _OF_TAIL = {"Z": "points", "T": "tail", "wT": "scale"}
@@ -35,35 +36,6 @@ _UFUNC = {
     "softplus": "rt.softplus", "dawson": "rt.dawson", "erfcx": "rt.erfcx", "gap": "rt.gap",
     "inverse": "rt.inverse", "root_sum": "rt.root_sum",
 }  # fmt: skip
-
-
-def layout(axes: Axes) -> Axes:
-    """The order of an array's axes: atoms, samples, support, features, points, classes, rank, packed powers of rank.
-
-    Among classes those of role "last" are: the row of an atom may have classes as the batch it comes from has.
-
-    Atoms come first because BLAS computes B gᵀ up to twice as fast as g Bᵀ when the batch is small.
-    """
-
-    def place(axis: Axis) -> tuple[int, str]:
-        if axis.role == "rank":
-            return 7, axis.name
-        if axis.role == "power":
-            return 8, axis.name
-        if axis.role == "atom":
-            return -1, axis.name
-        if axis.role == "point":
-            return 4, axis.name
-        if axis.size is not None:
-            return 5 + (axis.role == "last"), axis.name
-        return (_SAMPLES.index(axis.base) if axis.base in _SAMPLES else 3), axis.name
-
-    return tuple(sorted(axes, key=place))
-
-
-def half_layout(x: Half) -> Axes:
-    """The axes of the array that folded tensors make of a latent."""
-    return (*without(x.arg.axes, (x.rank,)), *without(x.matrix.axes, (x.slot,)), x.left)
 
 
 class NumpyPrinter:
@@ -332,7 +304,7 @@ class NumpyPrinter:
         columns = ", ".join(f'"{column_of(s, loop.atom)}"' for s in loop.states)
         target = ", ".join(results) + ("," if len(results) == 1 else "")
         rows = next(
-            (f"{self._name(c)}.shape[0]" for c in loop.captured if c.axes and layout(c.axes)[0].base in _SAMPLES), "1"
+            (f"{self._name(c)}.shape[0]" for c in loop.captured if c.axes and layout(c.axes)[0].base in SAMPLES), "1"
         )
         options = f", keep={len(kept)}" if kept else ""
         if given:
@@ -414,7 +386,7 @@ class NumpyPrinter:
         for s in steps:
             roots += s.sums if isinstance(s, Loop) else (s,)
         given = set(self._function.inputs)
-        return [n for n in topological(roots) if isinstance(n, State) and n not in given and not _in_store(n)]
+        return [n for n in topological(roots) if isinstance(n, State) and n not in given and not in_store(n)]
 
     def _steps(self) -> Iterator[str]:
         """Lines that compute everything, in order."""
@@ -460,12 +432,3 @@ def _found(state: State) -> str:
     if part in _OF_TAIL:
         return f'state["{store}.folded"].{_OF_TAIL[part]}'
     return f'state["{state.name}"]'
-
-
-def _in_store(s: State) -> bool:
-    return any(a.role == "atom" for a in s.axes)
-
-
-def column_of(s: State, atom: Axis) -> str:
-    """The column of a store that a state is: "hidden1.B" of the store hidden1 is "B"."""
-    return s.name.removeprefix(atom.base + ".")

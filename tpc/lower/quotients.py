@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import sympy as sp
 from sympy import Expr
 
 from tpc.gaussian import primitives as g
+from tpc.lower.operations import Value
 from tpc.lower.plan import volume
 
-if TYPE_CHECKING:
-    from tpc.lower.elementwise import Value
-
-Emit = Callable[..., "Value"]
+Emit = Callable[..., Value]
 
 
 @dataclass(frozen=True)

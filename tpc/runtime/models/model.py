@@ -17,8 +17,8 @@ from tpc.errors import GaussianError, UsageError
 from tpc.limits.fold import Fold
 from tpc.limits.graph import LimitGraph, Store
 from tpc.limits.power import packed_size
+from tpc.lower.layout import layout
 from tpc.lower.lowered import UpdatePlan, lower
-from tpc.lower.numpy_printer import layout
 from tpc.passes.adapt import is_adapted
 from tpc.program.axes import FEATURE, SAMPLE, without
 from tpc.runtime.models.arguments import (
