@@ -21,9 +21,9 @@ from backends.moments import Moments
 from backends.numpy_backend import run_source
 from tpc.available import Available
 from tpc.lower.cuda_module import cuda_module
+from tpc.lower.ir import Lowered
 from tpc.lower.kernel_module import kernel_module, pairs_module
 from tpc.lower.kernels import LoweredKernels
-from tpc.lower.lowered import Lowered
 
 Array = NDArray[Any]
 

@@ -21,9 +21,9 @@ from backends.numpy_backend import (
     stored_rows,
     to_numpy,
 )
+from tpc.lower.ir import Lowered
 from tpc.lower.kernel_native import native_kernels
 from tpc.lower.kernels import LoweredKernels
-from tpc.lower.lowered import Lowered
 from tpc.lower.native_module import native_module
 
 NAME = "native"

@@ -17,9 +17,9 @@ from backends.lifted import parsed
 from backends.moments import Moments
 from backends.numpy_runtime import Array, Atoms
 from tpc.available import available
+from tpc.lower.ir import Lowered
 from tpc.lower.kernel_module import kernel_module
 from tpc.lower.kernels import LoweredKernels
-from tpc.lower.lowered import Lowered
 from tpc.lower.numpy_module import numpy_module
 
 NAME = "numpy"

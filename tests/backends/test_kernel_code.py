@@ -27,7 +27,7 @@ RANK = Axis("r_embed", 5, "rank")
 
 
 def compiled(value, inputs):
-    function = schedule("value", {"value": Planner()(Concretiser(())(value))}, inputs)
+    function = schedule("value", {"value": Planner()(Concretiser()(value))}, inputs)
     namespace = {"np": np, "rt": numpy_runtime}
     exec(NumpyPrinter(function).text(), namespace)
     return lambda *arrays: namespace["value"]({}, *arrays)["value"]

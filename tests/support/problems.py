@@ -9,8 +9,7 @@ import pytest
 
 import tpc
 from tests.support import interpreter
-from tpc.limits.graph import Accumulate
-from tpc.lower.lowered import Lowered
+from tpc.lower.ir import Accumulate, Lowered
 from tpc.runtime.models.model import Model
 
 DIM, RANK, CLASSES = 5, 4, 3
@@ -94,16 +93,13 @@ def computed(module, lowered: Lowered, model: Model, x, y, data=None) -> dict[st
     norms = module.norms(model._state, *(data[k] if k in data else out[k] for k in module.NORM_ARGUMENTS))
     found = {"logits": out["logits"], "loss": np.asarray(out["loss"])}
     found |= {f"norm2:{name}": np.asarray(value) for name, value in norms.items()}
-    for plan in lowered.updates:
-        if isinstance(plan.update, Accumulate):
-            found[plan.update.state.name] = out[plan.keys[0]]
+    for change in lowered.changes:
+        if isinstance(change, Accumulate):
+            found[change.state.name] = out[change.operands[0].key]
             continue
-        store = plan.update.store
-        columns = (store.coefficients, *store.columns, *store.thetas)
-        for key, column in zip(plan.keys, columns, strict=True):
-            shape = model._state[store.name].widths[column.name.removeprefix(f"{store.name}.")]
-            rows = np.reshape(out[key], (-1, *shape))
-            name = column.name
+        for o in change.operands:
+            rows = np.reshape(out[o.key], (-1, *model._state[change.store.name].widths[o.target]))
+            name = f"{change.store.name}.{o.target}"
             found[name] = np.concatenate([found[name], rows]) if name in found else rows
     return found
 

@@ -42,7 +42,7 @@ def code_lines(graph: LimitGraph, source: str) -> dict[Tensor, CodeLines]:
 
     A tensor that the module computes twice is found in the first function that has it. Arguments have no lines.
     """
-    concrete, plan = Concretiser(graph.stores), Planner()
+    concrete, plan = Concretiser(graph), Planner()
     images = {t: plan(concrete(t)) for t in graph.nodes}
     if graph.updates:
         printers, cut = module_printers(lower(graph)), {}

@@ -6,6 +6,8 @@ leave the loop over atoms, and stored unit vectors need none.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 
 import sympy as sp
@@ -16,14 +18,16 @@ from tpc.gaussian.kernel import kernel
 from tpc.gaussian.primitives import rsqrt
 from tpc.gaussian.symbols import RHO, C, P, Q
 from tpc.gaussian.symbols import gram as gram_symbol
-from tpc.limits.graph import Append, Expectation, Gram, Kernel, State, Store, gram, rank_axis, upper_triangle
+from tpc.limits.graph import Expectation, Gram, Kernel, LimitGraph, State, Store, gram, rank_axis, upper_triangle
 from tpc.limits.graph import kernel as kernel_node
+from tpc.lower.ir import Accumulate, AppendAtoms, Lowered
+from tpc.lower.places import places
 from tpc.program import tensor
-from tpc.program.axes import Axes, Axis, union
+from tpc.program.axes import Axes, Axis, union, without
 from tpc.program.functions import X, argument, step
 from tpc.program.node import node
 from tpc.program.rewrite import Rewriter
-from tpc.program.tensor import ONE, Tensor
+from tpc.program.tensor import ONE, ZERO, Tensor
 
 
 @node
@@ -74,12 +78,8 @@ def norm_power(g: Tensor, k: int) -> Tensor:
 class Concretiser(Rewriter[Tensor]):
     """Rewrites tensors. `multipliers` gives every atom a factor of its own."""
 
-    def __init__(self, stores: tuple[Store, ...], multipliers: bool = False) -> None:
-        super().__init__()
-        for s in stores:
-            raw = State(s.coefficients.name, s.coefficients.shape)
-            scale = State(f"{s.name}.scale", (s.atom,) if multipliers else ())
-            self.known[s.coefficients] = tensor.contract((scale, raw))
+    def __init__(self, graph: LimitGraph | None = None, multipliers: bool = False) -> None:
+        super().__init__(None if graph is None else places(graph, multipliers))
 
     def rule(self, x: Tensor) -> Tensor:
         match x:
@@ -142,17 +142,58 @@ class Concretiser(Rewriter[Tensor]):
             terms.append(self(tensor.contract(factors)))
         return tensor.add(terms)
 
-    def column(self, update: Append, i: int) -> Tensor:
-        """The i-th stored latent of the atoms a step appends."""
-        g = self(update.columns[i])
-        return unit(g) if update.store.degree is not None else g
+    def column(self, store: Store, g: Tensor) -> Tensor:
+        """A stored latent of the atoms a step appends."""
+        return unit(self(g)) if store.degree is not None else self(g)
 
-    def coefficient(self, update: Append) -> Tensor:
+    def coefficient(self, store: Store, coefficient: Tensor, latents: Sequence[Tensor]) -> Tensor:
         """The stored coefficient, with the latent's norm folded in where rows are unit vectors."""
-        a = self(update.coefficient)
-        if update.store.degree is None:
+        a = self(coefficient)
+        if store.degree is None:
             return a
-        return tensor.contract((a, norm_power(self(update.columns[0]), update.store.degree)))
+        return tensor.contract((a, norm_power(self(latents[0]), store.degree)))
+
+
+def concretise(lowered: Lowered) -> Lowered:
+    """The stage: every output as tensor arithmetic, what atoms are made of for every index of a batch.
+
+    Where nothing flows back to a weight its atoms would have no coefficients: they are not appended.
+    """
+    concrete = Concretiser(lowered.graph, lowered.multipliers)
+    given = dict(lowered.gradients.outputs)
+    made: dict[str, Tensor] = {}
+    for c in lowered.changes:
+        operands = [given.pop(o.key) for o in c.operands]
+        if isinstance(c, Accumulate):
+            made[c.operands[0].key] = _along(c.state, concrete(operands[0]))
+        elif concrete(operands[0]) is not ZERO:
+            made.update(zip((o.key for o in c.operands), _appended(c, operands, concrete)))
+    changes = tuple(c for c in lowered.changes if c.operands[0].key in made)
+    kept = [(name, t) for name, t in lowered.gradients.outputs if name in made or name in given]
+    step = replace(lowered.gradients, outputs=tuple((n, made[n] if n in made else concrete(t)) for n, t in kept))
+    return replace(lowered.rewritten(concrete).with_function(step), changes=changes)
+
+
+def _appended(c: AppendAtoms, operands: Sequence[Tensor], concrete: Concretiser) -> Iterator[Tensor]:
+    store, latents = c.store, operands[1 : 1 + len(c.store.columns)]
+    mixed = any(a.size is not None for a in c.batch)
+
+    def along(t: Tensor, extra: Axes) -> Tensor:
+        whole = tensor.broadcast(t, (*c.batch, *extra))
+        return tensor.rename(whole, {a: replace(a, role="last") for a in extra if a.size} if mixed else {})
+
+    yield along(concrete.coefficient(store, operands[0], latents), store.coefficients.axes[1:])
+    for column, g in zip(store.columns, latents):
+        yield along(concrete.column(store, g), column.axes[1:])
+    for theta in operands[1 + len(latents) :]:
+        yield along(concrete(theta), ())
+
+
+def _along(state: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient along all axes of the state, whose lengths the state tells where nothing else does."""
+    if all(a.size is not None for a in without(state.axes, gradient.axes)):
+        return tensor.broadcast(gradient, state.axes)
+    return tensor.Add((gradient, tensor.Contract((ZERO, state), ())))
 
 
 @cache

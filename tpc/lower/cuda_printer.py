@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from tpc.limits.graph import State
 from tpc.lower.cuda_group import Group, groups, has_rule, is_elementwise
+from tpc.lower.ir import Function, Loop
 from tpc.lower.layout import layout
 from tpc.lower.native_loop import NativeLoop
 from tpc.lower.native_module import NativePrinter
 from tpc.lower.numpy_printer import commented
-from tpc.lower.schedule import Function, Loop
+from tpc.lower.places import MomentWeight, Multiplier
 from tpc.program import tensor
 from tpc.program.axes import union
 from tpc.program.tensor import Constant, Contract, Tensor
@@ -68,11 +69,10 @@ class CudaPrinter(NativePrinter):
         """Whether a number is known to the host: multipliers and weights of stores, sizes, and what they give."""
         if x.axes:
             return False
-        if isinstance(x, State):
-            part = x.name.rpartition(".")[2]
-            return part == "scale" or (part.startswith("w") and part[1:].isdigit())
-        if isinstance(x, tensor.Size | Constant):
+        if isinstance(x, Multiplier | MomentWeight | tensor.Size | Constant):
             return True
+        if isinstance(x, State):
+            return False
         return is_elementwise(x) and all(self._on_host(n) for n in x.operands if isinstance(n, Tensor))
 
     # --- sums --------------------------------------------------------------------------------------------------

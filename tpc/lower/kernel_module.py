@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 
 from tpc.lower.elementwise import Builder
+from tpc.lower.ir import Loop
 from tpc.lower.kernels import LoweredKernels
 from tpc.lower.layout import layout
 from tpc.lower.numpy_module import tabulations
 from tpc.lower.numpy_printer import NumpyPrinter
 from tpc.lower.operations import Operation, Value
-from tpc.lower.schedule import Loop
 from tpc.program import tensor
 from tpc.program.tensor import Contract, Tensor
 

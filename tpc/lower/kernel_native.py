@@ -9,10 +9,10 @@ from pathlib import Path
 from tpc.errors import InternalError
 from tpc.lower.c_elementwise import FUNCTIONS, KNOWN, device_function
 from tpc.lower.elementwise import Builder
+from tpc.lower.ir import Function, Loop
 from tpc.lower.kernel_module import KernelPrinter, is_elementwise, kernel_module
 from tpc.lower.kernels import OTHER, LoweredKernels
 from tpc.lower.operations import Value
-from tpc.lower.schedule import Function, Loop
 from tpc.program import tensor
 from tpc.program.axes import SAMPLE
 from tpc.program.functions import argument

@@ -13,8 +13,8 @@ from tpc.errors import InternalError
 from tpc.limits.graph import LimitGraph
 from tpc.limits.nngp import DIAGONAL
 from tpc.lower.concretise import Concretiser
+from tpc.lower.ir import Function
 from tpc.lower.plan import Planner
-from tpc.lower.schedule import Function
 from tpc.program import tensor
 from tpc.program.axes import FEATURE, SAMPLE, Axes, Axis
 from tpc.program.node import topological
@@ -46,7 +46,7 @@ class LoweredKernels:
 def lower_kernels(graph: LimitGraph, only: Iterable[str] = ()) -> LoweredKernels:
     """Schedule the kernels of a graph, or those named in `only`."""
     names = tuple(only) or tuple(name for name, _ in graph.outputs if not name.endswith(DIAGONAL))
-    concrete, plan = Concretiser(()), Planner()
+    concrete, plan = Concretiser(), Planner()
     images = {name: plan(concrete(t)) for name, t in graph.outputs}
     split = _Split()
     pairs = {name: split(images[name]) for name in names}

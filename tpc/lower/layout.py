@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tpc.limits.graph import State
 from tpc.limits.power import Half
 from tpc.program.axes import SAMPLE, SUPPORT, Axes, Axis, without
 
@@ -36,13 +35,3 @@ def layout(axes: Axes) -> Axes:
 def half_layout(x: Half) -> Axes:
     """The axes of the array that folded tensors make of a latent."""
     return (*without(x.arg.axes, (x.rank,)), *without(x.matrix.axes, (x.slot,)), x.left)
-
-
-def in_store(s: State) -> bool:
-    """Whether a state is a column of stored atoms."""
-    return any(a.role == "atom" for a in s.axes)
-
-
-def column_of(s: State, atom: Axis) -> str:
-    """The column of a store that a state is: "hidden1.B" of the store hidden1 is "B"."""
-    return s.name.removeprefix(atom.base + ".")

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from tpc.limits.graph import State
 from tpc.lower.c_elementwise import KNOWN
 from tpc.lower.elementwise import Builder
-from tpc.lower.layout import column_of, layout
+from tpc.lower.ir import Loop
+from tpc.lower.layout import layout
 from tpc.lower.operations import Operation, Value
-from tpc.lower.schedule import Loop
+from tpc.lower.places import column_of
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, without
 from tpc.program.functions import argument
@@ -139,7 +140,7 @@ class _Analysis:
         rest = without(s.axes, (self._loop.atom,))
         if len(rest) > 1 or self._loop.atom not in s.axes:
             raise _Unsupported("rows have one axis")
-        self._made.columns.append(column_of(s, self._loop.atom))
+        self._made.columns.append(column_of(s))
         index = len(self._made.columns) - 1
         if rest and (rest[0].size is None or rest[0].size >= LONG):
             self._made.long.add(index)

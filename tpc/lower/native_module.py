@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from tpc.limits.graph import Accumulate
 from tpc.limits.power import Half
 from tpc.lower.c_elementwise import FUNCTIONS
 from tpc.lower.c_loop import KERNELS, c_loop
+from tpc.lower.ir import Accumulate, Function, Loop, Lowered
 from tpc.lower.layout import half_layout, layout
-from tpc.lower.lowered import Lowered
 from tpc.lower.native_loop import NativeLoop, native_loop
 from tpc.lower.numpy_module import HEADER, numpy_module
 from tpc.lower.numpy_printer import NumpyPrinter
-from tpc.lower.schedule import Function, Loop
+from tpc.lower.schedule import products_of, sharing
 from tpc.program import tensor
 from tpc.program.tensor import Contract, Tensor
 
@@ -72,49 +71,43 @@ class NativePrinter(NumpyPrinter):
     """NumPy source whose loops are calls of native functions, collected in `loops`."""
 
     def __init__(self, function: Function, tables: dict[tuple[str, str], str] | None, loops: list[NativeLoop]) -> None:
-        self._native: dict[int, NativeLoop] = {}
-        steps = [s for s in function.steps if isinstance(s, Loop)]
-        for index, loop in enumerate(steps, 1):
-            found = native_loop(loop, f"{function.name}{index}")
-            if found is not None:
-                self._native[id(loop)] = found
+        function, self._native = with_native_loops(function)
         super().__init__(function, tables)
         loops += self._native.values()
 
-    def _shared_products(self) -> dict[Tensor, Loop]:
-        """Native loops keep products for one another, and so do NumPy's blocks: they keep them differently."""
-        first: dict[tuple[bool, Tensor], Loop] = {}
-        shared: dict[Tensor, Loop] = {}
-        self._shared_natively: set[Tensor] = set()
-        self._kept: set[Tensor] = set()
-        for loop in (s for s in self._function.steps if isinstance(s, Loop)):
-            native = id(loop) in self._native
-            for n in loop.body:
-                if isinstance(n, Contract) and n.over:
-                    key = (native, n)
-                    if key in first and native:
-                        self._shared_natively.add(n)
-                    if key in first and not native:
-                        shared[n] = first[key]
-                    first.setdefault(key, loop)
-        return shared
-
     def _loop(self, loop: Loop, index: int) -> Iterator[str]:
-        native = self._native.get(id(loop))
+        native = self._native.get(index)
         if native is None:
             yield from super()._loop(loop, index)
             return
-        products = [(i, p.node) for i, p in enumerate(native.products) if p.node in self._shared_natively]
-        given = [(i, n) for i, n in products if n in self._kept]
-        kept = [(i, n) for i, n in products if n not in self._kept]
-        self._kept.update(n for _, n in kept)
-        native.given = frozenset(i for i, _ in given)
-        native.kept = tuple(i for i, _ in kept)
-        results = [self._name(s) for s in loop.sums] + [self._name(n) for _, n in kept]
+        products = [p.node for p in native.products]
+        results = [self._name(s) for s in loop.sums] + [self._name(products[i]) for i in native.kept]
         captured = "".join(f"{self._name(c)}, " for c in native.captured)
-        options = "".join(f", {self._name(n)}" for _, n in given)
+        options = "".join(f", {self._name(products[i])}" for i in sorted(native.given))
         target = ", ".join(results) + ("," if len(results) == 1 else "")
         yield f'{target} = native["{native.name}"](state["{loop.atom.base}"], ({captured.rstrip()}){options})'
+
+
+def with_native_loops(function: Function) -> tuple[Function, dict[int, NativeLoop]]:
+    """The loops that a native function runs, by their place among all, counted from 1.
+
+    They keep products for one another, and so do the others: they keep them differently.
+    """
+    loops = [s for s in function.steps if isinstance(s, Loop)]
+    found = {k: native_loop(loop, f"{function.name}{k}") for k, loop in enumerate(loops, 1)}
+    native = {k: made for k, made in found.items() if made is not None}
+
+    def products(loop: Loop) -> tuple[int, Sequence[Tensor]]:
+        made = native.get(loops.index(loop) + 1)
+        return (0, products_of(loop)) if made is None else (1, [p.node for p in made.products])
+
+    shared = sharing(function, products)
+    for k, loop in enumerate((s for s in shared.steps if isinstance(s, Loop)), 1):
+        if k in native:
+            nodes = [p.node for p in native[k].products]
+            native[k].given = frozenset(i for i, n in enumerate(nodes) if n in loop.given)
+            native[k].kept = tuple(i for i, n in enumerate(nodes) if n in loop.kept)
+    return shared, native
 
 
 class HostPrinter(NativePrinter):
@@ -174,7 +167,7 @@ def outer_sums(lowered: Lowered) -> frozenset[Tensor]:
     their norm read: both can work on the factors.
     """
     outputs = lowered.gradients.outputs
-    updated = {u.keys[0] for u in lowered.updates if isinstance(u.update, Accumulate)}
+    updated = {c.operands[0].key for c in lowered.changes if isinstance(c, Accumulate)}
     found = {t for name, t in outputs if name in updated and _is_outer_sum(t)}
     found -= {t for name, t in outputs if name not in updated}
     for s in (*lowered.gradients.steps, *lowered.norms.steps):

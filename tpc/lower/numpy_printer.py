@@ -12,9 +12,10 @@ from tpc.limits.graph import State
 from tpc.limits.power import Half, Opened, Power, Product, Slope, order_of
 from tpc.lower.concretise import Tabulated
 from tpc.lower.elementwise import Builder
-from tpc.lower.layout import SAMPLES, column_of, half_layout, in_store, layout
+from tpc.lower.ir import Function, Loop
+from tpc.lower.layout import SAMPLES, half_layout, layout
 from tpc.lower.operations import Operation, Value
-from tpc.lower.schedule import Function, Loop
+from tpc.lower.places import Column, MomentState, MomentWeight, Multiplier, TailState, column_of
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, union, without
 from tpc.program.functions import argument
@@ -22,8 +23,6 @@ from tpc.program.node import Node, topological
 from tpc.program.tensor import Constant, Contract, Tensor
 
 _WORD = re.compile(r"\w+")
-_OF_FOLD = re.compile(r"[Mw]\d+$")
-_OF_TAIL = {"Z": "points", "T": "tail", "wT": "scale"}
 _INFIX = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
 _UFUNC = {
     "add": "np.add", "subtract": "np.subtract", "multiply": "np.multiply", "divide": "np.divide", "power": "np.power",
@@ -44,7 +43,6 @@ class NumpyPrinter:
     def __init__(self, function: Function, tables: dict[tuple[str, str], str] | None = None) -> None:
         self._function = function
         self.tables = {} if tables is None else tables
-        self._keepers = self._shared_products()
         self._names: dict[Tensor, str] = {}
         self._taken: dict[str, int] = {}
 
@@ -162,8 +160,8 @@ class NumpyPrinter:
                 raise InternalError(f"the NumPy printer has no rule for {type(x).__name__}")
 
     def _half(self, x: Half, function: str) -> str:
-        store = x.slot.base.rpartition("^")[0]
-        return f'state["{store}.folded"].{function}({order_of(x.slot)}, {self._last(x.arg, x.rank)})'
+        assert isinstance(x.matrix, MomentState)
+        return f'state["{x.matrix.store}.folded"].{function}({order_of(x.slot)}, {self._last(x.arg, x.rank)})'
 
     def _last(self, x: Tensor, axis: Axis) -> str:
         """The array of a tensor with `axis` as its last one."""
@@ -294,14 +292,13 @@ class NumpyPrinter:
         for c in loop.captured:
             self._name(c)
         results = [self._name(s) for s in loop.sums]
-        kept = [n for n in loop.body if n in self._keepers and self._keepers[n] is loop]
-        given = [n for n in loop.body if n in self._keepers and self._keepers[n] is not loop]
+        kept, given = loop.kept, loop.given
         arrays = ", ".join([arrays, *(self._name(n) for n in given)])
         yield f"def block{index}({arrays}):"
         for line in self._block(loop, kept, given):
             yield f"    {line}"
         results += [f"{self._name(n)}_kept" for n in kept]
-        columns = ", ".join(f'"{column_of(s, loop.atom)}"' for s in loop.states)
+        columns = ", ".join(f'"{column_of(s)}"' for s in loop.states)
         target = ", ".join(results) + ("," if len(results) == 1 else "")
         rows = next(
             (f"{self._name(c)}.shape[0]" for c in loop.captured if c.axes and layout(c.axes)[0].base in SAMPLES), "1"
@@ -310,18 +307,6 @@ class NumpyPrinter:
         if given:
             options += f", kept=({''.join(self._name(n) + '_kept, ' for n in given).rstrip()})"
         yield f'{target} = rt.over_blocks(block{index}, state["{loop.atom.base}"], ({columns},), {rows}{options})'
-
-    def _shared_products(self) -> dict[Tensor, Loop]:
-        """Products with stored latents that several loops need, by the loop that computes them first."""
-        first: dict[Tensor, Loop] = {}
-        shared: dict[Tensor, Loop] = {}
-        for loop in (s for s in self._function.steps if isinstance(s, Loop)):
-            for n in loop.body:
-                if isinstance(n, Contract) and n.over:
-                    if n in first:
-                        shared[n] = first[n]
-                    first.setdefault(n, loop)
-        return shared
 
     def _block(self, loop: Loop, kept: Sequence[Tensor], given: Sequence[Tensor]) -> Iterator[str]:
         builder = Builder(self._temporary)
@@ -349,7 +334,7 @@ class NumpyPrinter:
                     yield from (f"    {line}" for line in self._statement(what))
                 else:
                     yield from self._statement(what)
-                if not isinstance(what, tensor.Rename) and what not in self._keepers:
+                if not isinstance(what, tensor.Rename) and what not in kept and what not in given:
                     owned.add(target.name)
                 continue
             assert isinstance(what, Operation)
@@ -386,7 +371,7 @@ class NumpyPrinter:
         for s in steps:
             roots += s.sums if isinstance(s, Loop) else (s,)
         given = set(self._function.inputs)
-        return [n for n in topological(roots) if isinstance(n, State) and n not in given and not in_store(n)]
+        return [n for n in topological(roots) if isinstance(n, State) and n not in given and not isinstance(n, Column)]
 
     def _steps(self) -> Iterator[str]:
         """Lines that compute everything, in order."""
@@ -423,12 +408,14 @@ def _is_used(line: str, uses: Mapping[str, int]) -> bool:
 
 
 def _found(state: State) -> str:
-    """Where the argument `state` of a function holds an array or a number of a store."""
-    store, _, part = state.name.rpartition(".")
-    if part == "scale":
-        return f'state["{store}"].scale'
-    if any(a.role == "power" for a in state.axes) or _OF_FOLD.match(part):
-        return f'state["{store}.folded"].{"moment" if part[0] == "M" else "weight"}({part[1:]})'
-    if part in _OF_TAIL:
-        return f'state["{store}.folded"].{_OF_TAIL[part]}'
+    """Where the argument `state` of a function holds an array or a number."""
+    match state:
+        case Multiplier():
+            return f'state["{state.store}"].scale'
+        case MomentState():
+            return f'state["{state.store}.folded"].moment({state.order})'
+        case MomentWeight():
+            return f'state["{state.store}.folded"].weight({state.order})'
+        case TailState():
+            return f'state["{state.store}.folded"].{state.part}'
     return f'state["{state.name}"]'

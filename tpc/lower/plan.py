@@ -8,6 +8,7 @@ from __future__ import annotations
 from itertools import combinations
 from math import prod
 
+from tpc.lower.ir import Lowered
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, union, without
 from tpc.program.rewrite import Rewriter
@@ -30,6 +31,11 @@ class Planner(Rewriter[Tensor]):
 
     def rule(self, x: Tensor) -> Tensor:
         return _ordered([self(f) for f in x.factors], x.over) if isinstance(x, Contract) else self.rebuilt(x)
+
+
+def planned(lowered: Lowered) -> Lowered:
+    """The stage: every output of two-operand contractions."""
+    return lowered.rewritten(Planner())
 
 
 def _ordered(factors: list[Tensor], over: Axes) -> Tensor:

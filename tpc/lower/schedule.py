@@ -6,36 +6,75 @@ once each, and no tensor of size batch × atoms outlives its block.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from tpc.errors import InternalError, UserError
 from tpc.limits.graph import State, atoms_in
+from tpc.lower.ir import Accumulate, AgeAtoms, AgeMoments, Function, Instruction, Loop, Lowered
 from tpc.program import tensor
 from tpc.program.axes import Axis
 from tpc.program.node import Node, topological
 from tpc.program.tensor import Contract, Tensor
 
-
-@dataclass(frozen=True)
-class Loop:
-    """For every block of `atom`: compute `body`, and add the block's share to each of `sums`."""
-
-    atom: Axis
-    states: tuple[State, ...]
-    captured: tuple[Tensor, ...]
-    body: tuple[Tensor, ...]
-    sums: tuple[Contract, ...]
+Products = Callable[[Loop], tuple[int, Sequence[Tensor]]]
 
 
-@dataclass(frozen=True)
-class Function:
-    """A straight-line list of tensors and loops that computes `outputs` from `inputs` and states."""
+def scheduled(lowered: Lowered) -> Lowered:
+    """The stage: an order for every function, and one for the update.
 
-    name: str
-    inputs: tuple[Tensor, ...]
-    steps: tuple[Tensor | Loop, ...]
-    outputs: tuple[tuple[str, Tensor], ...]
+    `norms` is given what `gradients` has computed by then, which becomes an output of it.
+    """
+    gradients, norms = lowered.gradients, lowered.norms
+    outputs, wanted = dict(gradients.outputs), dict(norms.outputs)
+    computed = _computed(schedule("gradients", outputs))
+    saved = [n for n in _frontier(list(wanted.values()), computed) if not isinstance(n, tensor.Input)]
+    known = set(outputs.values())
+    outputs |= {f"saved{k}": t for k, t in enumerate(saved, 1) if t not in known}
+    own = {"gradients": schedule("gradients", outputs), "norms": schedule("norms", wanted, saved)}
+    functions = (own.get(f.name) or schedule(f.name, dict(f.outputs), f.inputs) for f in lowered.functions)
+    return replace(lowered, functions=tuple(functions), update=tuple(_update(lowered)))
+
+
+def _update(lowered: Lowered) -> Iterator[Instruction]:
+    """Stores age before they grow; what accumulates comes last, for appended rows may be views of it."""
+    folded = {f.fold.store.name for f in lowered.folds}
+    yield lowered.guard
+    for s in lowered.graph.stores:
+        yield AgeAtoms(s.weight, s)
+        if s.name in folded:
+            yield AgeMoments(s.weight, s)
+    yield from sorted(lowered.changes, key=lambda c: isinstance(c, Accumulate))
+
+
+def _computed(function: Function) -> set[Tensor]:
+    found: set[Tensor] = set()
+    for s in function.steps:
+        found.update(s.sums if isinstance(s, Loop) else (s,))
+    return found
+
+
+def _frontier(roots: list[Tensor], computed: set[Tensor]) -> list[Tensor]:
+    """The tensors of `computed` that the roots are computed from, nearest first; data counts as computed."""
+    found: set[Tensor] = set()
+    seen: set[Tensor] = set()
+    stack = list(roots)
+    while stack:
+        n = stack.pop()
+        if n in seen:
+            continue
+        seen.add(n)
+        if n in computed or isinstance(n, tensor.Input):
+            found.add(n)
+        else:
+            stack.extend(_operands(n))
+    return [n for n in topological(roots) if n in found and isinstance(n, Tensor)]
+
+
+def saved_keys(lowered: Lowered) -> tuple[str, ...]:
+    """For every argument of `norms`, its key among the outputs of `gradients` ("x" and "y" are data)."""
+    names = {t: name for name, t in lowered.gradients.outputs}
+    return tuple(i.name if isinstance(i, tensor.Input) else names[i] for i in lowered.norms.inputs)
 
 
 def schedule(name: str, outputs: Mapping[str, Tensor], given: Iterable[Tensor] = ()) -> Function:
@@ -63,7 +102,35 @@ def schedule(name: str, outputs: Mapping[str, Tensor], given: Iterable[Tensor] =
         steps += [n for n in ready if not _is_reduction(n) and not atoms_in(n.axes)]
     inputs = given + tuple(n for n in order if isinstance(n, tensor.Input) and n not in known)
     steps = [s for s in steps if not isinstance(s, tensor.Input | tensor.Constant | State)]
-    return Function(name, inputs, tuple(steps), tuple(outputs.items()))
+    return sharing(Function(name, inputs, tuple(steps), tuple(outputs.items())))
+
+
+def sharing(function: Function, products: Products | None = None) -> Function:
+    """With loops that keep the products with stored latents that later ones need.
+
+    `products` gives those of a loop that another can take, and a number: loops share with those of the same one.
+    """
+    first: dict[tuple[int, Tensor], Loop] = {}
+    kept: dict[Loop, list[Tensor]] = {}
+    given: dict[Loop, list[Tensor]] = {}
+    for loop in (s for s in function.steps if isinstance(s, Loop)):
+        kind, own = products(loop) if products else (0, products_of(loop))
+        for n in own:
+            owner = first.setdefault((kind, n), loop)
+            if owner is not loop:
+                given.setdefault(loop, []).append(n)
+                kept.setdefault(owner, []).append(n)
+    ordered = {loop: [n for n in loop.body if n in {*found}] for loop, found in kept.items()}
+    steps = (
+        replace(s, kept=tuple(ordered.get(s, ())), given=tuple(given.get(s, ()))) if isinstance(s, Loop) else s
+        for s in function.steps
+    )
+    return replace(function, steps=tuple(steps))
+
+
+def products_of(loop: Loop) -> list[Tensor]:
+    """Products with stored latents, which take longest."""
+    return [n for n in loop.body if isinstance(n, Contract) and n.over]
 
 
 def _operands(n: Tensor) -> list[Tensor]:

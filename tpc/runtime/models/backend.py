@@ -9,8 +9,8 @@ from typing import Any, Protocol, cast
 
 from tpc.available import Available
 from tpc.errors import UsageError
+from tpc.lower.ir import Lowered
 from tpc.lower.kernels import LoweredKernels
-from tpc.lower.lowered import Lowered
 
 BACKENDS = ("numpy", "native", "cupy")
 

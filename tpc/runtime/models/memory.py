@@ -14,7 +14,8 @@ from tpc.available import Available
 from tpc.compiler import Limit
 from tpc.errors import UserError
 from tpc.limits.graph import Append, LimitGraph, Store
-from tpc.lower.lowered import Lowered, lower
+from tpc.lower.ir import Lowered
+from tpc.lower.lowered import lower
 from tpc.program.axes import FEATURE, SAMPLE, SUPPORT
 from tpc.runtime.models.backend import load_backend
 from tpc.runtime.models.folding import FoldOptions, numbers_stored, outer_numbers

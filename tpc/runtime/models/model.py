@@ -17,8 +17,9 @@ from tpc.errors import GaussianError, UsageError
 from tpc.limits.fold import Fold
 from tpc.limits.graph import LimitGraph, Store
 from tpc.limits.power import packed_size
+from tpc.lower.ir import Guard
 from tpc.lower.layout import layout
-from tpc.lower.lowered import UpdatePlan, lower
+from tpc.lower.lowered import lower
 from tpc.passes.adapt import is_adapted
 from tpc.program.axes import FEATURE, SAMPLE, without
 from tpc.runtime.models.arguments import (
@@ -123,7 +124,7 @@ class Model:
         self._state: dict[str, Any] = {}
         self._momentum = False
         self._modules: dict[tuple[str, bool], ModuleType] = {}
-        self._plans: dict[tuple[str, bool], tuple[UpdatePlan, ...]] = {}
+        self._guards: dict[tuple[str, bool], Guard] = {}
 
     # --- description -------------------------------------------------------------------------------------------
 
@@ -199,7 +200,7 @@ class Model:
             graph = self.limit.graph(loss, self._degree, self.backend.HALVES, points)
             lowered = lower(graph, self._momentum, self.limit.graph(loss, self._degree, points=points))
             self._modules[key] = self.backend.compile_module(lowered)
-            self._plans[key] = lowered.updates
+            self._guards[key] = lowered.guard
         return self._modules[key]
 
     def prepare(self, loss: str) -> None:
@@ -271,12 +272,15 @@ class Model:
         if starts:
             self._start_momentum()
         module = self._module(loss)
-        checks = StepChecks(self, self._plans[loss, self._momentum], lr, clip)
+        guard = self._guards[loss, self._momentum]
+        checks = StepChecks(self, guard, lr, clip)
         try:
             with np.errstate(all="ignore"):  # what is not finite is told by the checks
                 out = module.gradients(self._state, **_taken(module.gradients, data))
                 squares = {} if clip is None else self._squared_norms(module, out, data)
-                (value, *sizes), finite = self.backend.inspect([out["loss"], *squares.values()], self._changes(out))
+                (value, *sizes), finite = self.backend.inspect(
+                    [out["loss"], *squares.values()], [out[key] for key in guard.keys]
+                )
                 checks.gradients(value, out, dict(zip(squares, sizes)), finite)
                 metrics: dict[str, Any] = {"loss": value, **wanted.measure(self.backend.to_numpy(out["logits"]))}
                 scales = dict.fromkeys(self.weights, 1.0)
@@ -301,11 +305,6 @@ class Model:
         arguments = [data[key] if key in data else out[key] for key in module.NORM_ARGUMENTS]
         squares: dict[str, Any] = module.norms(self._state, *arguments)
         return squares
-
-    @staticmethod
-    def _changes(out: Mapping[str, Any]) -> list[Any]:
-        """What a step appends, and the gradients that it accumulates."""
-        return [v for key, v in out.items() if ":" in key]
 
     def _start_momentum(self) -> None:
         self._momentum = True

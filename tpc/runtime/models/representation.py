@@ -35,7 +35,7 @@ def gram(model: Model, x: ArrayLike) -> Array:
         graph = FOLDED[model.limit.kind](program, model.fold.degree, False, model.fold.points)
     else:
         graph = LIMITS[model.limit.kind](program)
-    value = Planner()(Concretiser(graph.stores, host.has_momentum)(graph[GRAM]))
+    value = Planner()(Concretiser(graph, host.has_momentum)(graph[GRAM]))
     tables: dict[tuple[str, str], str] = {}
     text = NumpyPrinter(schedule(GRAM, {GRAM: value}), tables).text()
     run = getattr(run_source(_HEADER + tabulations(tables) + "\n" + text, graph.name), GRAM)

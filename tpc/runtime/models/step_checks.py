@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from tpc.limits.graph import Accumulate
-from tpc.lower.lowered import UpdatePlan
+from tpc.lower.ir import Accumulate, AppendAtoms, Guard
 from tpc.runtime.models.divergence import not_taken
 
 if TYPE_CHECKING:
@@ -23,9 +22,9 @@ BLOCK = 4096  # rows of a store looked at together
 class StepChecks:
     """One step of a model, with this rate and clipping norm."""
 
-    def __init__(self, model: Model, plans: Sequence[UpdatePlan], lr: float, clip: float | None) -> None:
+    def __init__(self, model: Model, guard: Guard, lr: float, clip: float | None) -> None:
         self._model = model
-        self._plans = plans
+        self._guard = guard
         self._lr, self._clip = lr, clip
         self._loss = 0.0
 
@@ -45,12 +44,12 @@ class StepChecks:
                 self._refuse("the gradient norm", weight, f"is {math.sqrt(square) if square > 0 else square}")
 
     def _not_finite(self, out: Mapping[str, Any]) -> None:
-        for plan in self._plans:
-            for key, target in zip(plan.keys, plan.targets):
-                if not self._model.backend.inspect([], [out[key]])[1]:
-                    wrong = int((~np.isfinite(self._model.backend.to_numpy(out[key]))).sum())
-                    what = "the gradient" if target in ("A", "gradient") else f"the latent to be stored ({target})"
-                    self._refuse(what, plan.weight, f"is not finite ({wrong} of its numbers are not)")
+        for change in self._guard.changes:
+            for o in change.operands:
+                if not self._model.backend.inspect([], [out[o.key]])[1]:
+                    wrong = int((~np.isfinite(self._model.backend.to_numpy(out[o.key]))).sum())
+                    what = f"the latent to be stored ({o.target})" if o.is_latent else "the gradient"
+                    self._refuse(what, change.weight, f"is not finite ({wrong} of its numbers are not)")
 
     def update(
         self, out: Mapping[str, Any], rate: Mapping[str, float], clip: Mapping[str, float], keep: Mapping[str, float],
@@ -58,45 +57,45 @@ class StepChecks:
     ) -> None:  # fmt: skip
         """Raise DivergedError where the state would leave the range of its numbers."""
         absurd = abs(self._loss) > LARGE_LOSS
-        for plan in self._plans:
-            w = plan.weight
+        for change in self._guard.changes:
+            w = change.weight
             factor = rate[w] * clip[w]
-            if isinstance(plan.update, Accumulate):
+            if isinstance(change, Accumulate):
                 if absurd or factor > 1:
-                    self._accumulated(plan, out, factor, rate[w])
+                    self._accumulated(change, out, factor, rate[w])
             elif absurd or factor > 1 or self._model.storage == "float16":
-                self._appended(plan, out, factor, keep[w], moving)
+                self._appended(change, out, factor, keep[w], moving)
 
-    def _accumulated(self, plan: UpdatePlan, out: Mapping[str, Any], factor: float, rate: float) -> None:
+    def _accumulated(self, change: Accumulate, out: Mapping[str, Any], factor: float, rate: float) -> None:
         state, most = self._model.raw_state, float(np.finfo(self._model.dtype).max)
-        name = plan.update.state.name  # type: ignore[union-attr]
-        change = factor * largest(out[plan.keys[0]])
+        name = change.state.name
+        size = factor * largest(out[change.operands[0].key])
         if f"{name}.velocity" in state:
-            change += rate * largest(state[f"{name}.velocity"])
-        if change > UNHEARD * most:
-            change += largest(state[name])
-        if not change < most:
-            self._refuse("the update", plan.weight, f"would reach {change:.3g}, beyond {self._model.dtype}")
+            size += rate * largest(state[f"{name}.velocity"])
+        if size > UNHEARD * most:
+            size += largest(state[name])
+        if not size < most:
+            self._refuse("the update", change.weight, f"would reach {size:.3g}, beyond {self._model.dtype}")
 
-    def _appended(self, plan: UpdatePlan, out: Mapping[str, Any], factor: float, keep: float, moving: bool) -> None:
+    def _appended(self, change: AppendAtoms, out: Mapping[str, Any], factor: float, keep: float, moving: bool) -> None:
         model = self._model
-        store = model.raw_state[plan.update.store.name]  # type: ignore[union-attr]
+        store = model.raw_state[change.store.name]
         widest = {"float16": 65504.0, "bfloat16": 3.38e38}
         most = {**widest, **{t: float(np.finfo(t).max) for t in ("float32", "float64")}}
         scale = abs(store.scale * keep)
         stored = 1.0 if moving else factor / (scale if 1e-3 < scale < 1e3 else 1.0)
         if model.storage == "float16":  # whose coefficients are kept in units of their own
             stored = 0.0
-        for key, target in zip(plan.keys, plan.targets):
-            size = largest(out[key])
-            kind = model.storage if math.prod(store.widths[target]) > 1 else model.dtype
+        for o in change.operands:
+            size = largest(out[o.key])
+            kind = model.storage if math.prod(store.widths[o.target]) > 1 else model.dtype
             applied = [(size * stored, kind), (size * factor, model.dtype)]
-            for value, limit in applied if target == "A" else [(size, kind)]:
+            for value, limit in [(size, kind)] if o.is_latent else applied:
                 if not value <= most[limit]:
-                    what = "the update" if target == "A" else f"the latent to be stored ({target})"
+                    what = f"the latent to be stored ({o.target})" if o.is_latent else "the update"
                     wider = "; a wider --storage holds more" if limit in widest else ""
                     found = f"would reach {value:.3g}, beyond {limit} ({most[limit]:.3g}){wider}"
-                    self._refuse(what, plan.weight, found)
+                    self._refuse(what, change.weight, found)
 
 
 def largest(x: Any) -> float:

@@ -15,9 +15,8 @@ from typing import Any
 
 from tpc.limits.graph import Append, State, Store
 from tpc.limits.power import ROLE, Half, Opened, Power, Product, Slope, order_of, packed_size
-from tpc.lower.lowered import Lowered
+from tpc.lower.ir import Function, Loop, Lowered
 from tpc.lower.native_loop import native_loop
-from tpc.lower.schedule import Function, Loop
 from tpc.program import tensor
 from tpc.program.axes import SAMPLE, Axes, Axis, without
 from tpc.program.tensor import Contract, Tensor
