@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import sympy as sp
@@ -79,6 +80,23 @@ def _latex(limit: Limit, degree: int | None, points: int) -> str:
     return document(limit.graph(degree=degree, points=points), limit.trained())
 
 
+def _lowered(stage: str) -> Callable[[Limit, int | None, int], str]:
+    """A stage of lowering; `schedule` of a kernel limit has functions of one and of two samples."""
+
+    def show(limit: Limit, degree: int | None, points: int) -> str:
+        from tpc.lower.kernels import collect_kernels, lower_kernels
+        from tpc.lower.lowered import lower, stage_listing, through, until
+
+        graph = limit.graph(degree=degree, points=points)
+        if not limit.is_kernel:
+            return stage_listing(lower(graph, stages=until(stage)), stage)
+        if stage != "schedule":
+            return stage_listing(through(until(stage), collect_kernels(graph)), stage)
+        return stage_listing(replace(collect_kernels(graph), functions=lower_kernels(graph).functions), stage)
+
+    return show
+
+
 def _numpy(limit: Limit, degree: int | None, points: int) -> str:
     if limit.is_kernel:
         from tpc.lower.kernel_module import kernel_module
@@ -130,6 +148,9 @@ STAGES: dict[str, Callable[[Limit, int | None, int], str]] = {
     "update": _update,
     "kernels": _kernels,
     "latex": _latex,
+    "concrete": _lowered("concrete"),
+    "plan": _lowered("plan"),
+    "schedule": _lowered("schedule"),
     "numpy": _numpy,
     "c": _c,
     "cuda": _cuda,

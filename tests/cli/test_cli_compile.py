@@ -58,7 +58,7 @@ def test_every_stage_can_be_emitted(stage):
         compile(text, "limit.py", "exec")
 
 
-@pytest.mark.parametrize("stage", ["limit", "update", "kernels", "latex", "numpy", "c", "cuda", "dot", "json"])
+@pytest.mark.parametrize("stage", ["limit", "update", "kernels", "latex", "plan", "numpy", "c", "cuda", "dot", "json"])
 def test_a_sampled_tail_is_in_every_stage_of_the_limit(stage):
     text, plain = (
         output("compile", MLP, "--set", "hidden=1", "--fold-degree", 2, *points, "--emit", stage)

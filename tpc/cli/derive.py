@@ -14,7 +14,7 @@ from tpc.cli.types import Available, Choice, OutputFile, point
 
 STAGES = {
     "program": "txt", "backward": "txt", "limit": "txt", "update": "txt", "kernels": "txt", "latex": "tex",
-    "numpy": "py",
+    "concrete": "txt", "plan": "txt", "schedule": "txt", "numpy": "py",
     "c": "c", "cuda": "cu", "dot": "dot", "json": "json",
 }  # fmt: skip
 

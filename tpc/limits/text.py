@@ -22,7 +22,7 @@ class LimitNames(Names):
 
     def __init__(self, graph: LimitGraph) -> None:
         nodes = graph.nodes
-        super().__init__(list(nodes), _prefix)
+        super().__init__(list(nodes), prefix)
         self.functions = KernelNames(dict.fromkeys((n.phi, n.psi) for n in nodes if isinstance(n, Kernel)))
 
 
@@ -40,7 +40,7 @@ def listing(graph: LimitGraph) -> str:
             size = "" if axis.size is None else f" = {axis.size}"
             lines.append(f"axis {axis.name}{size} ({axis.role})")
     lines += [f"where {name}(x) = {text(phi)}" for name, phi in names.functions.definitions.items()]
-    lines += [f"{names[n]} : {_type(n)} = {equation(n, names)}" for n in graph.nodes if names.is_line(n)]
+    lines += [f"{names[n]} : {type_of(n)} = {equation(n, names)}" for n in graph.nodes if names.is_line(n)]
     lines += [f"output {name} = {names[t]}" for name, t in graph.outputs]
     lines += [f"norm2 {name} = {names[t]}" for name, t in graph.norms]
     lines += [update_line(u, names) for _, updates in graph.updates for u in updates]
@@ -108,16 +108,16 @@ def update_listing(graph: LimitGraph) -> str:
         "multipliers), λ: weight decay; momentum and clipping scale the new terms",
     ]
     lines += [
-        f"{names[n]} : {_type(n)} = {equation(n, names)}" for n in graph.nodes if n in needed and names.is_line(n)
+        f"{names[n]} : {type_of(n)} = {equation(n, names)}" for n in graph.nodes if n in needed and names.is_line(n)
     ]
     lines += [update_line(u, names) for _, updates in graph.updates for u in updates]
     lines += [f"|grad {weight}|^2 = {names[t]} = {equation(t, names)}" for weight, t in graph.norms if names.is_line(t)]
     return "\n".join(lines) + "\n"
 
 
-def _type(n: Tensor) -> str:
+def type_of(n: Tensor) -> str:
     """latent[…] for what has a rank axis, scalar[…] for the rest."""
-    kind = "latent" if _prefix(n) == "g" and not isinstance(n, State) else "array" if isinstance(n, State) else "scalar"
+    kind = "latent" if prefix(n) == "g" and not isinstance(n, State) else "array" if isinstance(n, State) else "scalar"
     return f"{kind}[{', '.join(map(str, n.axes))}]"
 
 
@@ -145,7 +145,8 @@ def equation(n: Tensor, names: LimitNames) -> str:
     return operation(n, names)
 
 
-def _prefix(n: Node) -> str:
+def prefix(n: Node) -> str:
+    """What the names of such tensors begin with."""
     if isinstance(n, Gram):
         return "c"
     if isinstance(n, Kernel | Expectation):

@@ -160,6 +160,8 @@ def concretise(lowered: Lowered) -> Lowered:
     Where nothing flows back to a weight its atoms would have no coefficients: they are not appended.
     """
     concrete = Concretiser(lowered.graph, lowered.multipliers)
+    if not lowered.changes:
+        return lowered.rewritten(concrete)
     given = dict(lowered.gradients.outputs)
     made: dict[str, Tensor] = {}
     for c in lowered.changes:

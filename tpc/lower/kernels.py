@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from tpc.errors import InternalError
 from tpc.limits.graph import LimitGraph
 from tpc.limits.nngp import DIAGONAL
-from tpc.lower.concretise import Concretiser
-from tpc.lower.ir import Function
-from tpc.lower.plan import Planner
+from tpc.lower.ir import Function, Lowered
+from tpc.lower.lowered import through, until
 from tpc.program import tensor
 from tpc.program.axes import FEATURE, SAMPLE, Axes, Axis
 from tpc.program.node import topological
@@ -22,6 +21,7 @@ from tpc.program.rewrite import Rewriter
 from tpc.program.tensor import Constant, Input, Tensor
 
 OTHER = SAMPLE.primed()
+KERNELS = "kernels"
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,20 @@ class LoweredKernels:
     second: tuple[str, ...]
     cut: Mapping[Tensor, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
+    @property
+    def functions(self) -> tuple[Function, ...]:
+        return self.points, self.diagonal, self.pairs
+
+
+def collect_kernels(graph: LimitGraph) -> Lowered:
+    """The start of lowering: the kernels and their diagonals as one function of two samples."""
+    return Lowered(graph, (Function(KERNELS, (), (), graph.outputs),))
+
 
 def lower_kernels(graph: LimitGraph, only: Iterable[str] = ()) -> LoweredKernels:
     """Schedule the kernels of a graph, or those named in `only`."""
     names = tuple(only) or tuple(name for name, _ in graph.outputs if not name.endswith(DIAGONAL))
-    concrete, plan = Concretiser(), Planner()
-    images = {name: plan(concrete(t)) for name, t in graph.outputs}
+    images = dict(through(until("plan"), collect_kernels(graph)).function(KERNELS).outputs)
     split = _Split()
     pairs = {name: split(images[name]) for name in names}
     steps = [n for n in topological(pairs.values()) if isinstance(n, Tensor) and not _is_leaf(n)]

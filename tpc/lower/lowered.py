@@ -16,6 +16,7 @@ from tpc.lower.ir import Lowered
 from tpc.lower.plan import planned
 from tpc.lower.rules import is_concrete, is_consistent, is_planned, is_scheduled
 from tpc.lower.schedule import scheduled
+from tpc.lower.text import listing
 
 Rule = Callable[[Lowered], Iterator[str]]
 
@@ -57,11 +58,22 @@ def lower(
     Predictions come from `predicted` where another form of the graph suits large batches better. Raises UserError for
     products of two sums over atoms, InternalError where a stage breaks a rule.
     """
-    lowered = collect(graph, multipliers, predicted)
+    return through(stages, collect(graph, multipliers, predicted))
+
+
+def through(stages: Stages, lowered: Lowered) -> Lowered:
+    """What the stages make of it. Raises InternalError where one breaks a rule."""
     rules: list[Rule] = [is_consistent]
     for stage in stages:
         lowered = stage.run(lowered)
         rules += [stage.rule] if stage.rule not in rules else []
         for broken in (b for rule in rules for b in rule(lowered)):
-            raise InternalError(f"after {stage.name}, lowering of {graph.name}: {broken}")
+            raise InternalError(f"after {stage.name}, lowering of {lowered.graph.name}: {broken}")
     return lowered
+
+
+def stage_listing(lowered: Lowered, stage: str) -> str:
+    """A stage as text."""
+    graph = lowered.graph
+    step = [*(lowered.update or lowered.changes), *lowered.folds]
+    return listing(f"{stage} of the {graph.limit}-limit of {graph.name}", lowered.functions, step)

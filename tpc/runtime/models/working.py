@@ -7,7 +7,7 @@ lives for one block of them, unless a later loop takes it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -107,14 +107,12 @@ def function_bytes(function: Function, lengths: Lengths, batch: int, blocks: Blo
     passing = lasting = 0
     inside = [0]
     numbers = sum(lengths.numbers(x.axes, batch) for x in function.inputs if not isinstance(x, State))
-    shared = _shared(function)
     for step in function.steps:
         if isinstance(step, Loop):
             sums = sum(lengths.numbers(s.axes, batch) for s in step.sums)
             numbers += sums
             native = blocks.native and native_loop(step, function.name) is not None
-            own = [n for n in step.body if shared.get(n) is step]
-            kept = _kept(own, step.atom.base, lengths, batch, native, blocks)
+            kept = _kept(step.kept, step.atom.base, lengths, batch, native, blocks)
             stays = native and not blocks.chunk
             passing, lasting = (passing, lasting + kept) if stays else (passing + kept, lasting)
             inside.append(_blocks(step, item * sums, lengths, batch, blocks))
@@ -134,20 +132,7 @@ def _width(s: Store, lengths: Lengths) -> int:
     return sum(lengths.numbers(c.axes[1:], 1) for c in (s.coefficients, *s.columns, *s.thetas))
 
 
-def _shared(function: Function) -> dict[Tensor, Loop]:
-    """Products with atoms that more than one loop needs, and the loop that computes them."""
-    first: dict[Tensor, Loop] = {}
-    shared: dict[Tensor, Loop] = {}
-    for loop in (s for s in function.steps if isinstance(s, Loop)):
-        for n in loop.body:
-            if isinstance(n, Contract) and n.over:
-                if n in first:
-                    shared[n] = first[n]
-                first.setdefault(n, loop)
-    return shared
-
-
-def _kept(products: list[Tensor], store: str, lengths: Lengths, batch: int, native: bool, blocks: Blocks) -> int:
+def _kept(products: Sequence[Tensor], store: str, lengths: Lengths, batch: int, native: bool, blocks: Blocks) -> int:
     """What a loop keeps for later ones: a share of the atoms' memory, or anything in native loops for few samples."""
     from backends.blocks import KEEP_SHARE
     from backends.device_loops import KEEP_BYTES
