@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ORDER = [
     "version", "errors", "private", "available", "words", "program", "passes", "gaussian", "limits", "lower",
-    "backends", "derivation", "runtime", "draw", "summary", "emit", "notebook", "compiler", "data", "tasks", "report", "cli",
+    "backends", "derivation", "runtime", "draw", "summary", "emit", "notebook", "compiler", "data", "tasks", "report",
+    "cli",
 ]  # fmt: skip
 # the front doors: what is imported when a name is first asked for, which keeps the start-up short
 EXEMPT = {"tpc", "tpc.gaussian", "cli"}

@@ -58,11 +58,7 @@ def write_report(
     source = run.program_path.read_text(encoding="utf-8")
     sections = [
         *_measured(run, records, evaluation, class_names, representations),
-        *(
-            _network(program, source, job)
-            if job.width
-            else compilation(compile_program(program, limit=job.limit), source)
-        ),
+        *(_network(program, source, job) if job.width else compilation(derived(program, job.limit), source)),
         _section("settings", _settings(config)),
     ]
     text = document(f"{name}: {evaluation.accuracy:.1%}", name, told, _figures(records, evaluation), sections)
