@@ -373,7 +373,7 @@ small = np.float32(1e-40), np.float64(1e-310)
 model = tpc.compile(tpc.load({program!r}, classes=3)).build(5, 4, backend="native")
 x = np.random.default_rng(0).standard_normal((6, 5))
 model.step(x, np.arange(6) % 3, lr=0.1)
-assert "native" in vars(next(iter(model._modules.values()))), "NumPy ran"
+assert "native" in vars(model._module("cross_entropy")), "NumPy ran"
 for tiny in small:
     assert tiny * tiny.dtype.type(0.5) > 0
     assert (np.full(100, tiny) * tiny.dtype.type(0.5)).all()

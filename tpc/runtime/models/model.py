@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -15,11 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tpc.derivation import Derivation
-from tpc.errors import GaussianError, UsageError
+from tpc.errors import UsageError
 from tpc.limits.fold import Fold
 from tpc.limits.graph import LimitGraph, Store
 from tpc.limits.power import packed_size
-from tpc.lower.ir import Guard
 from tpc.lower.layout import layout
 from tpc.lower.lowered import lower
 from tpc.passes.adapt import is_adapted
@@ -27,18 +25,16 @@ from tpc.program.axes import FEATURE, SAMPLE, without
 from tpc.runtime.models.arguments import (
     check_seed,
     check_sizes,
-    check_step,
-    clip_factors,
     input_rows,
-    multipliers,
 )
 from tpc.runtime.models.backend import load_backend
-from tpc.runtime.models.divergence import DivergedError, beyond_kernels
+from tpc.runtime.models.divergence import DivergedError
 from tpc.runtime.models.folding import FoldOptions
 from tpc.runtime.models.initial import initial_state, shape_of
 from tpc.runtime.models.model_state import loaded_state, short, state_of
 from tpc.runtime.models.room import require_model_room
-from tpc.runtime.models.step_checks import StepChecks, largest_weight
+from tpc.runtime.models.step_options import StepOptions, takes_step_options
+from tpc.runtime.models.stepping import Code, Step, taken
 from tpc.runtime.models.support import BY_SAMPLE, Support, check_given
 from tpc.runtime.models.targets import check_loss, read_targets
 from tpc.words import html_table, human_bytes
@@ -123,8 +119,7 @@ class Model:
         self._stores = {s.name: s for s in self.graph.stores}
         self._state: dict[str, Any] = {}
         self._momentum = False
-        self._modules: dict[tuple[str, bool], ModuleType] = {}
-        self._guards: dict[tuple[str, bool], Guard] = {}
+        self._codes: dict[tuple[str, bool], Code] = {}
 
     # --- description -------------------------------------------------------------------------------------------
 
@@ -193,15 +188,17 @@ class Model:
         told = f"<p>{escape(self.described)}, {human_bytes(self.nbytes)}</p>"
         return f'<div class="tpc-model">{told}{html_table(("state", "shape", "type"), rows)}</div>'
 
-    def _module(self, loss: str) -> ModuleType:
+    def _compiled(self, loss: str) -> Code:
         key = (loss, self._momentum)
-        if key not in self._modules:
+        if key not in self._codes:
             points = self.fold.points
             graph = self.limit.graph(loss, self._degree, self.backend.HALVES, points)
             lowered = lower(graph, self._momentum, self.limit.graph(loss, self._degree, points=points))
-            self._modules[key] = self.backend.compile_module(lowered)
-            self._guards[key] = lowered.guard
-        return self._modules[key]
+            self._codes[key] = Code(self.backend.compile_module(lowered), lowered.guard)
+        return self._codes[key]
+
+    def _module(self, loss: str) -> ModuleType:
+        return self._compiled(loss).module
 
     def prepare(self, loss: str) -> None:
         """Compile what a step runs. Raises UsageError for an unknown loss, and for one that needs more outputs."""
@@ -218,7 +215,7 @@ class Model:
         with np.errstate(all="ignore"):  # a diverged model has no finite logits
             size = self.predict_rows if not self.limit.program.joins_samples else max(1, len(rows))
             parts = [
-                run(self._state, **_taken(run, {n: v[i : i + size] if n in BY_SAMPLE else v for n, v in data.items()}))
+                run(self._state, **taken(run, {n: v[i : i + size] if n in BY_SAMPLE else v for n, v in data.items()}))
                 for i in range(0, len(rows), size)
             ]
         return (
@@ -232,21 +229,8 @@ class Model:
         """Rows predicted at a time: their packed powers take no more memory than what they are multiplied with."""
         return predicted_rows(self.folds.values(), self.rank)
 
-    def step(
-        self,
-        x: ArrayLike,
-        y: ArrayLike,
-        *,
-        lr: float,
-        lr_mult: Mapping[str, float] | None = None,
-        weight_decay: float = 0.0,
-        decay_follows_lr_mult: bool = False,
-        momentum: float = 0.0,
-        clip: float | None = None,
-        clip_mode: str = "param",
-        loss: str = "cross_entropy",
-        support: Support | None = None,
-    ) -> dict[str, Any]:
+    @takes_step_options
+    def step(self, x: ArrayLike, y: ArrayLike, *, support: Support | None = None, **options: Any) -> dict[str, Any]:
         """One SGD step on a batch; returns loss and accuracy before the update (and gradient norms if clipped).
 
         For every weight m ← momentum·m + ∇ and W ← (1 - lr·decay)·W - lr·mult·m, ∇ scaled by min(1, clip/(norm + 1e-6))
@@ -257,54 +241,26 @@ class Model:
         Raises DivergedError where the loss, a gradient or what would be stored is not finite; the step is not taken
         then, and the state is as it was.
         """
-        mult = multipliers({} if lr_mult is None else lr_mult, self.weights)
-        check_step(lr, weight_decay, momentum, clip, clip_mode)
+        chosen = StepOptions(**options).checked(self.weights)
         rows = self._inputs(x)
         if not len(rows):
             raise UsageError("expected at least one sample in a batch, got none")
-        check_loss(loss, self.classes)
-        wanted = read_targets(y, len(rows), self.classes, loss)
+        check_loss(chosen.loss, self.classes)
+        wanted = read_targets(y, len(rows), self.classes, chosen.loss)
         targets = self.backend.array(wanted.rows, self.dtype)
         data = {"x": rows, "y": targets, **self._support(support, len(rows))}
-        rate = {w: lr * mult[w] for w in self.weights}
-        keep = {w: 1 - lr * weight_decay * (mult[w] if decay_follows_lr_mult else 1) for w in self.weights}
-        starts = bool(momentum) and not self._momentum
+        starts = bool(chosen.momentum) and not self._momentum
         if starts:
             self._start_momentum()
-        module = self._module(loss)
-        guard = self._guards[loss, self._momentum]
-        checks = StepChecks(self, guard, lr, clip)
+        step = Step(self, self._state, self._compiled(chosen.loss), chosen)
         try:
-            with np.errstate(all="ignore"):  # what is not finite is told by the checks
-                out = module.gradients(self._state, **_taken(module.gradients, data))
-                squares = {} if clip is None else self._squared_norms(module, out, data)
-                (value, *sizes), finite = self.backend.inspect(
-                    [out["loss"], *squares.values()], [out[key] for key in guard.keys]
-                )
-                checks.gradients(value, out, dict(zip(squares, sizes)), finite)
-                metrics: dict[str, Any] = {"loss": value, **wanted.measure(self.backend.to_numpy(out["logits"]))}
-                scales = dict.fromkeys(self.weights, 1.0)
-                if clip is not None:
-                    norms = {name: math.sqrt(max(0.0, size)) for name, size in zip(squares, sizes)}
-                    metrics["grad_norm"] = norms
-                    scales = clip_factors(norms, clip, clip_mode)
-                checks.update(out, rate, scales, keep, self._momentum)
-        except (DivergedError, GaussianError) as error:
+            metrics = step.computed(data, wanted, self._momentum)
+        except DivergedError:
             if starts:
                 self._forget_momentum()
-            if isinstance(error, GaussianError):
-                raise beyond_kernels(error, largest_weight(self), lr, clip) from error
             raise
-        with np.errstate(all="ignore"):
-            module.update(self._state, out, rate, scales, keep, momentum)
-        if self.folds:
-            self._fold(module)
+        step.apply(folds=bool(self.folds))
         return metrics
-
-    def _squared_norms(self, module: ModuleType, out: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
-        arguments = [data[key] if key in data else out[key] for key in module.NORM_ARGUMENTS]
-        squares: dict[str, Any] = module.norms(self._state, *arguments)
-        return squares
 
     def _start_momentum(self) -> None:
         self._momentum = True
@@ -316,17 +272,6 @@ class Model:
         self._momentum = False
         for name in self._stores:
             self._state[name].without_momentum()
-
-    def _fold(self, module: ModuleType) -> None:
-        try:
-            with np.errstate(all="ignore"):
-                module.fold(self._state)
-        except OverflowError as error:
-            raise DivergedError(
-                f"the step was taken, but the old atoms of a store cannot be folded any more: {error}. Training has "
-                "diverged: lower lr or clip the gradients, and go on from an earlier state",
-                quantity="folded atoms",
-            ) from error
 
     # --- arguments ---------------------------------------------------------------------------------------------
 
@@ -441,9 +386,3 @@ def predicted_rows(folds: Iterable[Fold], rank: int) -> int:
     """Rows predicted at a time: what reading folded tensors makes of them is no larger than the tensors."""
     widest = max((max(1, f.points, *(packed_size(rank, m.order) for m in f.moments)) for f in folds), default=1)
     return max(16, min(PREDICT_ROWS, PREDICT_NUMBERS // widest))
-
-
-def _taken(run: Callable[..., Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    """The data that a generated function takes."""
-    code = inspect.unwrap(run).__code__
-    return {name: data[name] for name in code.co_varnames[1 : code.co_argcount]}

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
+from tpc.limits.graph import LimitGraph
 from tpc.lower.ir import Accumulate, AppendAtoms, Guard
+from tpc.runtime.models.backend import Backend
 from tpc.runtime.models.divergence import not_taken
-
-if TYPE_CHECKING:
-    from tpc.runtime.models.model import Model
 
 LARGE_LOSS = 1e10  # beyond which every step is looked at closely
 UNHEARD = 1e-8  # of the largest number: what is smaller than that does not carry a sum over it
 BLOCK = 4096  # rows of a store looked at together
 
 
+class Checked(Protocol):
+    """What is looked at of a model."""
+
+    graph: LimitGraph
+    backend: Backend
+    dtype: str
+    storage: str
+
+    @property
+    def raw_state(self) -> Mapping[str, Any]:
+        """What the backend works on."""
+
+
 class StepChecks:
     """One step of a model, with this rate and clipping norm."""
 
-    def __init__(self, model: Model, guard: Guard, lr: float, clip: float | None) -> None:
+    def __init__(self, model: Checked, guard: Guard, lr: float, clip: float | None) -> None:
         self._model = model
         self._guard = guard
         self._lr, self._clip = lr, clip
@@ -105,7 +117,7 @@ def largest(x: Any) -> float:
     return float(abs(x).max()) if x.size else 0.0
 
 
-def largest_weight(model: Model) -> tuple[str, float]:
+def largest_weight(model: Checked) -> tuple[str, float]:
     """The weight that has the largest number, and its magnitude."""
     sizes: dict[str, float] = {}
     for u in model.graph.accumulated:

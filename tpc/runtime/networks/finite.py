@@ -10,7 +10,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,8 +22,9 @@ from tpc.passes.adapt import is_adapted
 from tpc.program import ir
 from tpc.program.axes import SAMPLE, without
 from tpc.program.program import AnyWeight, Program
-from tpc.runtime.models.arguments import check_step, clip_factors, multipliers, real_array
+from tpc.runtime.models.arguments import clip_factors, real_array
 from tpc.runtime.models.divergence import not_taken
+from tpc.runtime.models.step_options import StepOptions, takes_step_options
 from tpc.runtime.models.support import Support, check_given
 from tpc.runtime.models.targets import check_loss, read_targets
 from tpc.runtime.networks.interpret import Value, evaluate, numeric
@@ -80,31 +81,20 @@ class FiniteNetwork:
         leaves = {**self.weights, **self._data(program, x, support)}
         return _array(evaluate(program, ["logits"], self.width, leaves, self._bases)["logits"])
 
-    def step(
-        self,
-        x: ArrayLike,
-        y: ArrayLike,
-        *,
-        lr: float,
-        lr_mult: Mapping[str, float] | None = None,
-        weight_decay: float = 0.0,
-        decay_follows_lr_mult: bool = False,
-        momentum: float = 0.0,
-        clip: float | None = None,
-        clip_mode: str = "param",
-        loss: str = "cross_entropy",
-        support: Support | None = None,
-    ) -> dict[str, float]:
+    @takes_step_options
+    def step(self, x: ArrayLike, y: ArrayLike, *, support: Support | None = None, **options: Any) -> dict[str, float]:
         """One step of projected SGD with the meaning of `Model.step`; returns the loss before it.
 
         In μP scaling input-like weights and biases learn at rate n·lr, hidden matrices at lr and readouts at
         lr/n; the cotangents of the backward program carry these powers of n.
         """
-        check_loss(loss, self._outputs(self.limit.program))
-        names = self._trained_names(loss)
-        mults = multipliers({} if lr_mult is None else lr_mult, names)
-        check_step(lr, weight_decay, momentum, clip, clip_mode)
-        out = self._evaluated(x, y, loss, support, ("loss", "grad", "norm2") if clip is not None else ("loss", "grad"))
+        given = StepOptions(**options)
+        check_loss(given.loss, self._outputs(self.limit.program))
+        names = self._trained_names(given.loss)
+        chosen = given.checked(names)
+        lr, clip = chosen.lr, chosen.clip
+        kinds = ("loss", "grad", "norm2") if clip is not None else ("loss", "grad")
+        out = self._evaluated(x, y, chosen.loss, support, kinds)
         value = float(_array(out["loss"]))
         if not math.isfinite(value):
             raise not_taken("loss", "", f"is {value}", value, lr, clip)
@@ -115,18 +105,16 @@ class FiniteNetwork:
                 if not math.isfinite(square):
                     raise not_taken("the gradient norm", name, f"is {square}", value, lr, clip)
             norms = {name: math.sqrt(max(0.0, square)) for name, square in squares.items()}
-            scales = clip_factors(norms, clip, clip_mode)
+            scales = clip_factors(norms, clip, chosen.clip_mode)
         for name in names:
             if not _is_finite(out[f"grad:{name}"]):
                 raise not_taken("the gradient", name, "is not finite", value, lr, clip)
         for name in names:
-            mult = mults[name]
-            keep = 1 - lr * weight_decay * (mult if decay_follows_lr_mult else 1)
             change = _combined((scales[name], out[f"grad:{name}"]))
-            if momentum:
-                earlier = [(momentum, self._velocity[name])] if name in self._velocity else []
+            if chosen.momentum:
+                earlier = [(chosen.momentum, self._velocity[name])] if name in self._velocity else []
                 change = self._velocity[name] = _combined(*earlier, (1.0, change))
-            self.weights[name] = _combined((keep, self.weights[name]), (-lr * mult, change))
+            self.weights[name] = _combined((chosen.keeps[name], self.weights[name]), (-chosen.rates[name], change))
         return {"loss": value}
 
     def gradients(

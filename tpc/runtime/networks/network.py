@@ -30,15 +30,14 @@ from tpc.runtime.models.arguments import (
     check_range,
     check_shape,
     check_sizes,
-    check_step,
     clip_factors,
     input_rows,
-    multipliers,
     real_array,
     unknown_name,
 )
 from tpc.runtime.models.divergence import not_taken
 from tpc.runtime.models.step_checks import UNHEARD, largest
+from tpc.runtime.models.step_options import StepOptions, takes_step_options
 from tpc.runtime.models.support import BY_SAMPLE, Support, check_given
 from tpc.runtime.models.targets import check_loss, read_targets
 from tpc.runtime.networks.arrays import library
@@ -187,33 +186,20 @@ class Network:
             parts.append(self.arrays.to_numpy(run.rows(logits, (SAMPLE,), *without(logits.axes, (SAMPLE,)))))
         return np.concatenate(parts)
 
-    def step(
-        self,
-        x: ArrayLike,
-        y: ArrayLike,
-        *,
-        lr: float,
-        lr_mult: Mapping[str, float] | None = None,
-        weight_decay: float = 0.0,
-        decay_follows_lr_mult: bool = False,
-        momentum: float = 0.0,
-        clip: float | None = None,
-        clip_mode: str = "param",
-        loss: str = "cross_entropy",
-        support: Support | None = None,
-    ) -> dict[str, Any]:
+    @takes_step_options
+    def step(self, x: ArrayLike, y: ArrayLike, *, support: Support | None = None, **options: Any) -> dict[str, Any]:
         """One SGD step, with the arguments and results of `Model.step`.
 
         The parametrization scales lr; `clip` measures the gradients of its trained entries. Decay is lr·λ in all.
         """
-        mult = multipliers({} if lr_mult is None else lr_mult, self.weights)
-        check_step(lr, weight_decay, momentum, clip, clip_mode)
+        chosen = StepOptions(**options).checked(self.weights)
+        lr, clip = chosen.lr, chosen.clip
         rows = input_rows(x, self.input_dim, self.dtype)
         if not len(rows):
             raise UsageError("expected at least one sample in a batch, got none")
-        check_loss(loss, self.classes)
-        targets = read_targets(y, len(rows), self.classes, loss)
-        plan = self.plan(loss)
+        check_loss(chosen.loss, self.classes)
+        targets = read_targets(y, len(rows), self.classes, chosen.loss)
+        plan = self.plan(chosen.loss)
         data = {"x": rows, "y": targets.rows, **self._support(support, len(rows))}
         run = self._evaluated(plan.program, plan.order, data)
         logits = plan.program.tensor("logits")
@@ -230,16 +216,16 @@ class Network:
             for name, norm in norms.items():
                 if not math.isfinite(norm):
                     raise not_taken("the gradient norm", name, f"is {norm}", value, lr, clip)
-            factors = clip_factors(norms, clip, clip_mode)
-        rates = {name: lr * mult[name] * self.scales[name].rate for name in gradients}
+            factors = clip_factors(norms, clip, chosen.clip_mode)
+        own, keeps = chosen.rates, chosen.keeps
+        rates = {name: own[name] * self.scales[name].rate for name in gradients}
         for name, g in gradients.items():
             if not self._is_finite(g):
                 raise not_taken("the gradient", name, "is not finite", value, lr, clip)
             if not (reached := self._reached(name, g, factors[name], rates[name])) < float(np.finfo(self.dtype).max):
                 raise not_taken("the update", name, f"would reach {reached:.3g}, beyond {self.dtype}", value, lr, clip)
         for name, g in gradients.items():
-            keep = 1 - lr * weight_decay * (mult[name] if decay_follows_lr_mult else 1)
-            self._descend(name, g, factors[name], rates[name], keep, momentum)
+            self._descend(name, g, factors[name], rates[name], keeps[name], chosen.momentum)
         return metrics
 
     @staticmethod

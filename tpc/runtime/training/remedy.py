@@ -138,7 +138,7 @@ def _trial(
         batch = source.batch(epoch, number)
         options = settings.step_options(epoch, min(1.0, (at["step"] + k) / trainer.total_steps))
         try:
-            loss = float(model.step(batch.x, batch.y, **batch.options, **options)["loss"]) / batch.tasks
+            loss = float(model.step(batch.x, batch.y, **batch.options, **options.keywords)["loss"]) / batch.tasks
         except DivergedError:
             return None
         losses.append(loss)

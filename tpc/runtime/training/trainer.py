@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tpc.errors import GaussianError, UserError
 from tpc.runtime.models.backend import free_memory
 from tpc.runtime.models.divergence import DivergedError
+from tpc.runtime.models.step_options import StepOptions
 from tpc.runtime.training.checkpoint import CheckpointStore
 from tpc.runtime.training.evaluate import Stopped
 from tpc.runtime.training.interrupt import Interrupt, catch_signals
@@ -98,18 +99,18 @@ class TrainSettings:
     checkpoint_steps: int | None = None
     checkpoint_seconds: float = 300.0
 
-    def step_options(self, epoch: int, progress: float = 0.0) -> dict[str, Any]:
-        """The keyword arguments of `model.step` in `epoch`, when this share of all steps is done."""
-        return {
-            "lr": self.lr.at(epoch, progress),
-            "lr_mult": dict(self.lr_mult),
-            "weight_decay": self.weight_decay,
-            "momentum": self.momentum,
-            "clip": None if self.clip is None else self.clip.at(epoch),
-            "clip_mode": self.clip_mode,
-            "decay_follows_lr_mult": self.decay_follows_lr_mult,
-            "loss": self.loss,
-        }
+    def step_options(self, epoch: int, progress: float = 0.0) -> StepOptions:
+        """The options of a step in `epoch`, when this share of all steps is done."""
+        return StepOptions(
+            lr=self.lr.at(epoch, progress),
+            lr_mult=dict(self.lr_mult),
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            clip=None if self.clip is None else self.clip.at(epoch),
+            clip_mode=self.clip_mode,
+            decay_follows_lr_mult=self.decay_follows_lr_mult,
+            loss=self.loss,
+        )
 
 
 class Trainer:
@@ -211,7 +212,7 @@ class Trainer:
             options = self.settings.step_options(at.epoch, at.step / self.total_steps)
             batch = self.source.batch(at.epoch, at.batch)
             try:
-                metrics = dict(self.model.step(batch.x, batch.y, **batch.options, **options))
+                metrics = dict(self.model.step(batch.x, batch.y, **batch.options, **options.keywords))
             except DivergedError as error:
                 self._diverged(f"at step {at.step + 1}", f"{error.reason}.", interrupt)
             metrics["loss"] = float(metrics["loss"]) / batch.tasks
@@ -223,7 +224,7 @@ class Trainer:
             at.samples += len(batch.y)
             at.loss_sum += metrics["loss"] * len(batch.y)
             at.accuracy_sum += float(metrics.get("accuracy", 0.0)) * len(batch.y)
-            self._record_step(metrics, options["lr"])
+            self._record_step(metrics, options.lr)
             if interrupt:
                 self._leave(interrupt, batch)
             if self._checkpoint_due():
