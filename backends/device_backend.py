@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from types import ModuleType
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from backends.atoms import Atoms
 from backends.device import THREADS, Device
 from backends.device_arrays import DeviceArrays
+from backends.device_footprint import DeviceFootprint
 from backends.device_groups import ElementwiseKernel
 from backends.device_kernels import DeviceKernelCode, DeviceKernelRuntime
 from backends.device_loops import Loop
@@ -20,10 +21,13 @@ from backends.device_runtime import DeviceRuntime
 from backends.moments import Moments
 from backends.numpy_backend import run_source
 from tpc.available import Available
+from tpc.lower.c_elementwise import OPERATIONS
 from tpc.lower.cuda_module import cuda_module
+from tpc.lower.footprint import Footprint
 from tpc.lower.ir import Lowered
 from tpc.lower.kernel_module import kernel_module, pairs_module
 from tpc.lower.kernels import LoweredKernels
+from tpc.lower.lowered import STAGES
 
 Array = NDArray[Any]
 
@@ -32,16 +36,19 @@ TOGETHER = 8  # arrays or numbers that one kernel looks at
 
 
 class DeviceBackend:
-    """The protocol of tpc/runtime/models/backend.py; the device is looked for when it is first needed."""
+    """The protocol of tpc/lower/backend.py; the device is looked for when it is first needed."""
 
     DTYPES = ("float32",)
     STORAGE = ("float32", "bfloat16", "float16")
     HALVES = False  # matrix products of packed powers
     DEVICE = True
+    stages = STAGES
+    operations: Mapping[str, str] = OPERATIONS
 
     def __init__(self, name: str, find: Callable[[], Device]) -> None:
         self.NAME = name
         self._find = find
+        self.footprint: Footprint = DeviceFootprint(lambda: self.device, lambda: self._arrays)
 
     @cached_property
     def device(self) -> Device:
@@ -101,18 +108,6 @@ class DeviceBackend:
     def available(self) -> Available:
         """Memory of the device."""
         return Available(self.device.memory().free, f"free memory of {self.device.name}")
-
-    def stored_rows(self, atoms: int, row_bytes: int, rows: int | None = None) -> int:
-        """Segments are allocated whole."""
-        count = segments = 0
-        while count < atoms:
-            count += rows or self._arrays.segment_rows(0, row_bytes, segments)
-            segments += 1
-        return count
-
-    def copied_bytes(self, storage: str | None, matrices: int, rank: int) -> int:
-        """Folded matrices are read as they are."""
-        return 0
 
     @property
     def new_atoms(self) -> Callable[..., Atoms]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import linecache
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from types import ModuleType
 from typing import Any
@@ -11,32 +11,77 @@ from typing import Any
 import numpy as np
 
 from backends import numpy_runtime
+from backends.host_footprint import HostFootprint
 from backends.kernel_code import KernelCode
 from backends.large import is_finite
 from backends.lifted import parsed
 from backends.moments import Moments
 from backends.numpy_runtime import Array, Atoms
-from tpc.available import available
+from tpc.available import Available, available
+from tpc.lower.backend import Backend
+from tpc.lower.footprint import Footprint
 from tpc.lower.ir import Lowered
 from tpc.lower.kernel_module import kernel_module
 from tpc.lower.kernels import LoweredKernels
+from tpc.lower.lowered import STAGES
 from tpc.lower.numpy_module import numpy_module
-
-NAME = "numpy"
-DTYPES = ("float32", "float64")
-HALVES = False  # BLAS is faster on packed powers
-DEVICE = False
-STORAGE = ("float32", "float64", "bfloat16", "float16")  # 16 bits are converted block by block
+from tpc.lower.numpy_operations import OPERATIONS
 
 
-def compile_module(lowered: Lowered) -> ModuleType:
-    """The generated module of a limit, ready to call."""
-    return run_source(numpy_module(lowered), lowered.graph.name)
+class NumpyBackend:
+    """The protocol of tpc/lower/backend.py, in the memory of this machine."""
 
+    NAME = "numpy"
+    DTYPES: tuple[str, ...] = ("float32", "float64")
+    STORAGE: tuple[str, ...] = ("float32", "float64", "bfloat16", "float16")  # 16 bits are converted block by block
+    HALVES = False  # BLAS is faster on packed powers
+    DEVICE = False
+    stages = STAGES
+    operations: Mapping[str, str] = OPERATIONS
+    footprint: Footprint = HostFootprint()
 
-def compile_kernels(lowered: LoweredKernels) -> KernelCode:
-    """The generated functions of a kernel limit."""
-    return KernelCode(run_source(kernel_module(lowered), lowered.graph.name))
+    def compile_module(self, lowered: Lowered) -> ModuleType:
+        """The generated module of a limit, ready to call."""
+        return run_source(numpy_module(lowered), lowered.graph.name)
+
+    def compile_kernels(self, lowered: LoweredKernels) -> KernelCode:
+        """The generated functions of a kernel limit."""
+        return KernelCode(run_source(kernel_module(lowered), lowered.graph.name))
+
+    def array(self, x: Any, dtype: str) -> Array:
+        """x as an array of this backend."""
+        return np.ascontiguousarray(x, dtype=dtype)
+
+    def to_numpy(self, x: Any) -> Array:
+        return np.asarray(x)
+
+    def inspect(self, numbers: Sequence[Any], arrays: Sequence[Any]) -> tuple[list[float], bool]:
+        """Numbers as floats, and whether all of the arrays are finite."""
+        return [float(n) for n in numbers], all(is_finite(a) for a in arrays)
+
+    def available(self) -> Available | None:
+        """Memory of this machine."""
+        return available()
+
+    def new_atoms(self, *given: Any, **named: Any) -> Atoms:
+        """Empty stored atoms."""
+        return Atoms(*given, **named)
+
+    def restore_atoms(self, *given: Any, **named: Any) -> Atoms:
+        """Stored atoms from what their `dump` gave."""
+        return Atoms.restore(*given, **named)
+
+    def new_moments(self, *given: Any, storage: str | None = None) -> Moments:
+        """Empty folded tensors."""
+        return Moments(*given, **self.folding(storage))
+
+    def restore_moments(self, *given: Any, storage: str | None = None) -> Moments:
+        """Folded tensors from what their `dump` gave."""
+        return Moments.restore(*given, **self.folding(storage))
+
+    def folding(self, storage: str | None) -> dict[str, Any]:
+        """What folds atoms, and what contracts folded matrices with one latent."""
+        return {}
 
 
 def run_source(source: str, limit: str, one_thread: bool = True, **names: Any) -> ModuleType:
@@ -61,60 +106,4 @@ def _on_one_blas_thread(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def array(x: Any, dtype: str) -> Array:
-    """x as an array of this backend."""
-    return np.ascontiguousarray(x, dtype=dtype)
-
-
-def to_numpy(x: Any) -> Array:
-    return np.asarray(x)
-
-
-def inspect(numbers: Sequence[Any], arrays: Sequence[Any]) -> tuple[list[float], bool]:
-    """Numbers as floats, and whether all of the arrays are finite."""
-    return [float(n) for n in numbers], all(is_finite(a) for a in arrays)
-
-
-def stored_rows(atoms: int, row_bytes: int, rows: int | None = None) -> int:
-    """Memory of a segment is taken when its rows are written."""
-    return atoms
-
-
-def copied_bytes(storage: str | None, matrices: int, rank: int) -> int:
-    """Folded matrices are read as they are."""
-    return 0
-
-
-new_atoms, restore_atoms = Atoms, Atoms.restore
-
-
-def new_moments(*given: Any, storage: str | None = None) -> Moments:
-    """Empty folded tensors."""
-    return Moments(*given)
-
-
-def restore_moments(*given: Any, storage: str | None = None) -> Moments:
-    """Folded tensors from what their `dump` gave."""
-    return Moments.restore(*given)
-
-
-__all__ = [
-    "DEVICE",
-    "DTYPES",
-    "HALVES",
-    "NAME",
-    "STORAGE",
-    "array",
-    "available",
-    "compile_kernels",
-    "compile_module",
-    "copied_bytes",
-    "inspect",
-    "new_atoms",
-    "new_moments",
-    "numpy_runtime",
-    "restore_atoms",
-    "restore_moments",
-    "stored_rows",
-    "to_numpy",
-]
+BACKEND: Backend = NumpyBackend()

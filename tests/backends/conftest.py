@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 
 from backends import native_backend
 from tests.support.cuda_cpu.host_device import host_backend
 from tpc.runtime.models import backend as registry
+from tpc.runtime.models.backend import load_backend
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +29,7 @@ def compiled_natively(request, monkeypatch):
 def cuda_cpu(monkeypatch):
     """The device backend on this machine, known as "cuda_cpu" to models, too."""
     made = host_backend()
-    monkeypatch.setitem(sys.modules, "backends.cuda_cpu_backend", made)
+    monkeypatch.setitem(sys.modules, "backends.cuda_cpu_backend", SimpleNamespace(BACKEND=made))
     monkeypatch.setattr(registry, "BACKENDS", (*registry.BACKENDS, made.NAME))
     return made
 
@@ -38,13 +39,13 @@ def backend(request):
     """C loops, CUDA kernels on this machine, CUDA kernels on a device."""
     if request.param == "cuda_cpu":
         return request.getfixturevalue("cuda_cpu")
-    return import_module(f"backends.{request.param}_backend")
+    return load_backend(request.param)
 
 
 @pytest.fixture
 def exact(backend):
     """The largest error of a backend for a storage, in units of an array's largest entry."""
-    split = backend is not native_backend  # two parts of 8 bits make a number
+    split = backend.NAME != "native"  # two parts of 8 bits make a number
 
     def bound(storage=None):
         return 2e-5 if split and storage == "bfloat16" else 5e-6

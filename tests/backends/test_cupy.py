@@ -183,10 +183,10 @@ def test_a_run_on_a_device_goes_on_without_one(tmp_path):
 
 @pytest.mark.gpu
 def test_too_much_for_a_device_is_a_memory_error():
-    from backends import cupy_backend
+    from backends.cupy_backend import BACKEND
 
     with pytest.raises(MemoryError, match="Out of memory allocating"):
-        cupy_backend.device.xp.empty(2 * cupy_backend.available().bytes, "u1")
+        BACKEND.device.xp.empty(2 * BACKEND.available().bytes, "u1")
 
 
 # --- the benchmark ---------------------------------------------------------------------------------------------------

@@ -104,9 +104,9 @@ def test_a_segment_takes_a_share_of_the_memory(arrays, device):
 
 
 def test_memory_is_taken_by_segments(cuda_cpu):
-    taken = [cuda_cpu.stored_rows(n, 1620) for n in (0, 1, 41425, 41426, 200_000)]
+    taken = [cuda_cpu.footprint.stored_rows(n, 1620) for n in (0, 1, 41425, 41426, 200_000)]
     assert taken == [0, 41425, 41425, 3 * 41425, 7 * 41425]
-    assert cuda_cpu.stored_rows(1000, 1620, 512) == 1024
+    assert cuda_cpu.footprint.stored_rows(1000, 1620, 512) == 1024
 
 
 # --- loops -----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import io
 import math
 import sys
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -177,7 +178,9 @@ def test_the_prediction_covers_what_steps_take(programs_dir, monkeypatch, moment
 
 
 def test_a_run_is_that_of_numpy_and_goes_on_there(programs_dir, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "backends.cupy_backend", DeviceBackend("cupy", HostDevice))
+    monkeypatch.setitem(
+        sys.modules, "backends.cupy_backend", SimpleNamespace(BACKEND=DeviceBackend("cupy", HostDevice))
+    )
     shown = {}
     for backend in ("numpy", "cupy"):
         job = TrainJob(str(programs_dir / "mlp.py"), backend=backend, width=48, lr=0.2, epochs=1, limit_train_size=600)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 import tpc
-from backends import numpy_backend
+from backends.numpy_backend import BACKEND as NUMPY
 from tests.support.generators import networks, traced
 from tests.support.loops import CLASSES, DIM, NONLINEARITIES, RANK_BY_RANK, Problem, Rounded, error, network
 from tests.support.problems import plain
@@ -83,7 +83,7 @@ def test_loops_of_both_kinds_keep_their_products_apart(backend, source):
 def test_random_networks(backend, given):
     problem = Problem(traced(given), count=70)
     wanted = problem.exact()
-    single = problem.run(numpy_backend, "float32")
+    single = problem.run(NUMPY, "float32")
     rounding = error(single, wanted)  # NumPy's own in float32
     assert error(problem.run(backend, "float32"), wanted) < 10 * rounding + 5e-6
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends import native_backend
 from backends.arrays import ALIGNMENT
 from backends.atoms import Atoms
 from backends.half import from_stored, stored_dtype, to_stored
+from backends.native_backend import BACKEND as NATIVE
 
 WIDTHS = {"A": (2,), "B": (5,), "t0": ()}
 UNITS = {"bfloat16": 2.0**-8, "float16": 2.0**-11}  # half a step at 1
@@ -21,7 +21,7 @@ def rows(count, seed=0):
 
 
 def filled(storage, count=300, momentum=False):
-    atoms = native_backend.new_atoms(WIDTHS, "float32", momentum, storage, 64)
+    atoms = NATIVE.new_atoms(WIDTHS, "float32", momentum, storage, 64)
     atoms.extend(rows(count), 0.5, 0.25)
     return atoms
 
@@ -100,7 +100,7 @@ def test_blocks_are_numbers(storage):
 def test_a_restored_store_continues_bit_for_bit(storage, momentum, count):
     atoms = filled(storage, count, momentum)
     stored = {n: np.concatenate(pieces) for n, pieces in atoms.dump().items()}
-    again = native_backend.restore_atoms(stored.get, WIDTHS, "float32", storage, 32)
+    again = NATIVE.restore_atoms(stored.get, WIDTHS, "float32", storage, 32)
     for a in (atoms, again):
         a.age(0.1, 0.9, 0.5 if momentum else 0.0)
         a.append(0.2, 1.0, **rows(40, 1))
@@ -116,7 +116,7 @@ def test_float16_keeps_what_is_finite_finite(dtype):
     most = 65504.0
     want = np.array([1, most, most, most, most, -most, -most, np.inf, -np.inf, np.nan, 0], dtype)
     np.testing.assert_array_equal(from_stored(stored, np.dtype(dtype)), want)
-    atoms = native_backend.new_atoms({"A": (), "B": (3,)}, "float32", False, "float16", 64)
+    atoms = NATIVE.new_atoms({"A": (), "B": (3,)}, "float32", False, "float16", 64)
     atoms.extend({"A": np.ones(2, np.float32), "B": np.full((2, 3), 7e4, np.float32)})
     assert (atoms.column("B") == most).all()
 
@@ -126,7 +126,7 @@ def test_float16_keeps_what_is_finite_finite(dtype):
 def test_stores_can_be_restored_in_another_storage(source, target):
     atoms = filled(source)
     stored = {n: np.concatenate(pieces) for n, pieces in atoms.dump().items()}
-    again = native_backend.restore_atoms(stored.get, WIDTHS, "float32", target)
+    again = NATIVE.restore_atoms(stored.get, WIDTHS, "float32", target)
     assert again.storage == target
     dtype = stored_dtype(target)
     for name in ("A", "B"):
@@ -152,7 +152,7 @@ def test_decay_rounds_as_little_as_it_can(storage):
 @pytest.mark.parametrize("size", [1e-30, 1e-12, 1e-6, 1.0, 1e6, 1e12])
 def test_coefficients_in_float16_may_have_any_size(size, momentum):
     """Also beside others of another size, as those of a step are beside the initial ones."""
-    atoms = native_backend.new_atoms(WIDTHS, "float32", momentum, "float16", 64)
+    atoms = NATIVE.new_atoms(WIDTHS, "float32", momentum, "float16", 64)
     first, then, last = rows(100), rows(30, 1), rows(20, 2)
     atoms.extend({**first, "A": first["A"] * np.float32(size)})
     atoms.append(1e-6 * size, 1.0, **dict(then))
@@ -160,15 +160,15 @@ def test_coefficients_in_float16_may_have_any_size(size, momentum):
     expected = np.concatenate([first["A"], -1e-6 * then["A"], -50 * last["A"]]) * size
     np.testing.assert_allclose(atoms.column("A"), expected, rtol=2 * UNITS["float16"], atol=2e-9 * size)
     stored = {n: np.concatenate(pieces) for n, pieces in atoms.dump().items()}
-    again = native_backend.restore_atoms(stored.get, WIDTHS, "float32", "float16", 64)
+    again = NATIVE.restore_atoms(stored.get, WIDTHS, "float32", "float16", 64)
     for a in (atoms, again):
         a.append(1e-3 * size, 1.0, **rows(40, 3))
         a.append(1e4 * size, 1.0, **rows(40, 4))
     np.testing.assert_array_equal(atoms.column("A"), again.column("A"))
-    wide = native_backend.new_atoms(WIDTHS, "float32", momentum, "float32", 64)
+    wide = NATIVE.new_atoms(WIDTHS, "float32", momentum, "float32", 64)
     wide.extend({**first, "A": first["A"] * np.float32(size)})
     kept = {n: np.concatenate(pieces) for n, pieces in wide.dump().items()}
-    narrowed = native_backend.restore_atoms(kept.get, WIDTHS, "float32", "float16", 64)
+    narrowed = NATIVE.restore_atoms(kept.get, WIDTHS, "float32", "float16", 64)
     np.testing.assert_allclose(narrowed.column("A"), wide.column("A"), rtol=2 * UNITS["float16"], atol=1e-10 * size)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tpc
-from backends import numpy_backend
+from backends.numpy_backend import NumpyBackend
 from tests.support.problems import DIM, RANK, assert_gradients, batch, generic_state, make
 from tpc.errors import UsageError, UserError
 from tpc.gaussian.kernel import kernel
@@ -54,7 +54,7 @@ def folded(program, fold, **options):
 @pytest.mark.parametrize("text", [MLP, RESIDUAL])
 @pytest.mark.parametrize("halves", [False, True])
 def test_a_series_that_ends_is_exact(program, monkeypatch, text, halves):
-    monkeypatch.setattr(numpy_backend, "HALVES", halves)
+    monkeypatch.setattr(NumpyBackend, "HALVES", halves)
     net = program(text, "x**2/2 + x")
     exact, model = make(net), folded(net, EVERYTHING)
     for k in range(6):

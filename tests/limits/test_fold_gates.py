@@ -9,7 +9,7 @@ from numpy.polynomial import hermite_e
 from scipy import special
 
 import tpc
-from backends import numpy_backend
+from backends.numpy_backend import NumpyBackend
 from tests.support.problems import DIM, RANK, assert_gradients, batch, generic_state, make
 from tpc.errors import ProgramError
 from tpc.limits.fold import fold, fold_store
@@ -69,7 +69,7 @@ def folded(program, degree, coefficients="taylor", rank=RANK, **options):
      (DEEP, "a * b / 2 + a**2 - 1", 2), (LOOP, "h * b / 4", 2)],
 )  # fmt: skip
 def test_polynomial_gates_fold_exactly(program, monkeypatch, text, gate, degree, coefficients, halves):
-    monkeypatch.setattr(numpy_backend, "HALVES", halves)
+    monkeypatch.setattr(NumpyBackend, "HALVES", halves)
     net = program(text, gate=gate, phi="h**2 / 4 + h")
     exact, model = make(net), folded(net, degree, coefficients)
     for k in range(6):
@@ -142,7 +142,7 @@ def test_kinked_gates_converge_to_the_exact_model(program):
      (SHALLOW, "tpc.erf(a) * b * c", 3)],
 )  # fmt: skip
 def test_the_backward_pass_is_the_gradient_of_the_forward_pass(program, monkeypatch, text, gate, degree, halves):
-    monkeypatch.setattr(numpy_backend, "HALVES", halves)
+    monkeypatch.setattr(NumpyBackend, "HALVES", halves)
     model = folded(program(text, gate=gate, phi="tpc.erf(h)"), degree)
     for moments in (v for k, v in model._state.items() if k.endswith(".folded")):
         moments.weights = np.linspace(0.7, 1.4, len(moments.weights))

@@ -3,7 +3,8 @@
 import numpy as np
 
 import tpc
-from backends import native_backend, numpy_backend
+from backends.native_backend import BACKEND as NATIVE
+from backends.numpy_backend import BACKEND as NUMPY
 from tpc.lower.lowered import lower
 from tpc.runtime.models.initial import shape_of
 from tpc.runtime.models.model import Model
@@ -72,10 +73,10 @@ class Problem:
         return hosted({**out, **norms}, backend)
 
     def exact(self, **options):
-        return self.run(numpy_backend, "float64", **options)
+        return self.run(NUMPY, "float64", **options)
 
     def native(self, storage=None, **options):
-        return self.run(native_backend, "float32", storage, **options)
+        return self.run(NATIVE, "float32", storage, **options)
 
 
 def hosted(found, backend):
@@ -104,7 +105,7 @@ class Rounded:
     def exact(self):
         problem, columns = self.problem, {}
         for name, (widths, drawn) in problem.columns.items():
-            atoms = native_backend.new_atoms(widths, "float32", False, self.storage)
+            atoms = NATIVE.new_atoms(widths, "float32", False, self.storage)
             atoms.extend({n: v.astype(np.float32) for n, v in drawn.items()})
             columns[name] = widths, {n: atoms.column(n).astype(np.float64) for n in drawn}
         kept, problem.columns = problem.columns, columns

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tpc.lower.operations import Operation, Value
+from tpc.lower.operations import ARITY, Operation, Value
 
 FUNCTIONS = Path(__file__).with_name("c_functions.h")
 
@@ -19,7 +19,23 @@ _CALL = {
     "gap": "tpc_gap", "inverse": "tpc_inverse", "root_sum": "tpc_root_sum",
 }  # fmt: skip
 
-KNOWN = frozenset(_INFIX) | frozenset(_CALL) | {"negative", "square", "reciprocal"}
+# how C computes what
+OPERATIONS = {
+    **{op: f"{{0}} {sign} {{1}}" for op, sign in _INFIX.items()},
+    "negative": "-{0}", "square": "{0} * {0}", "reciprocal": "{one} / {0}",
+    **{op: f"{call}({', '.join(f'{{{i}}}' for i in range(ARITY[op]))})" for op, call in _CALL.items()},
+}  # fmt: skip
+KNOWN = frozenset(OPERATIONS)
+
+
+def _double(op: str) -> str:
+    call = _CALL.get(op)
+    if call is None:
+        return OPERATIONS[op]
+    return OPERATIONS[op].replace(call, f"{call}_double" if call.startswith("tpc_") else call.removesuffix("f"), 1)
+
+
+_DOUBLE = {op: _double(op) for op in OPERATIONS}
 
 
 def number(x: float, real: str = "float") -> str:
@@ -53,15 +69,5 @@ def _operand(v: Value, real: str) -> str:
 
 def _operation(o: Operation, real: str) -> str:
     args = [_operand(a, real) for a in o.args]
-    if o.op in _INFIX:
-        return f"{args[0]} {_INFIX[o.op]} {args[1]}"
-    if o.op == "negative":
-        return f"-{args[0]}"
-    if o.op == "square":
-        return f"{args[0]} * {args[0]}"
-    if o.op == "reciprocal":
-        return f"{number(1, real)} / {args[0]}"
-    call = _CALL[o.op]
-    if real == "double":
-        call = f"{call}_double" if call.startswith("tpc_") else call.removesuffix("f")
-    return f"{call}({', '.join(args)})"
+    text = OPERATIONS[o.op] if real == "float" else _DOUBLE[o.op]
+    return text.format(*args, one=number(1, real))

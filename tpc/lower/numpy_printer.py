@@ -14,6 +14,7 @@ from tpc.lower.concretise import Tabulated
 from tpc.lower.elementwise import Builder
 from tpc.lower.ir import Function, Loop
 from tpc.lower.layout import SAMPLES, half_layout, layout
+from tpc.lower.numpy_operations import INFIX, OPERATIONS
 from tpc.lower.operations import Operation, Value
 from tpc.lower.places import Column, MomentState, MomentWeight, Multiplier, TailState, column_of
 from tpc.program import tensor
@@ -23,18 +24,6 @@ from tpc.program.node import Node, topological
 from tpc.program.tensor import Constant, Contract, Tensor
 
 _WORD = re.compile(r"\w+")
-_INFIX = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
-_UFUNC = {
-    "add": "np.add", "subtract": "np.subtract", "multiply": "np.multiply", "divide": "np.divide", "power": "np.power",
-    "negative": "np.negative", "square": "np.square", "sqrt": "np.sqrt", "reciprocal": "np.reciprocal", "exp": "np.exp",
-    "log": "np.log", "sin": "np.sin", "cos": "np.cos", "tanh": "np.tanh", "abs": "np.abs", "sign": "np.sign",
-    "arccos": "np.arccos", "arcsin": "np.arcsin", "arctan2": "np.arctan2", "maximum": "np.maximum",
-    "minimum": "np.minimum",
-    "sinh": "np.sinh", "cosh": "np.cosh", "asinh": "np.arcsinh", "log1p": "np.log1p", "expm1": "np.expm1",
-    "rsqrt": "rt.rsqrt", "erf": "rt.erf", "erfc": "rt.erfc", "step": "rt.step", "relu": "rt.relu", "clip1": "rt.clip1",
-    "softplus": "rt.softplus", "dawson": "rt.dawson", "erfcx": "rt.erfcx", "gap": "rt.gap",
-    "inverse": "rt.inverse", "root_sum": "rt.root_sum",
-}  # fmt: skip
 
 
 class NumpyPrinter:
@@ -112,11 +101,11 @@ class NumpyPrinter:
     def _infix(self, o: Operation, texts: Sequence[str]) -> str:
         if o.op == "reciprocal":  # of a length too, where np.reciprocal would round
             return f"1 / {texts[0]}"
-        return f"{texts[0]} {_INFIX[o.op]} {texts[1]}" if o.op in _INFIX else f"{_UFUNC[o.op]}({', '.join(texts)})"
+        return f"{texts[0]} {INFIX[o.op]} {texts[1]}" if o.op in INFIX else f"{OPERATIONS[o.op]}({', '.join(texts)})"
 
     @staticmethod
     def _ufunc(op: str) -> str:
-        return _UFUNC[op]
+        return OPERATIONS[op]
 
     # --- statements --------------------------------------------------------------------------------------------
 
@@ -223,7 +212,7 @@ class NumpyPrinter:
                     args.append(self._aligned(a, o.target.axes))
                 else:
                     whole = layout(a.axes) == layout(o.target.axes)
-                    text = f"({text})" if o.op in _INFIX or o.op == "reciprocal" else text
+                    text = f"({text})" if o.op in INFIX or o.op == "reciprocal" else text
                     args.append(text if whole else self._aligned(Value(text, a.axes), o.target.axes))
             written = self._infix(o, args)
             if uses[o.target.name] > 1:
@@ -345,7 +334,7 @@ class NumpyPrinter:
                 if a.name in owned and used_last[a.name] == position and layout(a.axes) == layout(target.axes) != ()
             ]
             out = f", out={reusable[0]}" if reusable else ""
-            yield f"{target.name} = {_UFUNC[what.op]}({', '.join(texts)}{out})"
+            yield f"{target.name} = {OPERATIONS[what.op]}({', '.join(texts)}{out})"
             owned.add(target.name)
         returned += [self._name(n) for n in kept]
         yield f"return {', '.join(returned)}" + ("," if len(returned) == 1 else "")

@@ -14,22 +14,21 @@ from tpc.available import Available
 from tpc.derivation import Derivation
 from tpc.errors import UserError
 from tpc.limits.graph import Append, LimitGraph, Store
+from tpc.lower.footprint import WIDE, Footprint, table_bytes
 from tpc.lower.ir import Lowered
-from tpc.lower.lowered import lower
+from tpc.lower.lengths import Lengths, length_of
+from tpc.lower.lowered import Stages, lower
 from tpc.program.axes import FEATURE, SAMPLE, SUPPORT
 from tpc.runtime.models.backend import load_backend
 from tpc.runtime.models.folding import FoldOptions, numbers_stored, outer_numbers
 from tpc.runtime.models.initial import shape_of
 from tpc.runtime.models.model import predicted_rows
-from tpc.runtime.models.working import Blocks, Lengths, function_bytes, step_bytes, table_bytes
 from tpc.runtime.training.episodic import tasks_at_once
 
 LIBRARIES = 175_000_000  # Python with the packages that training loads, measured
 PLOTS = 95_000_000  # what the plots and the report at the end load, measured
-HUGE_PAGE = 1 << 21  # what the kernel may hand out for the first byte of a column
 ALLOCATOR = 1.05
 EVALUATED = 256  # rows that an evaluation predicts at a time
-WIDE = ("float32", "float64")
 
 
 @dataclass(frozen=True)
@@ -130,8 +129,8 @@ class _Predictor:
         self._lowered = lru_cache(maxsize=32)(self._lower)
         self._degree = lru_cache(maxsize=32)(self._find_degree)
 
-    def _lower(self, degree: int | None, halves: bool, points: int, momentum: bool) -> Lowered:
-        return lower(self._limit.graph(self._loss, degree, halves, points), momentum)
+    def _lower(self, degree: int | None, halves: bool, points: int, momentum: bool, stages: Stages) -> Lowered:
+        return lower(self._limit.graph(self._loss, degree, halves, points), momentum, stages=stages)
 
     def degree(self, t: Training) -> int | None:
         """The degree that mode "folded" folds to."""
@@ -142,48 +141,48 @@ class _Predictor:
 
     def __call__(self, t: Training) -> Prediction:
         backend = load_backend(t.backend)
-        lowered = self._lowered(self.degree(t), backend.HALVES, _options(t).points, t.momentum > 0)
-        graph, blocks, item = lowered.graph, Blocks.of(t.backend), np.dtype(t.dtype).itemsize
-        rows = {s.name: _row_bytes(s, t, item) for s in graph.stores}
+        lowered = self._lowered(self.degree(t), backend.HALVES, _options(t).points, t.momentum > 0, backend.stages)
+        graph, footprint, item = lowered.graph, backend.footprint, np.dtype(t.dtype).itemsize
+        rows = {s.name: footprint.atom(_widths(s, t), item, t.storage, t.momentum > 0) for s in graph.stores}
         atoms = {s.name: _stored(graph, s, t, max(t.epochs * t.samples, t.done or 0)) for s in graph.stores}
         lengths = Lengths({FEATURE.name: t.input_dim, SUPPORT.name: t.support}, t.rank, item, atoms, rows)
         tensors = {f.store.name: item * numbers_stored(f, t.rank) for f in graph.folds}
         parts = {} if backend.DEVICE else {"Python and libraries": LIBRARIES, "data set": t.data_bytes}
         segment = _options(t).rows if graph.folds else None
         for name, n in atoms.items():
-            taken = backend.stored_rows(n, rows[name], segment) * rows[name]
-            parts[f"atoms of {name}"] = taken if backend.DEVICE else taken + min(taken, 2 * HUGE_PAGE)
+            parts[f"atoms of {name}"] = footprint.atoms(n, rows[name], segment)
         parts |= {f"folded atoms of {name}": n for name, n in tensors.items()}
         matrices = sum(outer_numbers(f, t.rank) for f in graph.folds if any(m.order == 2 for m in f.moments))
-        parts["rounded folded matrices"] = backend.copied_bytes(t.storage, matrices, t.rank)
+        parts["rounded folded matrices"] = footprint.copied(t.storage, matrices, t.rank)
         weights = item * sum(prod(shape_of(u.state.axes, lengths.sizes, t.rank)) for u in graph.accumulated)
         parts["other weights"] = weights * (2 if t.momentum else 1)
         parts["tables for folding"] = table_bytes({m.order for f in graph.folds for m in f.moments}, t.rank)
         batch = max(1, min(t.batch, t.samples))
         folded = max([t.rank, *(_per_step(graph, s, batch, t.support) + _options(t).rows for s in graph.stores)])
-        step = step_bytes(lowered, lengths, batch, blocks, t.clip, folded)
+        step = footprint.step(lowered, lengths, batch, t.clip, folded)
         rows_predicted = predicted_rows(graph.folds, t.rank)
         answered, shown = _answered(t, rows_predicted) if t.tasks else (min(EVALUATED, rows_predicted), 0)
         answering = replace(lengths, sizes={**lengths.sizes, SUPPORT.name: shown})
-        evaluation = function_bytes(lowered.predict, answering, answered, blocks)
+        evaluation = footprint.function(lowered.predict, answering, answered)
         parts["products kept within a step"] = step.lasting + evaluation.lasting
         work = {"a step": step.passing, "evaluation": evaluation.passing}
         if not backend.DEVICE:
             work["plots"] = PLOTS
         if t.done is not None and not backend.DEVICE:  # a device gets it segment by segment
-            work["reading the checkpoint"] = self._reading(graph, t, rows, tensors, atoms, item)
+            work["reading the checkpoint"] = self._reading(graph, t, rows, tensors, atoms, footprint)
         what = max(work, key=lambda name: work[name])
         return Prediction({name: n for name, n in (parts | {what: work[what]}).items() if n})
 
     @staticmethod
     def _reading(
         graph: LimitGraph, t: Training, rows: Mapping[str, int], tensors: Mapping[str, int],
-        atoms: Mapping[str, int], item: int,
+        atoms: Mapping[str, int], footprint: Footprint,
     ) -> int:  # fmt: skip
         """A checkpoint is read array by array, each beside the state: less what is stored only later."""
         now = {s.name: _stored(graph, s, t, t.done or 0) for s in graph.stores}
         later = sum((atoms[name] - now[name]) * rows[name] for name in atoms)
-        arrays = [now[s.name] * _widest(s, t, item) for s in graph.stores]
+        item = np.dtype(t.dtype).itemsize
+        arrays = [now[s.name] * max(footprint.columns(_widths(s, t), item, t.storage)) for s in graph.stores]
         return max(0, max([*arrays, *tensors.values()], default=0) - later)
 
 
@@ -195,7 +194,7 @@ def _per_step(graph: LimitGraph, s: Store, batch: int, support: int) -> int:
     """Atoms that a store gains in a step."""
     updates = [u for _, changes in graph.updates for u in changes if isinstance(u, Append) and u.store.name == s.name]
     sizes = {SAMPLE.name: batch, SUPPORT.name: support}
-    return sum(prod(sizes.get(a.base, a.size or 1) for a in u.batch) for u in updates)
+    return sum(prod(length_of(a, sizes) for a in u.batch) for u in updates)
 
 
 def _stored(graph: LimitGraph, s: Store, t: Training, samples: int) -> int:
@@ -213,20 +212,10 @@ def _stored(graph: LimitGraph, s: Store, t: Training, samples: int) -> int:
     return min(count, max(initial, waiting + 2 * options.rows + step))
 
 
-def _columns(s: Store, t: Training, item: int) -> list[int]:
-    """Bytes of one atom in each column: single numbers keep the dtype."""
-    narrow = item if t.storage in (None, *WIDE) else 2
-    widths = [prod(shape_of(c.axes[1:], {FEATURE.name: t.input_dim}, t.rank))
-              for c in (s.coefficients, *s.columns, *s.thetas)]  # fmt: skip
-    return [w * (narrow if w > 1 else item) for w in widths]
-
-
-def _row_bytes(s: Store, t: Training, item: int) -> int:
-    return sum(_columns(s, t, item)) + (16 if t.momentum > 0 else 0)
-
-
-def _widest(s: Store, t: Training, item: int) -> int:
-    return max(_columns(s, t, item))
+def _widths(s: Store, t: Training) -> list[int]:
+    """Numbers of one atom in each column."""
+    columns = (s.coefficients, *s.columns, *s.thetas)
+    return [prod(shape_of(c.axes[1:], {FEATURE.name: t.input_dim}, t.rank)) for c in columns]
 
 
 def _answered(t: Training, rows: int) -> tuple[int, int]:

@@ -193,7 +193,8 @@ class Model:
         if key not in self._codes:
             points = self.fold.points
             graph = self.limit.graph(loss, self._degree, self.backend.HALVES, points)
-            lowered = lower(graph, self._momentum, self.limit.graph(loss, self._degree, points=points))
+            predicted = self.limit.graph(loss, self._degree, points=points)
+            lowered = lower(graph, self._momentum, predicted, self.backend.stages)
             self._codes[key] = Code(self.backend.compile_module(lowered), lowered.guard)
         return self._codes[key]
 

@@ -9,8 +9,8 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 
 from tpc.limits.graph import LimitGraph
+from tpc.lower.backend import Backend
 from tpc.lower.ir import Accumulate, AppendAtoms, Guard
-from tpc.runtime.models.backend import Backend
 from tpc.runtime.models.divergence import not_taken
 
 LARGE_LOSS = 1e10  # beyond which every step is looked at closely

@@ -9,8 +9,9 @@ import numpy as np
 
 from tpc.available import Available
 from tpc.errors import UserError
+from tpc.lower.lengths import length_of
 from tpc.program.axes import SAMPLE, SUPPORT
-from tpc.program.ir import Vector
+from tpc.program.ir import Vector, VectorWeight
 from tpc.program.node import Node
 from tpc.runtime.models.backend import load_backend
 from tpc.runtime.models.memory import EVALUATED, LIBRARIES, PLOTS, Prediction, Training, gigabytes
@@ -45,11 +46,11 @@ def predict_network(net: Network, training: Training) -> Prediction:
 
 
 def _rows(n: Node, samples: int, support: int) -> int:
-    """How many vectors a node has."""
-    if not isinstance(n, Vector):
+    """How many vectors a node has that is computed: weights are there."""
+    if not isinstance(n, Vector) or isinstance(n, VectorWeight):
         return 0
     sizes = {SAMPLE.name: samples, SUPPORT.name: max(1, support)}
-    return prod(a.size if a.size is not None else sizes.get(a.base, 1) for a in n.axes)
+    return prod(length_of(a, sizes) for a in n.axes)
 
 
 def require_network_memory(
