@@ -10,7 +10,7 @@ from backends import numpy_runtime
 from tpc.gaussian import kernel
 from tpc.limits.graph import Gram, Kernel, gram
 from tpc.lower.concretise import Concretiser
-from tpc.lower.numpy_printer import NumpyPrinter
+from tpc.lower.numpy_printer import numpy_writer
 from tpc.lower.plan import Planner
 from tpc.lower.schedule import schedule
 from tpc.program.axes import Axis
@@ -29,7 +29,7 @@ RANK = Axis("r_embed", 5, "rank")
 def compiled(value, inputs):
     function = schedule("value", {"value": Planner()(Concretiser()(value))}, inputs)
     namespace = {"np": np, "rt": numpy_runtime}
-    exec(NumpyPrinter(function).text(), namespace)
+    exec(numpy_writer(function).text, namespace)
     return lambda *arrays: namespace["value"]({}, *arrays)["value"]
 
 

@@ -8,14 +8,21 @@ import pytest
 import sympy as sp
 
 import tpc
+from backends import native_runtime, numpy_runtime
 from backends.numpy_backend import NumpyBackend
 from tests.support.problems import batch, make
 from tpc.errors import InternalError
 from tpc.limits.graph import atoms_in
+from tpc.lower.cuda_module import cuda_module
 from tpc.lower.ir import Loop
 from tpc.lower.lowered import STAGES, Stage, before, lower, stage_listing
+from tpc.lower.native_module import native_module
+from tpc.lower.numpy_module import numpy_module
+from tpc.lower.numpy_statements import rule
+from tpc.lower.text import operation
+from tpc.program.node import node
 from tpc.program.rewrite import Rewriter
-from tpc.program.tensor import Add, Constant, Contract
+from tpc.program.tensor import Add, Constant, Contract, Tensor
 
 HALF = Constant(sp.Rational(1, 2))
 
@@ -31,6 +38,35 @@ class Halves(Rewriter):
         return made
 
 
+@node
+class Counted(Tensor):
+    """A made-up instruction: the same values, which every machine would add up."""
+
+    arg: Tensor
+
+    def _find_axes(self):
+        return self.arg.axes
+
+
+@rule.register
+def _printed(x: Counted, w, name):
+    yield w.line(f"{name} = rt.counted({w.name(x.arg)})", name)
+
+
+@operation.register
+def _listed(x: Counted, names):
+    return f"counted({names[x.arg]})"
+
+
+class Counts(Rewriter):
+    """Every sum over atoms is counted."""
+
+    def rule(self, n):
+        made = self.rebuilt(n)
+        return Counted(made) if isinstance(n, Contract) and atoms_in(n.over) else made
+
+
+COUNTED = before("schedule", Stage("counts", lambda lowered: lowered.rewritten(Counts())))
 HALVED = before("schedule", Stage("halves", lambda lowered: lowered.rewritten(Halves())))
 
 
@@ -49,9 +85,14 @@ def test_it_runs_between_plan_and_schedule(program):
     assert stage_listing(made, "halves").count("mul(1/2,") > stage_listing(plain, "halves").count("mul(1/2,")
 
 
+@pytest.mark.parametrize("stages", [HALVED, COUNTED], ids=lambda stages: stages[2].name)
 @pytest.mark.parametrize("backend", ["numpy", "native"])
 @pytest.mark.parametrize("mode", ["exact", "folded"])
-def test_steps_with_it_give_the_same_numbers(program, backend, mode, monkeypatch):
+def test_steps_with_it_give_the_same_numbers(program, backend, mode, stages, monkeypatch):
+    counted = []
+    for runtime in (numpy_runtime, native_runtime):
+        monkeypatch.setattr(runtime, "counted", lambda x: counted.append(x.shape) or x, raising=False)
+
     def trained(stages):
         dtype = "float64" if backend == "numpy" else "float32"
         model = make(program, backend=backend, dtype=dtype, mode=mode)
@@ -61,11 +102,22 @@ def test_steps_with_it_give_the_same_numbers(program, backend, mode, monkeypatch
         return model.state()
 
     plain = trained(STAGES)
-    monkeypatch.setattr(NumpyBackend, "stages", HALVED)  # and what is derived from it
-    made = trained(HALVED)
+    assert not counted
+    monkeypatch.setattr(NumpyBackend, "stages", stages)  # and what is derived from it
+    made = trained(stages)
+    sums = sum(len(s.sums) for s in lower(tpc.compile(program).graph()).gradients.steps if isinstance(s, Loop))
+    assert len(counted) >= 3 * sums if stages is COUNTED else not counted
     assert plain.keys() == made.keys()
     for name, value in plain.items():
         assert np.array_equal(value, made[name]), name
+
+
+def test_a_made_up_instruction_is_in_listings_and_code(program):
+    made = lower(tpc.compile(program).graph(), stages=COUNTED)
+    assert "= counted(" in stage_listing(made, "counts")
+    sums = sum(len(s.sums) for f in made.functions for s in f.steps if isinstance(s, Loop))
+    for text in (numpy_module(made), native_module(made).python, cuda_module(made).python):
+        assert text.count("= rt.counted(") == sums
 
 
 def test_a_pass_that_breaks_a_rule_is_named(program):

@@ -10,32 +10,28 @@ from tpc.lower.operations import ARITY, Operation, Value
 FUNCTIONS = Path(__file__).with_name("c_functions.h")
 
 _INFIX = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
-_CALL = {
-    "sqrt": "sqrtf", "exp": "expf", "log": "logf", "sin": "sinf", "cos": "cosf", "tanh": "tanhf", "erf": "erff",
-    "erfc": "erfcf", "abs": "fabsf", "sinh": "sinhf", "cosh": "coshf", "asinh": "asinhf", "log1p": "log1pf",
-    "expm1": "expm1f", "arcsin": "asinf", "arctan2": "atan2f", "power": "powf",
-    "rsqrt": "tpc_rsqrt", "sign": "tpc_sign", "step": "tpc_step", "relu": "tpc_relu", "arccos": "tpc_arccos",
-    "clip1": "tpc_clip1", "maximum": "tpc_maximum", "minimum": "tpc_minimum", "softplus": "tpc_softplus",
-    "gap": "tpc_gap", "inverse": "tpc_inverse", "root_sum": "tpc_root_sum",
+_LIBRARY = {
+    "sqrt": "sqrt", "exp": "exp", "log": "log", "sin": "sin", "cos": "cos", "tanh": "tanh", "erf": "erf",
+    "erfc": "erfc", "abs": "fabs", "sinh": "sinh", "cosh": "cosh", "asinh": "asinh", "log1p": "log1p",
+    "expm1": "expm1", "arcsin": "asin", "arctan2": "atan2", "power": "pow",
 }  # fmt: skip
+_OWN = (
+    "rsqrt", "sign", "step", "relu", "arccos", "clip1", "maximum", "minimum", "softplus", "gap", "inverse", "root_sum",
+)  # fmt: skip
+_SHORT = {"negative": "-{0}", "square": "{0} * {0}", "reciprocal": "{one} / {0}"}
+_SHORT |= {op: f"{{0}} {sign} {{1}}" for op, sign in _INFIX.items()}
 
-# how C computes what
-OPERATIONS = {
-    **{op: f"{{0}} {sign} {{1}}" for op, sign in _INFIX.items()},
-    "negative": "-{0}", "square": "{0} * {0}", "reciprocal": "{one} / {0}",
-    **{op: f"{call}({', '.join(f'{{{i}}}' for i in range(ARITY[op]))})" for op, call in _CALL.items()},
-}  # fmt: skip
+
+def _calls(library: str, own: str) -> dict[str, str]:
+    """Every operation, with the endings of the functions of the C library and of our own."""
+    names = {op: name + library for op, name in _LIBRARY.items()} | {op: f"tpc_{op}{own}" for op in _OWN}
+    places = {op: ", ".join(f"{{{i}}}" for i in range(ARITY[op])) for op in names}
+    return _SHORT | {op: f"{name}({places[op]})" for op, name in names.items()}
+
+
+OPERATIONS = _calls("f", "")  # how C computes what
+_TEXTS = {"float": OPERATIONS, "double": _calls("", "_double")}
 KNOWN = frozenset(OPERATIONS)
-
-
-def _double(op: str) -> str:
-    call = _CALL.get(op)
-    if call is None:
-        return OPERATIONS[op]
-    return OPERATIONS[op].replace(call, f"{call}_double" if call.startswith("tpc_") else call.removesuffix("f"), 1)
-
-
-_DOUBLE = {op: _double(op) for op in OPERATIONS}
 
 
 def number(x: float, real: str = "float") -> str:
@@ -69,5 +65,4 @@ def _operand(v: Value, real: str) -> str:
 
 def _operation(o: Operation, real: str) -> str:
     args = [_operand(a, real) for a in o.args]
-    text = OPERATIONS[o.op] if real == "float" else _DOUBLE[o.op]
-    return text.format(*args, one=number(1, real))
+    return _TEXTS[real][o.op].format(*args, one=number(1, real))

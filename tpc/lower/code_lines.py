@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 
 from tpc.limits.graph import LimitGraph, State
 from tpc.lower.concretise import Concretiser
-from tpc.lower.kernel_module import kernel_printers
+from tpc.lower.kernel_module import kernel_writers
 from tpc.lower.kernels import lower_kernels
 from tpc.lower.lowered import lower
-from tpc.lower.numpy_module import module_printers
-from tpc.lower.numpy_printer import NumpyPrinter
+from tpc.lower.numpy_module import module_writers
 from tpc.lower.plan import Planner
+from tpc.lower.writer import Line, Writer
 from tpc.program.tensor import Constant, Input, Tensor
 
 PAIRS = "pairs"
-_ASSIGNED = re.compile(r"^\s*((?:[A-Za-z_]\w*, )*[A-Za-z_]\w*),? = (.*)$")
-_BLOCK = re.compile(r"^    def (\w+)\(")
-_WORD = re.compile(r"[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True)
@@ -45,16 +40,15 @@ def code_lines(graph: LimitGraph, source: str) -> dict[Tensor, CodeLines]:
     concrete, plan = Concretiser(graph), Planner()
     images = {t: plan(concrete(t)) for t in graph.nodes}
     if graph.updates:
-        printers, cut = module_printers(lower(graph)), {}
+        writers, cut = module_writers(lower(graph)), {}
     else:
         kernels = lower_kernels(graph)
-        printers, cut = kernel_printers(kernels), dict(kernels.cut)
+        writers, cut = kernel_writers(kernels), dict(kernels.cut)
     text = source.splitlines()
     found: dict[Tensor, CodeLines] = {}
-    for printer in printers:
-        start = text.index(printer.text().partition("\n")[0])
-        here = {t: cut.get(image, image) for t, image in images.items()} if printer.function_name == PAIRS else images
-        found = _in_function(printer, here, text, start) | found
+    for w in writers:
+        here = {t: cut.get(image, image) for t, image in images.items()} if w.function.name == PAIRS else images
+        found = _in_function(w, here, text.index(w.header) + 1) | found
     return found | dict(_joined(graph, found))
 
 
@@ -68,40 +62,32 @@ def _joined(graph: LimitGraph, found: Mapping[Tensor, CodeLines]) -> Iterator[tu
     return ((t, lines) for t, lines in known.items() if t not in found)
 
 
-def _in_function(
-    printer: NumpyPrinter, images: Mapping[Tensor, Tensor], text: list[str], start: int
-) -> dict[Tensor, CodeLines]:
-    names = printer.names
-    assigned: dict[str, list[int]] = {}
-    for k in range(start + 1, len(text)):
-        if text[k] and not text[k].startswith(" "):
-            break
-        if match := _ASSIGNED.match(text[k]):
-            for one in match[1].split(", "):
-                assigned.setdefault(one, []).append(k)
-        elif match := _BLOCK.match(text[k]):
-            body = takewhile(lambda j: text[j].startswith(" " * 8), range(k + 1, len(text)))
-            assigned[match[1]] = [k, *body]
-    own = {t: names[image] for t, image in images.items() if image in names and not isinstance(image, Constant)}
+def _in_function(w: Writer, images: Mapping[Tensor, Tensor], start: int) -> dict[Tensor, CodeLines]:
+    """The lines of a function whose first line is number `start`."""
+    places: dict[str, list[int]] = {}
+    for k, line in enumerate(w.lines):
+        for name in {*line.gives, *([line.block] if line.block else [])}:
+            places.setdefault(name, []).append(k)
+    own = {t: w.names[image] for t, image in images.items() if image in w.names and not isinstance(image, Constant)}
     own = {t: name for t, name in own.items() if not isinstance(t, State)}
     made = set(own.values())
     found = {}
     for t, name in own.items():
-        if name in assigned:
-            lines = _needed(name, assigned, made, text)
-            found[t] = CodeLines(printer.function_name, name, tuple(k + 1 for k in sorted(lines)))
+        if name in places:
+            lines = sorted(start + 1 + k for k in _needed(name, places, made, w.lines))
+            found[t] = CodeLines(w.function.name, name, tuple(lines))
     return found
 
 
-def _needed(name: str, assigned: Mapping[str, Iterable[int]], made: set[str], text: list[str]) -> set[int]:
-    """The lines that assign a name, with those of the helpers it is made from."""
-    lines: set[int] = set()
+def _needed(name: str, places: Mapping[str, Iterable[int]], made: set[str], lines: Sequence[Line]) -> set[int]:
+    """The lines that give a name, with those of the helpers it is made from."""
+    needed: set[int] = set()
     wanted, seen = [name], {name}
     while wanted:
-        for k in assigned[wanted.pop()]:
-            lines.add(k)
-            for word in _WORD.findall(text[k].partition("#")[0]):
-                if word in assigned and word not in made and word not in seen:
-                    seen.add(word)
-                    wanted.append(word)
-    return lines
+        for k in places[wanted.pop()]:
+            needed.add(k)
+            for other in lines[k].uses:
+                if other in places and other not in made and other not in seen:
+                    seen.add(other)
+                    wanted.append(other)
+    return needed

@@ -32,13 +32,6 @@ class Group:
         return tuple(self.axes.index(a) for a in layout(x.axes))
 
 
-def is_elementwise(x: Tensor) -> bool:
-    """Whether a tensor's numbers are functions of numbers at the same place."""
-    if isinstance(x, Contract):
-        return not x.over
-    return isinstance(x, tensor.Map | tensor.Add)
-
-
 def groups(needed: Iterable[Tensor], pending: set[Tensor], name: Callable[[], str]) -> Iterator[Group]:
     """Kernels for the needed tensors; what they are computed from is computed again in each, as far as it is pending.
 
@@ -129,15 +122,15 @@ def _indices(count: int) -> Iterator[str]:
     yield f"    if (i >= {' * '.join(sizes)})"
     yield "        return;"
     for k in range(count):
-        inner = " * ".join(sizes[k + 1 :])
-        outer = (f"i / ({inner})" if "*" in inner else f"i / {inner}") if inner else "i"
+        inner = sizes[k + 1 :]
+        outer = f"i / {inner[0]}" if len(inner) == 1 else f"i / ({' * '.join(inner)})" if inner else "i"
         yield f"    const tpc_int i{k} = {outer}{f' % n{k}' if k else ''};"
 
 
 def _offset(places: tuple[int, ...]) -> str:
     text = f"i{places[0]}"
-    for k in places[1:]:
-        text = f"({text}) * n{k} + i{k}" if "+" in text else f"{text} * n{k} + i{k}"
+    for count, k in enumerate(places[1:]):
+        text = f"({text}) * n{k} + i{k}" if count else f"{text} * n{k} + i{k}"
     return text
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tpc.lower.c_elementwise import device_function
 from tpc.lower.native_loop import Argument, NativeLoop
+from tpc.lower.places import MULTIPLIER
 
 KERNELS = Path(__file__).with_name("cuda_kernels.h")
 
@@ -44,7 +45,7 @@ def _parameters(name: str, argument: Argument, loop: NativeLoop) -> list[str]:
         layout = [f"tpc_int {name}_{part}" for part in ("stride", "from", "low")]
         return [f"const float *{name}", *(layout if loop.by_lane(loop.products[argument.index]) else [])]
     if argument.kind == "number":
-        kind = "double" if loop.columns[argument.index] == "scale" else "float"
+        kind = "double" if loop.columns[argument.index] == MULTIPLIER else "float"
         return [f"const {kind} *{name}"]
     return [f"const float *{name}", f"tpc_int {name}_step", f"float {name}_number"]
 

@@ -10,9 +10,10 @@ from tpc.errors import InternalError
 from tpc.lower.c_elementwise import FUNCTIONS, KNOWN, device_function
 from tpc.lower.elementwise import Builder
 from tpc.lower.ir import Function, Loop
-from tpc.lower.kernel_module import KernelPrinter, is_elementwise, kernel_module
+from tpc.lower.kernel_module import KERNEL, kernel_module
 from tpc.lower.kernels import OTHER, LoweredKernels
 from tpc.lower.operations import Value
+from tpc.lower.writer import Writer, is_elementwise
 from tpc.program import tensor
 from tpc.program.axes import SAMPLE
 from tpc.program.functions import argument
@@ -49,7 +50,7 @@ def native_kernels(lowered: LoweredKernels) -> NativeKernels | None:
     numbers = tuple(i for i, t in enumerate(first) if not t.axes)
     named = tuple((made.values[p].name, p) for p in made.products)
     products = Function("products", lowered.pairs.inputs, made.products, named)
-    python = kernel_module(lowered) + "\n\n" + KernelPrinter(products).text() + "\n"
+    python = kernel_module(lowered) + "\n\n" + Writer(products, KERNEL).text + "\n"
     arrays = [first[i] for i in left], [second[i] for i in right], [first[i] for i in numbers]
     c = _source(lowered, made, *arrays)
     return NativeKernels(python, c, left, right, numbers, tuple(name for name, _ in lowered.pairs.outputs))

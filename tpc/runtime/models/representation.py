@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tpc.lower.concretise import Concretiser
 from tpc.lower.numpy_module import tabulations
-from tpc.lower.numpy_printer import NumpyPrinter
+from tpc.lower.numpy_printer import numpy_writer
 from tpc.lower.plan import Planner
 from tpc.lower.schedule import schedule
 from tpc.passes.representation import GRAM, with_gram
@@ -33,7 +33,7 @@ def gram(model: Model, x: ArrayLike) -> Array:
     graph = model.limit.limit_of(program, *folding)
     value = Planner()(Concretiser(graph, host.has_momentum)(graph[GRAM]))
     tables: dict[tuple[str, str], str] = {}
-    text = NumpyPrinter(schedule(GRAM, {GRAM: value}), tables).text()
+    text = numpy_writer(schedule(GRAM, {GRAM: value}), tables).text
     run = getattr(run_source(_HEADER + tabulations(tables) + "\n" + text, graph.name), GRAM)
     with np.errstate(all="ignore"):
         found: Array = run(host.raw_state, np.ascontiguousarray(x, host.dtype))[GRAM]
