@@ -24,7 +24,7 @@ from tpc.passes.representation import unadapted
 from tpc.program.program import Program
 from tpc.runtime.models.model import Model
 from tpc.runtime.networks.network import Network
-from tpc.runtime.networks.network_file import load_trained
+from tpc.runtime.trained import load_trained
 from tpc.runtime.training.checkpoint import Checkpoint
 from tpc.runtime.training.episodic import Episodes, FewShotEvaluation, answer
 from tpc.runtime.training.position import Position
