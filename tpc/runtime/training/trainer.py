@@ -150,7 +150,7 @@ class Trainer:
             where = self.checkpoints.directory.parent
             kept = (
                 f" The checkpoint of step {saved.state['position']['step']} is kept; with more memory, go on with: "
-                f"tpc train --resume {where}."
+                f"{self.command} --resume {where}."
             )
         return (
             f"out of memory after step {at.step} (epoch {at.epoch + 1}): {asked}; the state takes "
