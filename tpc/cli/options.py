@@ -11,12 +11,24 @@ import click
 
 from tpc.cli.completers import program_files, program_settings, run_directories
 from tpc.cli.group import remember_debug
-from tpc.cli.types import Available, Choice, FiniteRange, Named, OutputFile, distinct, drop, key_value, multiplier
+from tpc.cli.types import (
+    Available,
+    Choice,
+    FiniteRange,
+    LimitChoice,
+    Named,
+    OutputFile,
+    distinct,
+    drop,
+    key_value,
+    multiplier,
+)
 from tpc.errors import UsageError
 from tpc.limits.kinds import LIMITS, kernel_limits, trained_limits
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 NOT_TRAINED = "is a kernel, which is not trained"
+NO_KERNEL = "is trained, with tpc train; regression is for kernel limits"
 MODES = ("exact", "folded")
 BACKENDS = ("numpy", "native", "cupy")
 STORAGE = ("float32", "float64", "bfloat16", "float16")
@@ -61,26 +73,25 @@ def json_option(command: Command) -> Command:
 
 def program_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--function, --set and --limit."""
-    return _program_options(command, Available("limit", tuple(LIMITS)))
+    return _program_options(command, LimitChoice(lambda: LIMITS))
 
 
 def trained_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The same for commands that train."""
-    return _program_options(command, Available("limit", trained_limits(), dict.fromkeys(kernel_limits(), NOT_TRAINED)))
+    return _program_options(command, LimitChoice(trained_limits, NOT_TRAINED))
 
 
 def checked_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The same, where all limits can be taken at once."""
-    return _program_options(command, Available("limit", (*LIMITS, "all")))
+    return _program_options(command, LimitChoice(lambda: LIMITS, more=("all",)))
 
 
 def kernel_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The same for commands that take a kernel limit."""
-    unfit = dict.fromkeys(trained_limits(), "is trained, with tpc train; regression is for kernel limits")
-    return _program_options(command, Available("limit", kernel_limits(), unfit), "ntk")
+    return _program_options(command, LimitChoice(kernel_limits, NO_KERNEL), "ntk")
 
 
-def _program_options(command: Callable[..., Any], limits: Available, default: str = "pi") -> Callable[..., Any]:
+def _program_options(command: Callable[..., Any], limits: LimitChoice, default: str = "pi") -> Callable[..., Any]:
     for option in (
         click.option("--limit", type=limits, default=default, show_default=True, help="Which limit to take."),
         click.option(
