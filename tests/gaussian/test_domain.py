@@ -11,7 +11,8 @@ from sympy import DiracDelta
 
 from tests.support import gaussian_pairs as reference
 from tpc.errors import GaussianError
-from tpc.gaussian import kernel
+from tpc.gaussian import fitting, kernel
+from tpc.gaussian.numeric import NumericKernel, PairTables
 from tpc.program.expression import parse_nonlinearity
 from tpc.program.functions import X
 
@@ -153,6 +154,30 @@ def test_beyond_the_domain_everything_is_refused(name, dtype):
             call()
         assert f"up to {largest:.3g}, got {4 * largest:.3g}" in str(caught.value), shown
         assert "Fix: " in str(caught.value)
+
+
+def test_refusals_call_functions_by_their_names():
+    """sin(x)·tanh(x) has none, and its derivative is told as it is written; those of silu have."""
+    slope = kernel(parse_nonlinearity("silu'"), parse_nonlinearity("silu''"))
+    wide = np.array([4e9])
+    for call in (lambda: slope.numeric(wide, wide, wide), lambda: slope.at(4e9, 1.0, 0.1)):
+        with pytest.raises(GaussianError, match=r"^V\[silu′, silu″\] is known .* beyond, silu′ varies") as caught:
+            call()
+        assert "exp" not in str(caught.value)
+    with pytest.raises(GaussianError, match=r"^V\[tanh, 1\] .* beyond, tanh varies"):
+        kernel(parse_nonlinearity("tanh")).series(2).tabulated()[0](wide)
+    with pytest.raises(GaussianError, match=r"no accurate kernel V\[cos\(200\*x\*\*2\), silu′\]: expected"):
+        _ = kernel(parse_nonlinearity("cos(200*x**2)"), parse_nonlinearity("silu'")).numeric
+
+
+def test_a_cell_without_an_accurate_table_is_told_by_name(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # nothing is kept there
+    monkeypatch.setattr(fitting, "TOLERANCE", 0.0)
+    slope = parse_nonlinearity("sigmoid''")
+    p = np.array([0.123])
+    wanted = r"no accurate kernel V\[sigmoid″, sigmoid″\] for variances from 1\.0e-01 to 1\.0e\+01"
+    with pytest.raises(GaussianError, match=wanted):
+        NumericKernel(slope, slope, PairTables(slope, slope), None, (), (1e9, 1e9))(p, p, p)
 
 
 def test_accuracy_and_domain_are_told_together():
