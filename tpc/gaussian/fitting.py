@@ -33,7 +33,7 @@ Array = NDArray[Any]
 Cell = tuple[float, float]  # of log p
 
 DECADES = 2
-LOWEST, HIGHEST_CELL = -10, 4  # cells from 1e-21 to 1e9
+LOWEST, HIGHEST_CELL = -11, 4  # cells from 1e-23 to 1e9
 LARGEST = 1e9  # the largest variance of all
 TOLERANCE = 1e-10  # of a table, relative to √(V[φ,φ](p,p,p) V[ψ,ψ](q,q,q))
 RANK_TOLERANCE = 1e-13  # of singular values and Chebyshev coefficients, relative to the same
@@ -214,9 +214,10 @@ def _basis(phi: Expr, directions: Array, cell: Cell, grid: Grid) -> Basis:
 
 @lru_cache(maxsize=256)
 def _degree_at_zero(phi: Expr) -> float:
-    """z with E φ(√p z)² ~ p^z near p = 0"""
-    low, high = np.log(energy(phi, np.array([1e-21, 1e-20])))
-    return float((high - low) / np.log(10))
+    """z with E φ(√p z)² ~ p^z near p = 0; a whole number to the last digits is one."""
+    low, high = np.log(energy(phi, np.array([1e-23, 1e-22])))
+    found = float((high - low) / np.log(10))
+    return float(round(found)) if abs(found - round(found)) < 1e-6 else found
 
 
 def fit_rows(rows: Any, phi: Expr, cell: Cell, grid: Grid) -> Basis:
