@@ -68,6 +68,16 @@ def cell_bounds(k: int, largest: float) -> Cell:
 
 def cell_index(p: Array) -> Array:
     """The cell of every variance; where there is none, the nearest one, and 0 for what is no number."""
+    p = np.asarray(p)
+    if p.size > 2:
+        ends = np.array([p.min(), p.max()])
+        first, last = _cells(ends)
+        if first == last and not np.isnan(ends[0]):  # as a rule
+            return np.broadcast_to(first, p.shape)
+    return _cells(p)
+
+
+def _cells(p: Array) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         k = np.floor((np.log10(p) + DECADES // 2) / DECADES)
     k = np.clip(np.nan_to_num(k, posinf=HIGHEST_CELL, neginf=LOWEST), LOWEST, HIGHEST_CELL)

@@ -220,9 +220,10 @@ def check_domain(phi: Expr, variances: Array, shown: tuple[Expr, Expr]) -> None:
     if top <= largest * (1 + 1e-6):
         return
     raise GaussianError(
-        f"{kernel_name(*shown)} is known to {TOLERANCE:.0e} for variances of its arguments up to {largest:.3g}, got {top:.3g}: "
-        f"beyond, {called(phi)} varies or grows too fast\n  Fix: scale the inputs or the weights before it down, by "
-        f"{np.sqrt(largest / top):.2g} or less, or normalise them"
+        f"{kernel_name(*shown)} is known to {TOLERANCE:.0e} for variances of its arguments up to {largest:.3g}, "
+        f"got {top:.3g}: beyond, {called(phi)} varies or grows too fast\n"
+        f"  Fix: scale the inputs or the weights before it down, by {np.sqrt(largest / top):.2g} or less, or normalise "
+        "them"
     )
 
 
