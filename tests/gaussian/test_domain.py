@@ -170,11 +170,19 @@ def test_refusals_call_functions_by_their_names():
     slope = kernel(parse_nonlinearity("silu'"), parse_nonlinearity("silu''"))
     wide = np.array([4e9])
     for call in (lambda: slope.numeric(wide, wide, wide), lambda: slope.at(4e9, 1.0, 0.1)):
-        with pytest.raises(GaussianError, match=r"^V\[silu′, silu″\] is known .* beyond, silu′ varies") as caught:
+        with pytest.raises(
+            GaussianError, match=r"^V\[silu′, silu″\] is known .* beyond, there are no tables"
+        ) as caught:
             call()
         assert "exp" not in str(caught.value)
-    with pytest.raises(GaussianError, match=r"^V\[tanh, 1\] .* beyond, tanh varies"):
+    with pytest.raises(GaussianError, match=r"^V\[tanh, 1\] .* got 4e\+09: beyond, there are no tables"):
         kernel(parse_nonlinearity("tanh")).series(2).tabulated()[0](wide)
+    with pytest.raises(
+        GaussianError, match=r"^V\[exp\(x\)\*tanh\(x\), silu\] .* beyond, exp\(x\)\*tanh\(x\) varies or"
+    ):
+        kernel(parse_nonlinearity("exp(x)*tanh(x)"), parse_nonlinearity("silu")).at(9.0, 1.0, 0.1)
+    with pytest.raises(GaussianError, match=r"no accurate kernel .* got none: .*\n  Fix: use a smoother"):
+        kernel(parse_nonlinearity("sin(300*x)*tanh(x)")).at(1.0, 1.0, 0.1)
     with pytest.raises(GaussianError, match=r"no accurate kernel V\[cos\(200\*x\*\*2\), silu′\]: expected"):
         _ = kernel(parse_nonlinearity("cos(200*x**2)"), parse_nonlinearity("silu'")).numeric
 

@@ -16,6 +16,7 @@ from sympy import Expr
 from tpc.errors import GaussianError
 from tpc.gaussian.evaluate import NUMPY, rsqrt
 from tpc.gaussian.fitting import (
+    LARGEST,
     TOLERANCE,
     Unresolved,
     cell_bounds,
@@ -169,12 +170,7 @@ def numeric_kernel(phi: Expr, psi: Expr) -> NumericKernel:
     (left, a), (right, b) = split_delta(phi), split_delta(psi)
     largest = largest_known(phi, psi)
     if min(largest) < LEAST_DOMAIN:
-        known = f"got one for variances up to {min(largest):.2g}" if min(largest) else "got none"
-        raise GaussianError(
-            f"no accurate kernel {kernel_name(phi, psi)}: expected a relative error below {TOLERANCE:.0e} for "
-            f"variances up to {LEAST_DOMAIN:g}, {known}: it varies or grows too fast to resolve\n"
-            "  Fix: use a smoother or more slowly varying nonlinearity"
-        )
+        raise _hardly_known((phi, psi), min(largest))
     if psi == ONE or phi == ONE:
         return NumericKernel(phi, psi, None, Curve(left if psi == ONE else right), (), largest)
     pair = PairTables(left, right) if left != 0 and right != 0 else None
@@ -219,11 +215,23 @@ def check_domain(phi: Expr, variances: Array, shown: tuple[Expr, Expr]) -> None:
     top = float(np.max(variances, initial=0.0, where=np.isfinite(variances)))
     if top <= largest * (1 + 1e-6):
         return
+    if largest < LEAST_DOMAIN:
+        raise _hardly_known(shown, largest)
+    why = "there are no tables" if largest >= LARGEST else f"{called(phi)} varies or grows too fast"
     raise GaussianError(
         f"{kernel_name(*shown)} is known to {TOLERANCE:.0e} for variances of its arguments up to {largest:.3g}, "
-        f"got {top:.3g}: beyond, {called(phi)} varies or grows too fast\n"
+        f"got {top:.3g}: beyond, {why}\n"
         f"  Fix: scale the inputs or the weights before it down, by {np.sqrt(largest / top):.2g} or less, or normalise "
         "them"
+    )
+
+
+def _hardly_known(shown: tuple[Expr, Expr], largest: float) -> GaussianError:
+    known = f"got one for variances up to {largest:.2g}" if largest else "got none"
+    return GaussianError(
+        f"no accurate kernel {kernel_name(*shown)}: expected a relative error below {TOLERANCE:.0e} for "
+        f"variances up to {LEAST_DOMAIN:g}, {known}: it varies or grows too fast to resolve\n"
+        "  Fix: use a smoother or more slowly varying nonlinearity"
     )
 
 
