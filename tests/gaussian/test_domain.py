@@ -128,6 +128,7 @@ def test_what_does_not_vanish_at_zero(name):
     k = kernel(parse_nonlinearity(name))
     for p, q in ((0.0, 0.0), (0.0, 1e-8), (1e-300, 0.0), (1e-25, 2.0)):
         assert error(k, p, q, 0.0, 1) < BOUND
+        assert tabulated(k, p, q, -0.0) == tabulated(k, p, q, 0.0)
 
 
 def test_what_cancels_near_zero():

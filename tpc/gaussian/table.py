@@ -128,7 +128,7 @@ class Table:
         return self.at(p, q, self._graded(p, q, c))
 
     def _graded(self, p: Array, q: Array, c: Array) -> Array:
-        return np.copysign(graded(NUMPY["angle"](p, q, np.abs(c)), self.width), c)
+        return np.copysign(graded(NUMPY["angle"](p, q, np.abs(c)), self.width), c + 0.0)  # −0 is no angle of π
 
     def at_angle(self, p: Array, q: Array, theta: Array) -> Array:
         """The same with the correlation given as cos θ."""
