@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import numpy as np
 
-from tpc.limits.graph import LimitGraph
-from tpc.lower.backend import Backend
 from tpc.lower.ir import Accumulate, AppendAtoms, Guard
+from tpc.runtime.models.base import ModelBase
 from tpc.runtime.models.divergence import not_taken
 
 LARGE_LOSS = 1e10  # beyond which every step is looked at closely
@@ -18,23 +17,10 @@ UNHEARD = 1e-8  # of the largest number: what is smaller than that does not carr
 BLOCK = 4096  # rows of a store looked at together
 
 
-class Checked(Protocol):
-    """What is looked at of a model."""
-
-    graph: LimitGraph
-    backend: Backend
-    dtype: str
-    storage: str
-
-    @property
-    def raw_state(self) -> Mapping[str, Any]:
-        """What the backend works on."""
-
-
 class StepChecks:
     """One step of a model, with this rate and clipping norm."""
 
-    def __init__(self, model: Checked, guard: Guard, lr: float, clip: float | None) -> None:
+    def __init__(self, model: ModelBase, guard: Guard, lr: float, clip: float | None) -> None:
         self._model = model
         self._guard = guard
         self._lr, self._clip = lr, clip
@@ -117,7 +103,7 @@ def largest(x: Any) -> float:
     return float(abs(x).max()) if x.size else 0.0
 
 
-def largest_weight(model: Checked) -> tuple[str, float]:
+def largest_weight(model: ModelBase) -> tuple[str, float]:
     """The weight that has the largest number, and its magnitude."""
     sizes: dict[str, float] = {}
     for u in model.graph.accumulated:

@@ -14,8 +14,9 @@ import numpy as np
 from tpc.errors import GaussianError
 from tpc.lower.ir import Guard
 from tpc.runtime.models.arguments import clip_factors
+from tpc.runtime.models.base import ModelBase
 from tpc.runtime.models.divergence import DivergedError, beyond_kernels
-from tpc.runtime.models.step_checks import Checked, StepChecks, largest_weight
+from tpc.runtime.models.step_checks import StepChecks, largest_weight
 from tpc.runtime.models.step_options import StepOptions
 from tpc.runtime.models.targets import Targets
 
@@ -31,7 +32,7 @@ class Code:
 class Step:
     """A step of a model with checked options. `state` is what the backend works on."""
 
-    def __init__(self, model: Checked, state: dict[str, Any], code: Code, options: StepOptions) -> None:
+    def __init__(self, model: ModelBase, state: dict[str, Any], code: Code, options: StepOptions) -> None:
         self._model = model
         self._state = state
         self._code = code
