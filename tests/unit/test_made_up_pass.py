@@ -18,7 +18,7 @@ from tpc.lower.ir import Loop
 from tpc.lower.lowered import STAGES, Stage, before, lower, stage_listing
 from tpc.lower.native_module import native_module
 from tpc.lower.numpy_module import numpy_module
-from tpc.lower.numpy_statements import rule
+from tpc.lower.numpy_statements import expression
 from tpc.lower.text import operation
 from tpc.program.node import node
 from tpc.program.rewrite import Rewriter
@@ -48,9 +48,9 @@ class Counted(Tensor):
         return self.arg.axes
 
 
-@rule.register
-def _printed(x: Counted, w, name):
-    yield w.line(f"{name} = rt.counted({w.name(x.arg)})", name)
+@expression.register
+def _printed(x: Counted, w):
+    return f"rt.counted({w.array(x.arg)})"
 
 
 @operation.register

@@ -42,7 +42,7 @@ def _grouped(collected: list[Group]) -> Callable[[Writer], Iterator[Line]]:
                 collected.append(group)
                 pending.difference_update(group.results)
                 names = [w.target(x) for x in group.results]
-                given = ", ".join(w.name(x) for x in group.leaves)
+                given = ", ".join(w.array(x) for x in group.leaves)
                 target = ", ".join(names) + ("," if len(names) == 1 else "")
                 yield w.line(f'{target} = native["{group.name}"]({given})', *names).commented(group.axes)
 
@@ -76,7 +76,7 @@ def _total(w: Writer, x: Contract) -> str:
     """Sums of products by kernels of the runtime or as matrix products, where they are such."""
     axes = layout(x.factors[0].axes)
     if all(set(f.axes) == set(axes) for f in x.factors) and len(x.factors) <= 2 and axes and not of_atoms(x):
-        arrays = ", ".join(w.name(f) for f in x.factors)
+        arrays = ", ".join(w.array(f) for f in x.factors)
         if set(x.over) == set(axes):
             return f"rt.total({arrays})"
         if set(x.over) == set(axes[-len(x.over) :]):
@@ -100,4 +100,4 @@ def _product(w: Writer, x: Contract) -> str:
     first, second = layout(a.axes), layout(b.axes)
     flags = [", ta=True" if first[0] == shared and len(first) == 2 else ""]
     flags += [", tb=True" if second[-1] == shared and len(second) == 2 else ""]
-    return f"rt.matmul({w.name(a)}, {w.name(b)}{''.join(flags)})"
+    return f"rt.matmul({w.array(a)}, {w.array(b)}{''.join(flags)})"

@@ -100,8 +100,8 @@ def calls(native: Mapping[int, NativeLoop]) -> Callable[[Writer, Loop, int], Ite
             return
         products = [p.node for p in made.products]
         results = [w.target(s) for s in loop.sums] + [w.target(products[i]) for i in made.kept]
-        captured = "".join(f"{w.name(c)}, " for c in made.captured)
-        options = "".join(f", {w.name(products[i])}" for i in sorted(made.given))
+        captured = "".join(f"{w.array(c)}, " for c in made.captured)
+        options = "".join(f", {w.array(products[i])}" for i in sorted(made.given))
         target = ", ".join(results) + ("," if len(results) == 1 else "")
         call = f'native["{made.name}"](state["{loop.atom.base}"], ({captured.rstrip()}){options})'
         yield w.line(f"{target} = {call}", *results)
@@ -127,7 +127,7 @@ def host_dialect(function: Function, native: Mapping[int, NativeLoop], factored:
             one, other = sorted(x.factors, key=lambda f: axes[0] not in f.axes)
             return f"rt.outer_sum({w.last(one, axes[0])}, {w.last(other, axes[1])})"
         if is_square(x) and len(x.over) > 1 and not of_atoms(x):
-            return f"rt.square({w.name(x.factors[0])})"
+            return f"rt.square({w.array(x.factors[0])})"
         return NUMPY.total(w, x)
 
     def matmul(x: Contract, first: str, second: str) -> str:

@@ -46,7 +46,7 @@ def loop_over_blocks(w: Writer, loop: Loop, index: int) -> Iterator[Line]:
     columns = ", ".join(f'"{column_of(s)}"' for s in loop.states)
     target = ", ".join(results) + ("," if len(results) == 1 else "")
     first = (c for c in loop.captured if c.axes and layout(c.axes)[0].base in SAMPLES)
-    rows = next((f"{w.name(c)}.shape[0]" for c in first), "1")
+    rows = next((f"{w.array(c)}.shape[0]" for c in first), "1")
     options = f", keep={len(loop.kept)}" if loop.kept else ""
     given = [f"{w.target(n)}_kept" for n in loop.given]
     if given:
@@ -73,13 +73,13 @@ def _block(w: Writer, loop: Loop) -> Iterator[Line]:
             owned.add(name)
             continue
         if what in loop.given:
-            yield w.line(f"if {w.name(what)} is None:  # too large to keep")
+            yield w.line(f"if {w.array(what)} is None:  # too large to keep")
             yield from (line.indented() for line in w.dialect.statement(w, what))
         else:
             yield from w.dialect.statement(w, what)
         if not isinstance(what, tensor.Rename) and what not in loop.kept and what not in loop.given:
             owned.add(name)
-    returned += [w.name(n) for n in loop.kept]
+    returned += [w.array(n) for n in loop.kept]
     yield w.line(f"return {', '.join(returned)}" + ("," if len(returned) == 1 else ""), uses=of_sums | w.used())
 
 

@@ -1,4 +1,4 @@
-"""One tensor outside a loop as lines of NumPy code: a rule per kind of tensor."""
+"""One tensor outside a loop as lines of NumPy code: a rule per kind of tensor, which is an expression."""
 
 from __future__ import annotations
 
@@ -14,100 +14,92 @@ from tpc.lower.layout import half_layout, layout
 from tpc.lower.numpy_operations import INFIX, OPERATIONS
 from tpc.lower.operations import Operation
 from tpc.lower.places import MomentState
-from tpc.lower.writer import Line, Writer, indexed, permuted
+from tpc.lower.writer import Line, Writer, indexed, is_elementwise, permuted
 from tpc.program import tensor
-from tpc.program.axes import Axes, union, without
+from tpc.program.axes import Axis, union, without
 from tpc.program.tensor import Contract, Tensor
-
-
-@singledispatch
-def rule(x: Tensor, w: Writer, name: str) -> Iterator[Line]:
-    """Lines that give a tensor its name."""
-    raise InternalError(f"NumPy code has no rule for {type(x).__name__}")
 
 
 def statement(w: Writer, x: Tensor) -> Iterator[Line]:
     """Lines that compute one tensor."""
-    yield from rule(x, w, w.target(x))
-
-
-@rule.register
-def _size(x: tensor.Size, w: Writer, name: str) -> Iterator[Line]:
-    yield w.line(f"{name} = {w.size(x.axis)}", name)
-
-
-@rule.register
-def _contract(x: Contract, w: Writer, name: str) -> Iterator[Line]:
-    if x.over:
-        yield w.line(f"{name} = {w.dialect.total(w, x)}", name)
-    else:
+    name = w.target(x)
+    if is_elementwise(x):
         yield from inlined(w, x, name)
+    else:
+        yield w.line(f"{name} = {expression(x, w)}", name)
 
 
-@rule.register(tensor.Map)
-@rule.register(tensor.Add)
-def _elementwise(x: Tensor, w: Writer, name: str) -> Iterator[Line]:
-    yield from inlined(w, x, name)
+@singledispatch
+def expression(x: Tensor, w: Writer) -> str:
+    """The array of a tensor, as a function of whole arrays."""
+    raise InternalError(f"NumPy code has no rule for {type(x).__name__}")
 
 
-@rule.register
-def _logsumexp(x: tensor.LogSumExp, w: Writer, name: str) -> Iterator[Line]:
-    axis = layout(x.arg.axes).index(x.over)
-    yield w.line(f"{name} = rt.logsumexp({w.name(x.arg)}, axis={axis})", name)
+@expression.register
+def _size(x: tensor.Size, w: Writer) -> str:
+    return w.size(x.axis)
 
 
-@rule.register
-def _rename(x: tensor.Rename, w: Writer, name: str) -> Iterator[Line]:
+@expression.register
+def _contract(x: Contract, w: Writer) -> str:
+    return w.dialect.total(w, x)
+
+
+@expression.register
+def _logsumexp(x: tensor.LogSumExp, w: Writer) -> str:
+    return f"rt.logsumexp({w.array(x.arg)}, axis={layout(x.arg.axes).index(x.over)})"
+
+
+@expression.register
+def _rename(x: tensor.Rename, w: Writer) -> str:
     new = dict(x.pairs)
-    renamed = tuple(new.get(a, a) for a in layout(x.arg.axes))
-    yield w.line(f"{name} = {permuted(w.name(x.arg), renamed, layout(x.axes))}", name)
+    return permuted(w.array(x.arg), tuple(new.get(a, a) for a in layout(x.arg.axes)), layout(x.axes))
 
 
-@rule.register
-def _broadcast(x: tensor.Broadcast, w: Writer, name: str) -> Iterator[Line]:
+@expression.register
+def _broadcast(x: tensor.Broadcast, w: Writer) -> str:
     shape = ", ".join(str(a.size) if a.size is not None else w.size(a) for a in layout(x.axes))
-    yield w.line(f"{name} = np.broadcast_to({w.aligned(w.value(x.arg), x.axes)}, ({shape},))", name)
+    return f"np.broadcast_to({w.aligned(w.value(x.arg), x.axes)}, ({shape},))"
 
 
-@rule.register
-def _tabulated(x: Tabulated, w: Writer, name: str) -> Iterator[Line]:
+@expression.register
+def _tabulated(x: Tabulated, w: Writer) -> str:
     arrays = ", ".join(w.aligned(w.value(t), x.axes, True) for t in (x.p, x.q, x.c))
-    yield w.line(f"{name} = {w.table(x)}({arrays})", name)
+    return f"{w.table(x)}({arrays})"
 
 
-@rule.register
-def _power(x: Power, w: Writer, name: str) -> Iterator[Line]:
-    yield w.line(f"{name} = rt.power({w.last(x.arg, x.rank)}, {order_of(x.slot)})", name)
+@expression.register
+def _power(x: Power, w: Writer) -> str:
+    return f"rt.power({w.last(x.arg, x.rank)}, {order_of(x.slot)})"
 
 
-@rule.register
-def _half(x: Half, w: Writer, name: str) -> Iterator[Line]:
-    yield w.line(f"{name} = {permuted(half(w, x, 'half'), half_layout(x), layout(x.axes))}", name)
+@expression.register
+def _half(x: Half, w: Writer) -> str:
+    return permuted(half(w, x, "half"), half_layout(x), layout(x.axes))
 
 
-@rule.register
-def _product(x: Product, w: Writer, name: str) -> Iterator[Line]:
+@expression.register
+def _product(x: Product, w: Writer) -> str:
     shared = layout(without(x.axes, (x.slot,)))
     args = ", ".join(w.along(g, shared, x.rank) for g in x.args)
-    yield w.line(f"{name} = {permuted(f'rt.product(({args}))', (*shared, x.slot), layout(x.axes))}", name)
+    return permuted(f"rt.product(({args}))", (*shared, x.slot), layout(x.axes))
 
 
-@rule.register
-def _slope(x: Slope, w: Writer, name: str) -> Iterator[Line]:
-    shared = layout(union(without(x.dual.axes, (x.slot,)), without(x.arg.axes, (x.rank,))))
-    given = f"{w.aligned(w.value(x.dual), (*shared, x.slot))}, {w.along(x.arg, shared, x.rank)}"
-    yield w.line(_contracted(x, f"rt.slope({given}, {order_of(x.slot)})", shared, name), name)
+@expression.register
+def _slope(x: Slope, w: Writer) -> str:
+    return _contracted(x, "slope", x.rank, w)
 
 
-@rule.register
-def _opened(x: Opened, w: Writer, name: str) -> Iterator[Line]:
-    shared = layout(union(without(x.dual.axes, (x.slot,)), without(x.arg.axes, (x.lower,))))
-    given = f"{w.aligned(w.value(x.dual), (*shared, x.slot))}, {w.along(x.arg, shared, x.lower)}"
-    yield w.line(_contracted(x, f"rt.opened({given}, {order_of(x.slot)})", shared, name), name)
+@expression.register
+def _opened(x: Opened, w: Writer) -> str:
+    return _contracted(x, "opened", x.lower, w)
 
 
-def _contracted(x: Slope | Opened, made: str, shared: Axes, name: str) -> str:
-    return f"{name} = {permuted(made, (*shared, x.rank), layout(x.axes))}"
+def _contracted(x: Slope | Opened, function: str, last: Axis, w: Writer) -> str:
+    """A packed tensor, contracted with what has `last` as its own axis; the rank is left."""
+    shared = layout(union(without(x.dual.axes, (x.slot,)), without(x.arg.axes, (last,))))
+    given = f"{w.aligned(w.value(x.dual), (*shared, x.slot))}, {w.along(x.arg, shared, last)}, {order_of(x.slot)}"
+    return permuted(f"rt.{function}({given})", (*shared, x.rank), layout(x.axes))
 
 
 def half(w: Writer, x: Half, function: str) -> str:

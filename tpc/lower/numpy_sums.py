@@ -16,7 +16,7 @@ def total(w: Writer, x: Contract) -> str:
     if len(x.factors) == 1:
         (f,) = x.factors
         places = tuple(layout(f.axes).index(a) for a in x.over)
-        return f"{w.name(f)}.sum(axis={places[0] if len(places) == 1 else places})"
+        return f"{w.array(f)}.sum(axis={places[0] if len(places) == 1 else places})"
     if len(x.factors) != 2:
         raise InternalError("contractions are planned two by two")
     a, b = x.factors
@@ -29,7 +29,7 @@ def total(w: Writer, x: Contract) -> str:
         return batched
     letters = {axis: ascii_letters[k] for k, axis in enumerate(union(a.axes, b.axes))}
     spec = ",".join("".join(letters[i] for i in layout(t.axes)) for t in (a, b))
-    return f'np.einsum("{spec}->{"".join(letters[i] for i in want)}", {w.name(a)}, {w.name(b)})'
+    return f'np.einsum("{spec}->{"".join(letters[i] for i in want)}", {w.array(a)}, {w.array(b)})'
 
 
 def _matrices(w: Writer, x: Contract, a: Tensor, b: Tensor, shared: Axes) -> str:
@@ -41,12 +41,12 @@ def _matrices(w: Writer, x: Contract, a: Tensor, b: Tensor, shared: Axes) -> str
         a, b, left, right = b, a, right, left
     if len(shared) == 1 and len(left) <= 1 and len(right) <= 1:
         if shared[0].role == "power" and len(left) == len(right) == 1:  # many times faster this way round
-            return f"({w.name(b)} @ {w.name(a)}.T).T"
-        first = permuted(w.name(a), layout(a.axes), (*left, *shared))
-        second = permuted(w.name(b), layout(b.axes), (*shared, *right))
+            return f"({w.array(b)} @ {w.array(a)}.T).T"
+        first = permuted(w.array(a), layout(a.axes), (*left, *shared))
+        second = permuted(w.array(b), layout(b.axes), (*shared, *right))
         return w.dialect.matmul(x, first, second)
     summed = [[layout(t.axes).index(axis) for axis in shared] for t in (a, b)]
-    whole = f"np.tensordot({w.name(a)}, {w.name(b)}, {summed})"
+    whole = f"np.tensordot({w.array(a)}, {w.array(b)}, {summed})"
     return permuted(whole, (*left, *right), want)
 
 
@@ -57,8 +57,8 @@ def _batched(w: Writer, x: Contract, a: Tensor, b: Tensor, want: Axes) -> str:
     if len(rows) != 3 or len(columns) != 2 or len(over) != 1 or rows[0] != columns[0] or columns[1] != over[0]:
         return ""
     if over[0] == rows[2]:
-        return w.dialect.matvecs(x, w.name(matrix), w.name(vector)) if want == rows[:2] else ""
-    return w.dialect.vecmats(x, w.name(vector), w.name(matrix)) if want == (rows[0], rows[2]) else ""
+        return w.dialect.matvecs(x, w.array(matrix), w.array(vector)) if want == rows[:2] else ""
+    return w.dialect.vecmats(x, w.array(vector), w.array(matrix)) if want == (rows[0], rows[2]) else ""
 
 
 def matmul(x: Contract, first: str, second: str) -> str:

@@ -123,8 +123,8 @@ class Writer:
             self.names[x] = self.fresh(getattr(x, "name", prefix))
         return self.names[x]
 
-    def name(self, x: Tensor) -> str:
-        """The name of a tensor, where it is used."""
+    def array(self, x: Tensor) -> str:
+        """The name of the array of a tensor, where it is used; its dimensions are `layout(x.axes)`."""
         name = self.target(x)
         self._used.add(name)
         return name
@@ -157,7 +157,7 @@ class Writer:
     def last(self, x: Tensor, axis: Axis) -> str:
         """The array of a tensor with `axis` as its last one."""
         have = layout(x.axes)
-        return permuted(self.name(x), have, (*without(have, (axis,)), axis))
+        return permuted(self.array(x), have, (*without(have, (axis,)), axis))
 
     def along(self, x: Tensor, shared: Axes, axis: Axis) -> str:
         """The array of a tensor with `axis` as its last one, to broadcast against `shared` before it."""
@@ -169,7 +169,7 @@ class Writer:
         for known in (*self.function.inputs, *self.states()):
             for position, a in enumerate(layout(known.axes)):
                 if a.base == axis.base:
-                    return f"{self.name(known)}.shape[{position}]"
+                    return f"{self.array(known)}.shape[{position}]"
         if axis.size is not None:
             return str(axis.size)
         raise InternalError(f"nothing tells the length of {axis}")
