@@ -261,7 +261,7 @@ class _Reading:
 
     def halves(self, means: Sequence[tuple[Tensor, tuple[Tensor, ...]]], opened: bool) -> Iterator[Tensor]:
         """For a matrix M: ⟨M, g ⊗ ·⟩ first, for every latent g."""
-        second = Axis(f"{self.slot.base.rpartition('^')[0]}^1", role=self.slot.role)
+        second = slot_axis(self.store.name, 1)
         for number, args in means:
             half = Half(self.moment.state, args[0], self.rank, self.slot, second)
             made = tensor.rename(half, self.names)

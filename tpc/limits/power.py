@@ -5,13 +5,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import comb
 
+from tpc.errors import InternalError
 from tpc.program.axes import Axes, Axis, union, without
 from tpc.program.node import node
 from tpc.program.tensor import Tensor, rename
 
 ROLE = "power"
+
+
+@dataclass(frozen=True, slots=True)
+class Slot(Axis):
+    """A packed axis, which knows the degree of what it packs."""
+
+    order: int = 0
 
 
 @node
@@ -86,12 +95,14 @@ class Half(Tensor):
 
 def slot_axis(store: str, order: int) -> Axis:
     """The packed axis of the tensors of one degree that a store is folded to."""
-    return Axis(f"{store}^{order}", role=ROLE)
+    return Slot(f"{store}^{order}", None, ROLE, order)
 
 
 def order_of(slot: Axis) -> int:
     """The degree of a packed axis."""
-    return int(slot.base.rpartition("^")[2])
+    if not isinstance(slot, Slot):
+        raise InternalError(f"{slot} is no packed axis")
+    return slot.order
 
 
 def packed_size(rank: int, order: int) -> int:

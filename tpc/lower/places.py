@@ -58,6 +58,11 @@ def columns(store: Store) -> dict[str, State]:
     return {COEFFICIENTS: store.coefficients} | latents | {f"t{j}": c for j, c in enumerate(store.thetas)}
 
 
+def moment_column(order: int) -> str:
+    """The name of a folded tensor within its store, where its state is written."""
+    return f"M{order}"
+
+
 def places(graph: LimitGraph, multipliers: bool = False) -> dict[Tensor, Tensor]:
     """What stands for every stored array of a limit that is part of a store; `multipliers` are one per atom."""
     found: dict[Tensor, Tensor] = {}

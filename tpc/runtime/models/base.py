@@ -13,6 +13,7 @@ from tpc.errors import UsageError
 from tpc.limits.fold import Fold
 from tpc.limits.graph import LimitGraph, Store
 from tpc.lower.layout import layout
+from tpc.lower.places import columns
 from tpc.passes.adapt import is_adapted
 from tpc.program.axes import FEATURE, SAMPLE, without
 from tpc.runtime.models.arguments import check_sizes
@@ -121,8 +122,8 @@ class ModelBase:
         ]
         for s in self._stores.values():
             atoms = self._state[s.name]
-            for column in (s.coefficients, *s.columns, *s.thetas):
-                width = tuple(atoms.widths[short(s, column.name)])
+            for name, column in columns(s).items():
+                width = tuple(atoms.widths[name])
                 kind = self.storage if math.prod(width) > 1 else self.dtype
                 found.append((column.name, (len(atoms), *width), kind))
         for name, f in self.folds.items():
@@ -166,15 +167,4 @@ class ModelBase:
 
     def widths(self, s: Store) -> dict[str, tuple[int, ...]]:
         """Shapes of the rows of a store's columns."""
-        columns = (s.coefficients, *s.columns, *s.thetas)
-        return {short(s, c.name): shape_of(c.axes[1:], self.sizes, self.rank) for c in columns}
-
-
-def columns_of(s: Store) -> tuple[str, ...]:
-    """The columns of a store, coefficients first."""
-    return tuple(c.name for c in (s.coefficients, *s.columns, *s.thetas))
-
-
-def short(s: Store, column: str) -> str:
-    """The name of a column within its store."""
-    return column.removeprefix(f"{s.name}.")
+        return {name: shape_of(c.axes[1:], self.sizes, self.rank) for name, c in columns(s).items()}

@@ -20,8 +20,9 @@ from tpc.errors import UsageError
 from tpc.limits.fold import Fold
 from tpc.limits.graph import Store
 from tpc.limits.power import packed_size
+from tpc.lower.places import COEFFICIENTS, MULTIPLIER, columns, moment_column
 from tpc.runtime.models.arguments import check_range, check_shape, real_array, unknown_name
-from tpc.runtime.models.base import ModelBase, columns_of, short
+from tpc.runtime.models.base import ModelBase
 from tpc.runtime.models.initial import shape_of
 
 Array = NDArray[Any]
@@ -44,8 +45,7 @@ def state_of(model: ModelBase) -> dict[str, Array]:
                 found[name] = host(raw[name]).copy()
     for s in model.graph.stores:
         atoms = raw[s.name]
-        for column in columns_of(s):
-            found[column] = atoms.column(short(s, column))
+        found |= {column.name: atoms.column(name) for name, column in columns(s).items()}
         if atoms.per_atom or atoms.scale != 1:
             found |= {f"{s.name}.{name}": value for name, value in atoms.multipliers().items()}
     for f in model.folds.values():
@@ -94,7 +94,7 @@ class _Loading:
     def _check_names(self) -> None:
         stores, folds = self.graph.stores, self.model.folds.values()
         accumulated = [u.state.name for u in self.graph.accumulated]
-        needed = [*accumulated, *(c for s in stores for c in columns_of(s))]
+        needed = [*accumulated, *(c.name for s in stores for c in columns(s).values())]
         more = [f"{s.name}.{name}" for s in stores for name in ("scale", "stored")]
         velocities = [f"{name}.velocity" for name in (*accumulated, *(s.name for s in stores))]
         folded = [name for f in folds for name in _folded_names(f)]
@@ -154,7 +154,7 @@ class _Loading:
         atoms = model.backend.new_atoms(model.widths(s), model.dtype, False, model.storage, model.segment_rows)
         for start in range(0, count, LOAD_ROWS):
             rows = slice(start, start + LOAD_ROWS)
-            values = {short(s, c): given[c][rows].astype(np.float64) for c in columns_of(s)}
+            values = {name: given[c.name][rows].astype(np.float64) for name, c in columns(s).items()}
             if s.degree is not None:
                 self._normalise(values, s.degree)
             atoms.extend({n: model.backend.array(v, model.dtype) for n, v in values.items()})
@@ -166,17 +166,17 @@ class _Loading:
         stored, scale = self.given[f"{name}.stored"], self.given[f"{name}.scale"].astype(np.float64)
         check_shape(f"{name}.stored", stored, self.given[s.coefficients.name].shape)
         check_shape(f"{name}.scale", scale, (count,) if self.momentum else (1,))
-        columns = {short(s, c): self.given[c] for c in columns_of(s)} | {"A": stored}
+        found = {name: self.given[c.name] for name, c in columns(s).items()} | {COEFFICIENTS: stored}
         self._check_applied(s, stored, scale)
         if s.degree is not None:
             self._check_unit(s)
         if self.momentum:
             velocity = self.given[f"{name}.velocity"].astype(np.float64)
             check_shape(f"{name}.velocity", velocity, (count,))
-            columns |= {"scales": scale, "velocities": velocity}
+            found |= {"scales": scale, "velocities": velocity}
         else:
-            columns["scale"] = scale
-        read: Callable[[str], Array | None] = {n: self._typed(n, v) for n, v in columns.items()}.get
+            found[MULTIPLIER] = scale
+        read: Callable[[str], Array | None] = {n: self._typed(n, v) for n, v in found.items()}.get
         return model.backend.restore_atoms(
             read, model.widths(s), model.dtype, model.storage, model.segment_rows
         )  # fmt: skip
@@ -248,7 +248,7 @@ class _Loading:
             raise UsageError(f"expected {name}.folds to be a multiplier, a number and weights, got {scale}, {count}")
         if not np.allclose(given[f"{name}.w"], scale * np.array(weights), rtol=1e-12, atol=0):
             raise UsageError(f"expected {name}.w to be the first number of {name}.folds times its weights")
-        columns = {short_moment(f, m.state.name): given[m.state.name] for m in f.moments}
+        columns = {moment_column(m.order): given[m.state.name] for m in f.moments}
         columns |= {"weights": np.array(weights), "sums": given[f"{name}.sums"].astype(np.float64)}
         columns["numbers"] = np.array([scale, count, fold.window, fold.fitted], np.float64)
         if f.tail:
@@ -287,11 +287,6 @@ def folded_shapes(model: ModelBase, f: Fold) -> dict[str, tuple[int, ...]]:
         shapes[f.tail.points.name] = (f.points, rank)
         shapes[f.tail.values.name] = shapes[f"{f.tail.values.name}.stored"] = (f.points, *outer)
     return shapes
-
-
-def short_moment(f: Fold, name: str) -> str:
-    """ "M2" """
-    return name.removeprefix(f"{f.store.name}.")
 
 
 def _folded_names(f: Fold) -> list[str]:

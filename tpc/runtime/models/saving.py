@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tpc.derivation import derived
 from tpc.errors import DataError, ProgramError, UsageError
 from tpc.limits.graph import Store
+from tpc.lower.places import moment_column
 from tpc.program.text import listing, parse
 from tpc.runtime.files.archive import write_npz
 from tpc.runtime.files.npz import Npz, check_entries
@@ -126,7 +127,7 @@ def _shapes(model: ModelBase, momentum: bool) -> dict[str, tuple[int | None, ...
             wanted |= {f"{s.name}/{column}": (None,) for column in ("scales", "velocities")}
     for name, f in model.folds.items():
         shapes = folded_shapes(model, f)
-        wanted |= {f"{name}.folded/{m.state.name.removeprefix(name + '.')}": shapes[m.state.name] for m in f.moments}
+        wanted |= {f"{name}.folded/{moment_column(m.order)}": shapes[m.state.name] for m in f.moments}
         wanted |= {f"{name}.folded/numbers": (4,), f"{name}.folded/weights": shapes[f"{name}.w"]}
         wanted[f"{name}.folded/sums"] = shapes[f"{name}.sums"]
         if f.tail:
