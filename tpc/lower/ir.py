@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from tpc.errors import InternalError
 from tpc.limits.fold import Fold
@@ -84,7 +85,7 @@ class Guard:
 
     changes: tuple[Change, ...]
 
-    @property
+    @cached_property
     def keys(self) -> tuple[str, ...]:
         """The outputs of `gradients` that must be finite besides the loss."""
         return tuple(o.key for c in self.changes for o in c.operands)

@@ -124,7 +124,8 @@ class Model(ModelBase):
         Raises DivergedError where the loss, a gradient or what would be stored is not finite; the step is not taken
         then, and the state is as it was.
         """
-        chosen = StepOptions(**options).checked(self.weights)
+        chosen = StepOptions(**options)
+        rates, keeps = chosen.per_weight(self.weights)
         rows = self._inputs(x)
         if not len(rows):
             raise UsageError("expected at least one sample in a batch, got none")
@@ -135,7 +136,7 @@ class Model(ModelBase):
         starts = bool(chosen.momentum) and not self._momentum
         if starts:
             self._start_momentum()
-        step = Step(self, self._state, self._compiled(chosen.loss), chosen)
+        step = Step(self, self._state, self._compiled(chosen.loss), chosen, rates, keeps)
         try:
             metrics = step.computed(data, wanted, self._momentum)
         except DivergedError:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from tpc.runtime.models.arguments import check_step, multipliers
@@ -26,28 +25,21 @@ class StepOptions:
     clip_mode: str = "param"
     loss: str = "cross_entropy"
 
-    def checked(self, weights: Iterable[str]) -> StepOptions:
-        """With a multiplier for each of the weights. Raises UsageError for what is out of range or has no weight."""
+    def per_weight(self, weights: Iterable[str]) -> tuple[dict[str, float], dict[str, float]]:
+        """The learning rate of every weight, and what decay leaves of it.
+
+        Raises UsageError for what is out of range, or a multiplier without a weight.
+        """
         mult = multipliers({} if self.lr_mult is None else self.lr_mult, weights)
         check_step(self.lr, self.weight_decay, self.momentum, self.clip, self.clip_mode)
-        return replace(self, lr_mult=mult)
+        decay, follows = self.lr * self.weight_decay, self.decay_follows_lr_mult
+        keeps = {w: 1 - decay * (m if follows else 1) for w, m in mult.items()}
+        return {w: self.lr * m for w, m in mult.items()}, keeps
 
     @property
     def keywords(self) -> dict[str, Any]:
         """By name, for `step`."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
-
-    @cached_property
-    def rates(self) -> dict[str, float]:
-        """The learning rate of every weight of checked options."""
-        return {w: self.lr * mult for w, mult in (self.lr_mult or {}).items()}
-
-    @cached_property
-    def keeps(self) -> dict[str, float]:
-        """What decay leaves of every weight of checked options."""
-        follows = self.decay_follows_lr_mult
-        decay = self.lr * self.weight_decay
-        return {w: 1 - decay * (mult if follows else 1) for w, mult in (self.lr_mult or {}).items()}
 
 
 def takes_step_options(step: Step) -> Step:

@@ -30,13 +30,22 @@ class Code:
 
 
 class Step:
-    """A step of a model with checked options. `state` is what the backend works on."""
+    """A step of a model, with what its options give for every weight. `state` is what the backend works on."""
 
-    def __init__(self, model: ModelBase, state: dict[str, Any], code: Code, options: StepOptions) -> None:
+    def __init__(
+        self,
+        model: ModelBase,
+        state: dict[str, Any],
+        code: Code,
+        options: StepOptions,
+        rates: dict[str, float],
+        keeps: dict[str, float],
+    ) -> None:
         self._model = model
         self._state = state
         self._code = code
         self._options = options
+        self._rates, self._keeps = rates, keeps
         self._out: Mapping[str, Any] = {}
         self._scales: dict[str, float] = {}
 
@@ -58,12 +67,12 @@ class Step:
         (value, *sizes), finite = backend.inspect([out["loss"], *squares.values()], operands)
         checks.gradients(value, out, dict(zip(squares, sizes)), finite)
         metrics: dict[str, Any] = {"loss": value, **wanted.measure(backend.to_numpy(out["logits"]))}
-        self._scales = dict.fromkeys(options.rates, 1.0)
+        self._scales = dict.fromkeys(self._rates, 1.0)
         if options.clip is not None:
             norms = {name: math.sqrt(max(0.0, size)) for name, size in zip(squares, sizes)}
             metrics["grad_norm"] = norms
             self._scales = clip_factors(norms, options.clip, options.clip_mode)
-        checks.update(out, options.rates, self._scales, options.keeps, momentum)
+        checks.update(out, self._rates, self._scales, self._keeps, momentum)
         return metrics
 
     def _squared_norms(self, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,9 +83,9 @@ class Step:
 
     def apply(self, folds: bool) -> None:
         """Change the state, and fold old atoms if so asked. Raises DivergedError where these leave the range."""
-        module, options = self._code.module, self._options
+        module = self._code.module
         with np.errstate(all="ignore"):
-            module.update(self._state, self._out, options.rates, self._scales, options.keeps, options.momentum)
+            module.update(self._state, self._out, self._rates, self._scales, self._keeps, self._options.momentum)
             if not folds:
                 return
             try:

@@ -88,10 +88,10 @@ class FiniteNetwork:
         In μP scaling input-like weights and biases learn at rate n·lr, hidden matrices at lr and readouts at
         lr/n; the cotangents of the backward program carry these powers of n.
         """
-        given = StepOptions(**options)
-        check_loss(given.loss, self._outputs(self.limit.program))
-        names = self._trained_names(given.loss)
-        chosen = given.checked(names)
+        chosen = StepOptions(**options)
+        check_loss(chosen.loss, self._outputs(self.limit.program))
+        names = self._trained_names(chosen.loss)
+        rates, keeps = chosen.per_weight(names)
         lr, clip = chosen.lr, chosen.clip
         kinds = ("loss", "grad", "norm2") if clip is not None else ("loss", "grad")
         out = self._evaluated(x, y, chosen.loss, support, kinds)
@@ -114,7 +114,7 @@ class FiniteNetwork:
             if chosen.momentum:
                 earlier = [(chosen.momentum, self._velocity[name])] if name in self._velocity else []
                 change = self._velocity[name] = _combined(*earlier, (1.0, change))
-            self.weights[name] = _combined((chosen.keeps[name], self.weights[name]), (-chosen.rates[name], change))
+            self.weights[name] = _combined((keeps[name], self.weights[name]), (-rates[name], change))
         return {"loss": value}
 
     def gradients(

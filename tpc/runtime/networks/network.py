@@ -192,7 +192,8 @@ class Network:
 
         The parametrization scales lr; `clip` measures the gradients of its trained entries. Decay is lr·λ in all.
         """
-        chosen = StepOptions(**options).checked(self.weights)
+        chosen = StepOptions(**options)
+        own, keeps = chosen.per_weight(self.weights)
         lr, clip = chosen.lr, chosen.clip
         rows = input_rows(x, self.input_dim, self.dtype)
         if not len(rows):
@@ -217,7 +218,6 @@ class Network:
                 if not math.isfinite(norm):
                     raise not_taken("the gradient norm", name, f"is {norm}", value, lr, clip)
             factors = clip_factors(norms, clip, chosen.clip_mode)
-        own, keeps = chosen.rates, chosen.keeps
         rates = {name: own[name] * self.scales[name].rate for name in gradients}
         for name, g in gradients.items():
             if not self._is_finite(g):
