@@ -22,7 +22,7 @@ class Backend(Protocol):
     HALVES: bool  # whether folded matrices are best read once for both passes
     DEVICE: bool  # whether the state lies on a device with memory of its own
     stages: Stages  # what lowers a limit for it
-    operations: Mapping[str, str]  # how its loops compute what: those of `ARITY` that it has
+    operations: Mapping[str, str]  # those of `ARITY` that its loops have, as its language writes them
     footprint: Footprint  # what it takes of memory
 
     def compile_module(self, lowered: Lowered) -> ModuleType:
