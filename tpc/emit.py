@@ -13,8 +13,10 @@ from tpc.gaussian.kernel import kernel
 from tpc.gaussian.names import KernelNames, plain
 from tpc.gaussian.symbols import U, V
 from tpc.limits.fold import fold_store
-from tpc.limits.graph import Accumulate, Append, Kernel, LimitGraph
+from tpc.limits.graph import LimitGraph
 from tpc.limits.nngp import DIAGONAL
+from tpc.limits.nodes import Kernel
+from tpc.limits.store import Accumulate, Append
 from tpc.limits.text import listing as limit_listing
 from tpc.limits.text import update_listing
 from tpc.program.ir import Matrix, Vector

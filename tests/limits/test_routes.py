@@ -8,7 +8,9 @@ import tpc
 from tests.support.repeated import gated
 from tpc.limits.canonical import Canonical
 from tpc.limits.gradient import gradients_of_limit
-from tpc.limits.graph import Accumulate, Append, Expectation, LimitGraph
+from tpc.limits.graph import LimitGraph
+from tpc.limits.nodes import Expectation
+from tpc.limits.store import Accumulate, Append
 from tpc.passes.loss import attach_loss
 from tpc.program.node import topological
 from tpc.program.tensor import Constant, Tensor, contract

@@ -14,7 +14,9 @@ import numpy as np
 import sympy as sp
 from scipy import special
 
-from tpc.limits.graph import Append, Expectation, Gram, Kernel, LimitGraph, State
+from tpc.limits.graph import LimitGraph
+from tpc.limits.nodes import Expectation, Gram, Kernel, State
+from tpc.limits.store import Append
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis
 from tpc.program.functions import X, argument

@@ -9,7 +9,7 @@ import pytest
 
 import tpc
 from tests.support import interpreter
-from tpc.limits.graph import Accumulate
+from tpc.limits.store import Accumulate
 from tpc.lower.lowered import Lowered
 from tpc.runtime.models.model import Model
 

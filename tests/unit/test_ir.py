@@ -5,8 +5,8 @@ import sympy as sp
 
 import tpc
 from tpc.errors import ProgramError
-from tpc.limits.graph import State
-from tpc.limits.pi import LimitTerm, _multiply
+from tpc.limits.nodes import State
+from tpc.limits.term import LimitTerm, multiply
 from tpc.passes.backward import backward
 from tpc.passes.loss import attach_loss
 from tpc.passes.normal import Normaliser, Term, freshened, renamed
@@ -148,7 +148,7 @@ def test_sums_over_one_store_are_kept_apart_in_a_product():
     atom, rank = Axis("w", role="atom"), Axis("r_s", role="rank")
     a, b = State("w.A", (atom,)), State("w.B", (atom, rank), True)
     term = LimitTerm(a, relu(U0), (b,), (), (atom,))
-    both = _multiply(term, term, (AI,))
+    both = multiply(term, term, (AI,))
     assert both.over == (atom, atom.primed())
     assert set(both.coefficient.axes) == {atom, atom.primed()}
     assert [g.axes[0] for g in both.latents] == [atom, atom.primed()]

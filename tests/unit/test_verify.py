@@ -10,7 +10,9 @@ import tpc
 from tests.support.generators import networks, traced
 from tpc.compiler import PASSES, compile_program
 from tpc.errors import InternalError
-from tpc.limits.graph import Accumulate, Append, Gram, LimitGraph, State
+from tpc.limits.graph import LimitGraph
+from tpc.limits.nodes import Gram, State
+from tpc.limits.store import Accumulate, Append
 from tpc.limits.verify import verify_limit
 from tpc.passes.loss import attach_loss
 from tpc.program import ir, tensor

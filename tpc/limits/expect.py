@@ -17,7 +17,7 @@ from tpc.errors import GaussianError
 from tpc.gaussian.expectation import expectation as reduced
 from tpc.gaussian.kernel import kernel as derived
 from tpc.gaussian.regular import has_kink
-from tpc.limits.graph import Expectation, Kernel, gram, kernel
+from tpc.limits.nodes import Expectation, Kernel, gram, kernel
 from tpc.program import tensor
 from tpc.program.functions import X, argument, partial
 from tpc.program.ir import theta

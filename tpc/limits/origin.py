@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tpc.errors import SourceLine
-from tpc.limits.graph import Accumulate, Append, Expectation, Gram, Kernel, LimitGraph, State, Update, atoms_in
+from tpc.limits.graph import LimitGraph
+from tpc.limits.nodes import Expectation, Gram, Kernel, State, atoms_in
 from tpc.limits.power import Half, Opened, Power, Product, Slope
+from tpc.limits.store import Accumulate, Append, Update
 from tpc.passes.project import PREFIX
 from tpc.program import ir, tensor
 from tpc.program.functions import argument

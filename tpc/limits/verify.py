@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from tpc.errors import InternalError
-from tpc.limits.graph import Append, Gram, LimitGraph
+from tpc.limits.graph import LimitGraph
+from tpc.limits.nodes import Gram
+from tpc.limits.store import Append
 from tpc.program.axes import union
 from tpc.program.ir import Vector
 from tpc.program.node import topological

@@ -8,8 +8,10 @@ from typing import Any
 import networkx as nx
 
 from tpc.errors import SourceLine
-from tpc.limits.graph import Accumulate, Expectation, Gram, Kernel, LimitGraph, State, Update, atoms_in
+from tpc.limits.graph import LimitGraph
+from tpc.limits.nodes import Expectation, Gram, Kernel, State, atoms_in
 from tpc.limits.origin import UPDATE, Origin, instruction, line_of, origins, parts_of
+from tpc.limits.store import Accumulate, Update
 from tpc.limits.text import equation, limit_names, update_line
 from tpc.passes.project import PREFIX
 from tpc.program import tensor

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
-from tpc.limits.graph import LimitGraph, State
+from tpc.limits.graph import LimitGraph
+from tpc.limits.nodes import State
 from tpc.lower.concretise import Concretiser
 from tpc.lower.kernel_module import kernel_printers
 from tpc.lower.kernels import lower_kernels

@@ -16,8 +16,9 @@ from tpc.gaussian.kernel import kernel
 from tpc.gaussian.primitives import rsqrt
 from tpc.gaussian.symbols import RHO, C, P, Q
 from tpc.gaussian.symbols import gram as gram_symbol
-from tpc.limits.graph import Append, Expectation, Gram, Kernel, State, Store, gram, rank_axis, upper_triangle
-from tpc.limits.graph import kernel as kernel_node
+from tpc.limits.nodes import Expectation, Gram, Kernel, State, gram, rank_axis, upper_triangle
+from tpc.limits.nodes import kernel as kernel_node
+from tpc.limits.store import Append, Store
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, union
 from tpc.program.functions import X, argument, step

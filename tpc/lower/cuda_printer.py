@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tpc.limits.graph import State
+from tpc.limits.nodes import State
 from tpc.lower.cuda_group import Group, groups, has_rule, is_elementwise
 from tpc.lower.native_loop import NativeLoop
 from tpc.lower.native_module import NativePrinter

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tpc.limits.expect import expectation
-from tpc.limits.fold import Fold
-from tpc.limits.graph import Accumulate, Append, LimitGraph, State, Store, Update
+from tpc.limits.graph import LimitGraph
+from tpc.limits.nodes import State
+from tpc.limits.store import Accumulate, Append, Fold, Store, Update
 from tpc.limits.tail import beyond
 from tpc.lower.concretise import Concretiser
 from tpc.lower.plan import Planner

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 
-from tpc.limits.graph import Accumulate
 from tpc.limits.power import Half
+from tpc.limits.store import Accumulate
 from tpc.lower.c_elementwise import FUNCTIONS
 from tpc.lower.c_loop import KERNELS, c_loop
 from tpc.lower.lowered import Lowered

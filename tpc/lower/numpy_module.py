@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tpc.limits.graph import Accumulate
+from tpc.limits.store import Accumulate
 from tpc.lower.lowered import Lowered, UpdatePlan, saved_keys
 from tpc.lower.numpy_printer import NumpyPrinter
 

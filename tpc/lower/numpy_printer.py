@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from string import ascii_letters
 
 from tpc.errors import InternalError
-from tpc.limits.graph import State
+from tpc.limits.nodes import State
 from tpc.limits.power import Half, Opened, Power, Product, Slope, order_of
 from tpc.lower.concretise import Tabulated
 from tpc.lower.elementwise import Builder, Operation, Value

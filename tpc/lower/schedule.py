@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tpc.errors import InternalError, UserError
-from tpc.limits.graph import State, atoms_in
+from tpc.limits.nodes import State, atoms_in
 from tpc.program import tensor
 from tpc.program.axes import Axis
 from tpc.program.node import Node, topological

@@ -10,7 +10,7 @@ import tpc
 from tpc.draw.graph import limit_name
 from tpc.draw.page import cards, page
 from tpc.draw.viewer import viewer_css, viewer_script
-from tpc.limits.graph import Kernel
+from tpc.limits.nodes import Kernel
 from tpc.program.ir import Matrix, Vector
 from tpc.report.sections import Section, compilation
 

@@ -13,7 +13,8 @@ import numpy as np
 from tpc.available import Available
 from tpc.compiler import Limit
 from tpc.errors import UserError
-from tpc.limits.graph import Append, LimitGraph, Store
+from tpc.limits.graph import LimitGraph
+from tpc.limits.store import Append, Store
 from tpc.lower.lowered import Lowered, lower
 from tpc.program.axes import FEATURE, SAMPLE, SUPPORT
 from tpc.runtime.models.backend import load_backend

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tpc.errors import GaussianError, UsageError
-from tpc.limits.fold import Fold
-from tpc.limits.graph import LimitGraph, Store
+from tpc.limits.graph import LimitGraph
 from tpc.limits.power import packed_size
+from tpc.limits.store import Fold, Store
 from tpc.lower.lowered import UpdatePlan, lower
 from tpc.lower.numpy_printer import layout
 from tpc.passes.adapt import is_adapted

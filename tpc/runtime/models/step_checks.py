@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from tpc.limits.graph import Accumulate
+from tpc.limits.store import Accumulate
 from tpc.lower.lowered import UpdatePlan
 from tpc.runtime.models.divergence import not_taken
 

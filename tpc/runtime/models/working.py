@@ -13,8 +13,9 @@ from itertools import product
 from math import prod
 from typing import Any
 
-from tpc.limits.graph import Append, State, Store
+from tpc.limits.nodes import State
 from tpc.limits.power import ROLE, Half, Opened, Power, Product, Slope, order_of, packed_size
+from tpc.limits.store import Append, Store
 from tpc.lower.lowered import Lowered
 from tpc.lower.native_loop import native_loop
 from tpc.lower.schedule import Function, Loop

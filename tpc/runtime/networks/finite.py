@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tpc.errors import UsageError
-from tpc.limits.graph import Accumulate, Append, Store, Update
+from tpc.limits.store import Accumulate, Append, Store, Update
 from tpc.passes.adapt import is_adapted
 from tpc.program import ir
 from tpc.program.axes import SAMPLE, without
