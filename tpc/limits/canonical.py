@@ -25,6 +25,8 @@ from tpc.program.tensor import Constant, Tensor
 Monomial = tuple[sp.Expr, tuple[Tensor, ...], Axes]  # number, opaque factors, bound axes
 Written = tuple[Tensor, tuple[tuple[Axis, str], ...]]  # a tensor with the names of the axes that its text mentions
 
+LONG = 200  # characters
+
 
 class Canonical:
     """Canonical text of tensors; remembers the expansion of every node.
@@ -37,6 +39,7 @@ class Canonical:
         self._expanded: dict[Tensor, list[Monomial]] = {}
         self._scopes: dict[Tensor, Axes] = {}
         self._texts: dict[Written, str] = {}
+        self._numbers: dict[str, int] = {}
         self._recall = Recursion()
 
     def key(self, x: Tensor) -> tuple[tuple[str, str], ...]:
@@ -136,7 +139,12 @@ class Canonical:
 
     def _text(self, x: Tensor, names: dict[Axis, str]) -> str:
         used = tuple((a, names[a]) for a in self._scope(x) if a in names)
-        return self._recall(self._texts, (x, used), self._written)
+        return self._recall(self._texts, (x, used), self._short)
+
+    def _short(self, given: Written) -> str:
+        """The text, or its number where it is long: texts of deep tensors would be as long as those are deep."""
+        text = self._written(given)
+        return text if len(text) <= LONG else f"@{self._numbers.setdefault(text, len(self._numbers))}"
 
     def _written(self, given: Written) -> str:
         x, names = given[0], dict(given[1])
