@@ -15,10 +15,10 @@ from tpc.limits.text import LimitNames
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis
 from tpc.program.functions import argument
+from tpc.program.lines import Names
 from tpc.program.naming import named
 from tpc.program.node import Node
 from tpc.program.tensor import Tensor
-from tpc.program.text import Names
 
 
 def kernel_name(phi: Expr, psi: Expr, functions: KernelNames) -> str:

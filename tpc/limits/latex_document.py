@@ -24,8 +24,8 @@ from tpc.limits.numbering import Numbering, numbering
 from tpc.limits.origin import SCALAR, Origin, origins, stages_of
 from tpc.limits.store import Append, Update
 from tpc.limits.text import limit_names
+from tpc.program.lines import Names
 from tpc.program.program import Program
-from tpc.program.text import Names
 
 _HEAD = r"""\documentclass{article}
 \usepackage{amsmath,amssymb,multicol}

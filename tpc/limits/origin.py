@@ -13,10 +13,10 @@ from tpc.limits.store import Accumulate, Append, Update
 from tpc.passes.project import PREFIX
 from tpc.program import ir, tensor
 from tpc.program.functions import argument
+from tpc.program.lines import Names, operation, type_of
 from tpc.program.node import Node, topological
 from tpc.program.program import Program
 from tpc.program.tensor import Tensor
-from tpc.program.text import Names, operation, type_of
 
 STAGES = ("network", "loss", "gradient", "gradient norm")
 

@@ -16,9 +16,9 @@ from tpc.limits.text import equation, limit_names, update_line
 from tpc.passes.project import PREFIX
 from tpc.program import tensor
 from tpc.program.axes import Axes
+from tpc.program.lines import Names
 from tpc.program.program import Program
 from tpc.program.tensor import Tensor
-from tpc.program.text import Names
 
 
 def to_networkx(graph: LimitGraph, program: Program | None = None) -> Any:

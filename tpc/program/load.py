@@ -133,12 +133,10 @@ def _translated(e: BaseException, file: Path) -> ProgramError:
     frames = [f for f in traceback.extract_tb(e.__traceback__) if f.filename == str(file)]
     where = SourceLine(frames[-1].filename, frames[-1].lineno or 0, (frames[-1].line or "").strip()) if frames else None
     if isinstance(e, AttributeError) and getattr(e.obj, "__name__", "") == "tpc":
-        import tpc
-
         name = e.name or ""
         told = absent(name)
         if told is not None:
             return ProgramError(f"unknown operation tpc.{name}: {told[0]}", where, f"{told[1]}; see {PAGE}")
-        near = did_you_mean(name, tpc.__all__).strip()
+        near = did_you_mean(name, e.obj.__all__).strip()
         return ProgramError(f"unknown operation tpc.{name}", where, near or "tpc.__all__ lists them")
     return ProgramError(f"{type(e).__name__}: {text_of(e)}", where)

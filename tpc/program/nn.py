@@ -13,6 +13,7 @@ from tpc.program import functions as F
 from tpc.program import ir, tensor
 from tpc.program.axes import SAMPLE, Axis, union, without
 from tpc.program.context import Trace, fail
+from tpc.program.expression import checked_nonlinearity, parse_nonlinearity
 from tpc.program.functions import X, argument
 from tpc.program.numbers import exact
 from tpc.program.trace import (
@@ -199,8 +200,6 @@ def total(value: Any, axis: str) -> Any:
 
 def nonlin(phi: Any) -> Callable[[Any], TracedVector]:
     """A nonlinearity from an expression in x ("x*tanh(x)"), a sympy expression or a sympy Lambda."""
-    from tpc.program.expression import checked_nonlinearity, parse_nonlinearity
-
     try:
         expr = parse_nonlinearity(phi) if isinstance(phi, str) else checked_nonlinearity(_expression(phi))
     except UserError as e:
