@@ -21,7 +21,6 @@ from tpc.program import tensor
 from tpc.program.axes import Axes, Axis
 from tpc.program.functions import X, argument
 from tpc.program.node import topological
-from tpc.program.program import axes_in
 
 ANGLES = 40  # Gauss–Legendre nodes on each of the four sectors, at least
 RADII = ((0.0, 1.0, 32), (1.0, 9.0, 56))  # (from, to, nodes)
@@ -148,7 +147,7 @@ class Interpreter:
         self.sizes: dict[str, int] = {}
         nodes = topological(roots)
         for n in nodes:
-            for axis in axes_in(n):
+            for axis in n.mentions:
                 if axis.size is not None:
                     self.sizes[axis.base] = axis.size
             if isinstance(n, tensor.Input | tensor.Weight | State):

@@ -7,6 +7,7 @@ store. Builders resolve what is trivial, and each node has its backward rule her
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import sympy as sp
 from sympy import Expr
@@ -18,7 +19,7 @@ from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, union, without
 from tpc.program.functions import X, argument
 from tpc.program.naming import split_number
-from tpc.program.node import node
+from tpc.program.node import Scope, node
 from tpc.program.tensor import ONE, ZERO, Tensor
 
 
@@ -30,7 +31,8 @@ class State(Tensor):
     shape: Axes
     unit: bool = False
 
-    def _find_axes(self) -> Axes:
+    @property
+    def introduces(self) -> Axes:
         return self.shape
 
 
@@ -42,8 +44,13 @@ class Gram(Tensor):
     b: Tensor
     rank: Axis
 
-    def _find_axes(self) -> Axes:
-        return without(union(self.a.axes, self.b.axes), (self.rank,))
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        return (Scope((self.a, self.b), (self.rank,)),)
+
+    @classmethod
+    def build(cls, a: Tensor, b: Tensor, _: Axis) -> Tensor:
+        return gram(a, b)
 
 
 @node
@@ -56,8 +63,13 @@ class Kernel(Tensor):
     q: Tensor
     c: Tensor
 
-    def _find_axes(self) -> Axes:
-        return union(self.p.axes, self.q.axes, self.c.axes)
+    @property
+    def symbols(self) -> tuple[Expr, ...]:
+        return (X,)
+
+    @classmethod
+    def build(cls, *fields: Any) -> Tensor:
+        return kernel(*fields)
 
 
 @node
@@ -72,8 +84,9 @@ class Expectation(Tensor):
         """The number of variables."""
         return upper_triangle(len(self.grams))[-1][1] + 1
 
-    def _find_axes(self) -> Axes:
-        return union(*(g.axes for g in self.grams))
+    @property
+    def symbols(self) -> tuple[Expr, ...]:
+        return tuple(argument(i) for i in range(self.size))
 
 
 def rank_axis(x: Tensor) -> Axis:

@@ -137,6 +137,6 @@ def _translated(e: BaseException, file: Path) -> ProgramError:
         told = absent(name)
         if told is not None:
             return ProgramError(f"unknown operation tpc.{name}: {told[0]}", where, f"{told[1]}; see {PAGE}")
-        near = did_you_mean(name, e.obj.__all__).strip()
+        near = did_you_mean(name, getattr(e.obj, "__all__", ())).strip()
         return ProgramError(f"unknown operation tpc.{name}", where, near or "tpc.__all__ lists them")
     return ProgramError(f"{type(e).__name__}: {text_of(e)}", where)

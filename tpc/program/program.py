@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from tpc.errors import InternalError, SourceLine
 from tpc.program.axes import Axis
-from tpc.program.ir import LinComb, MatrixWeight, Outer, Vector, VectorWeight
+from tpc.program.ir import MatrixWeight, Vector, VectorWeight
 from tpc.program.lines import written
 from tpc.program.node import Node, topological
 from tpc.program.parse import read
-from tpc.program.tensor import Contract, Input, Size, Tensor, Weight
+from tpc.program.tensor import Input, Tensor, Weight
 
 AnyWeight = Weight | VectorWeight | MatrixWeight
 
@@ -98,7 +98,7 @@ class Program:
     def axes(self) -> tuple[Axis, ...]:
         seen: dict[Axis, None] = {}
         for n in self.nodes:
-            for axis in axes_in(n):
+            for axis in n.mentions:
                 seen.setdefault(axis)
         return tuple(seen)
 
@@ -118,16 +118,3 @@ class Program:
 def _unpickled(text: str, lines: Sequence[SourceLine | None]) -> Program:
     made = Program.listed(text, "<listing>")
     return replace(made, sources={n: line for n, line in zip(made.nodes, lines) if line is not None})
-
-
-def axes_in(n: Node) -> Iterator[Axis]:
-    """Free and bound axes of a node."""
-    if isinstance(n, Tensor | Vector):
-        yield from n.axes
-    if isinstance(n, Size):
-        yield n.axis
-    if isinstance(n, Contract | Outer):
-        yield from n.over
-    if isinstance(n, LinComb):
-        for _, _, over in n.terms:
-            yield from over
