@@ -17,8 +17,9 @@ from tpc.gaussian.stein import Reducer
 from tpc.gaussian.symbols import gram as symbol
 from tpc.limits.nodes import Expectation, Gram, Kernel, State, kernel, upper_triangle
 from tpc.program import tensor
-from tpc.program.axes import Axes, Axis, fresh, union
+from tpc.program.axes import Axes, Axis, union
 from tpc.program.functions import argument
+from tpc.program.renaming import freshened
 from tpc.program.rewrite import Recursion
 from tpc.program.tensor import Constant, Tensor
 
@@ -90,15 +91,9 @@ class Canonical:
             parts: tuple[Tensor, ...] = ()
             bound: Axes = tuple(over)
             taken = union(free, over)
-            for n, fs, inner in choice:
-                new: dict[Axis, Axis] = {}
-                for a in inner:
-                    if a in taken:
-                        new[a] = fresh(a.primed(), union(taken, new.values(), *(f.axes for f in fs)))
-                parts += tuple(tensor.rename(f, new) for f in fs)
-                renamed = tuple(new.get(a, a) for a in inner)
-                bound += renamed
-                taken = union(taken, renamed)
+            for term in choice:
+                n, fs, inner = freshened(term, term[2], taken)
+                parts, bound, taken = parts + fs, bound + inner, union(taken, inner)
                 number = number * n
             yield number, parts, bound
 
@@ -109,8 +104,7 @@ class Canonical:
     def _scope_of(self, x: Tensor) -> Axes:
         found: dict[Axis, None] = dict.fromkeys(x.axes)
         if x not in self._opaque:
-            if isinstance(x, tensor.Rename):
-                found.update(dict.fromkeys(b for _, b in x.pairs))
+            found.update(dict.fromkeys(b for _, b in x.renames))
             for n in x.operands:
                 if isinstance(n, Tensor):
                     found.update(dict.fromkeys(self._scope(n)))

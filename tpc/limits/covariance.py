@@ -15,16 +15,17 @@ import sympy as sp
 
 from tpc.errors import InternalError
 from tpc.limits.expect import mean
-from tpc.passes.normal import Normaliser, Term, freshened
+from tpc.passes.normal import Normaliser, Term
 from tpc.passes.per_sample import Randomness
 from tpc.program import ir, tensor
-from tpc.program.axes import SAMPLE, Axes, Axis, fresh, union, without
+from tpc.program.axes import SAMPLE, Axes, Axis, apart, union, without
 from tpc.program.functions import argument
 from tpc.program.ir import Vector, theta
-from tpc.program.node import Node, rebuild
+from tpc.program.node import Node, remade
 from tpc.program.program import Program
+from tpc.program.renaming import freshened
 from tpc.program.rewrite import Recursion
-from tpc.program.tensor import ONE, ZERO, Add, Broadcast, Contract, Map, Rename, StopGradient, Tensor, Weight
+from tpc.program.tensor import ONE, ZERO, Broadcast, Contract, Rename, StopGradient, Tensor, Weight
 
 Part = tuple[Tensor, Vector, Axes]  # Σ_over coefficient · base
 
@@ -75,7 +76,7 @@ class Moments:
 
     @singledispatchmethod
     def _tensor(self, n: Tensor) -> Tensor:
-        made = rebuild(n, lambda m: self.tensor(m) if isinstance(m, Tensor) else m)
+        made = remade(n, lambda m: self.tensor(m) if isinstance(m, Tensor) else m)
         assert isinstance(made, Tensor)
         return made
 
@@ -84,28 +85,12 @@ class Moments:
         return ZERO
 
     @_tensor.register
-    def _(self, n: Contract) -> Tensor:
-        return tensor.contract((self.tensor(f) for f in n.factors), n.over)
-
-    @_tensor.register
-    def _(self, n: Add) -> Tensor:
-        return tensor.add(self.tensor(t) for t in n.terms)
-
-    @_tensor.register
-    def _(self, n: Map) -> Tensor:
-        return tensor.elementwise(n.fn, [self.tensor(a) for a in n.args])
-
-    @_tensor.register
     def _(self, n: Rename) -> Tensor:
         return renamed(self.tensor(n.arg), dict(n.pairs))
 
     @_tensor.register
-    def _(self, n: Broadcast) -> Tensor:
+    def _(self, n: Broadcast | StopGradient) -> Tensor:
         return self.tensor(n.arg)  # values broadcast by name anyway, and a sum over an absent axis is its length
-
-    @_tensor.register
-    def _(self, n: StopGradient) -> Tensor:
-        return self.tensor(n.arg)
 
     @_tensor.register
     def _(self, n: ir.Moment) -> Tensor:
@@ -181,7 +166,7 @@ class Moments:
         return found
 
     def _products(self, x: Vector, y: Vector) -> Tensor:
-        return tensor.add(self._product(s, freshened(t, s.axes)) for s in self.terms(x) for t in self.terms(y))
+        return tensor.add(self._product(s, freshened(t, t.over, s.axes)) for s in self.terms(x) for t in self.terms(y))
 
     def terms(self, x: Vector) -> tuple[Term, ...]:
         """The normal form of a vector without terms that are 0 in the limit."""
@@ -370,11 +355,7 @@ def _unrenamed(x: Vector) -> tuple[Vector, dict[Axis, Axis]]:
 def _apart(part: Part, taken: Iterable[Axis], free: Axes) -> Part:
     """A part whose bound axes are none of `taken`."""
     c, x, over = part
-    used = union(taken)
-    new: dict[Axis, Axis] = {}
-    for a in over:
-        if a in used:
-            new[a] = fresh(a.primed(), union(used, free, over, c.axes, x.axes, new.values()))
+    new = apart(over, taken, union(free, c.axes, x.axes))
     return renamed(c, new), ir.rename_vector(x, new), tuple(new.get(a, a) for a in over)
 
 

@@ -36,7 +36,7 @@ from tpc.limits.store import Fold, HermiteTensor, Store
 from tpc.limits.term import Leaf, LimitTerm
 from tpc.passes.normal import Term
 from tpc.program import tensor
-from tpc.program.axes import Axes, Axis, fresh, union, without
+from tpc.program.axes import Axes, Axis, apart, union, without
 from tpc.program.functions import argument, partial
 from tpc.program.naming import text
 from tpc.program.program import Program
@@ -175,7 +175,7 @@ class _FoldedLimit(PiLimit):
         factors, names, over = (reader.coefficient, *extra), dict(leaf.names), reader.over
         if leaf.dual is not None:
             taken = union(left, over, *(f.axes for f in factors))
-            names |= {a: fresh(a.primed(), taken) for a in outer if a in taken}
+            names |= apart(outer, taken)
             factors = (*factors, tensor.rename(leaf.dual, {a: names[a] for a in outer if a in names}))
             over = (*over, *(names.get(a, a) for a in outer))
         return tails.Beside(factors, over, names)

@@ -15,7 +15,7 @@ from tpc.limits.covariance import Moments, renamed, second_sample, second_vector
 from tpc.limits.graph import LimitGraph
 from tpc.passes.per_sample import OUTPUT, Randomness
 from tpc.program import ir, tensor
-from tpc.program.axes import Axes, fresh, union
+from tpc.program.axes import Axes, apart, union
 from tpc.program.ir import Vector
 from tpc.program.node import Node, topological
 from tpc.program.program import Program
@@ -81,7 +81,7 @@ def _covariance(moments: Moments, p: OutputPart, q: OutputPart, other: bool) -> 
         y = y and second_vector(y)
     else:
         taken = union(p.over, c.axes, x.axes if x else ())
-        new = {a: fresh(a.primed(), taken) for a in over if a in taken}
+        new = apart(over, taken, union(d.axes, y.axes if y else ()))
         d, over = renamed(d, new), tuple(new.get(a, a) for a in over)
         y = y and ir.rename_vector(y, new)
     inside = (moments.second(x, y),) if x is not None and y is not None else ()

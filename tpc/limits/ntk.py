@@ -17,10 +17,11 @@ from tpc.limits.nngp import DIAGONAL, NTK, covariances, graph_of
 from tpc.passes.per_sample import sampled_outers
 from tpc.passes.project import PREFIX
 from tpc.program import ir, tensor
-from tpc.program.axes import SAMPLE, Axes, fresh, union, without
+from tpc.program.axes import SAMPLE, Axes, union, without
 from tpc.program.ir import Matrix, Vector
 from tpc.program.node import Node
 from tpc.program.program import AnyWeight, Program
+from tpc.program.renaming import freshened
 from tpc.program.tensor import Tensor
 
 
@@ -67,6 +68,4 @@ def _other(y: Vector, x: Vector, over: Axes, second: bool) -> tuple[Vector, Vect
     """The gradient of the second sample, or that of the first with bound axes of its own."""
     if second:
         return second_vector(y), second_vector(x), tuple(a.primed() for a in over)
-    taken = union(y.axes, x.axes)
-    new = {a: fresh(a.primed(), taken) for a in over}
-    return ir.rename_vector(y, new), ir.rename_vector(x, new), tuple(new[a] for a in over)
+    return freshened((y, x, over), over, union(y.axes, x.axes))

@@ -26,10 +26,10 @@ from tpc.program import ir, tensor
 from tpc.program.axes import Axes, Axis, union, without
 from tpc.program.functions import argument, partial
 from tpc.program.ir import Matrix, Vector
-from tpc.program.node import Node, rebuild
+from tpc.program.node import Node, remade
 from tpc.program.program import AnyWeight, Program
 from tpc.program.rewrite import Recursion
-from tpc.program.tensor import ONE, ZERO, Add, Broadcast, Contract, Map, Rename, Tensor, Weight
+from tpc.program.tensor import ONE, ZERO, Broadcast, Tensor, Weight
 
 
 def pi_limit(program: Program) -> LimitGraph:
@@ -173,29 +173,13 @@ class PiLimit:
 
     @singledispatchmethod
     def _tensor(self, n: Tensor) -> Tensor:
-        made = rebuild(n, lambda m: self.tensor(m) if isinstance(m, Tensor) else m)
+        made = remade(n, lambda m: self.tensor(m) if isinstance(m, Tensor) else m)
         assert isinstance(made, Tensor)
         return made
 
     @_tensor.register
     def _(self, n: Weight) -> Tensor:
         return self._state(n)
-
-    @_tensor.register
-    def _(self, n: Contract) -> Tensor:
-        return tensor.contract((self.tensor(f) for f in n.factors), n.over)
-
-    @_tensor.register
-    def _(self, n: Add) -> Tensor:
-        return tensor.add(self.tensor(t) for t in n.terms)
-
-    @_tensor.register
-    def _(self, n: Map) -> Tensor:
-        return tensor.elementwise(n.fn, [self.tensor(a) for a in n.args])
-
-    @_tensor.register
-    def _(self, n: Rename) -> Tensor:
-        return tensor.rename(self.tensor(n.arg), dict(n.pairs))
 
     @_tensor.register
     def _(self, n: Broadcast) -> Tensor:

@@ -10,9 +10,10 @@ from tpc.errors import GaussianError
 from tpc.gaussian.kernel import kernel
 from tpc.limits.store import Store
 from tpc.program import tensor
-from tpc.program.axes import Axes, Axis, fresh, union
+from tpc.program.axes import Axes, Axis, union
 from tpc.program.functions import X, argument
 from tpc.program.ir import theta
+from tpc.program.renaming import freshened
 from tpc.program.tensor import Tensor
 
 
@@ -39,23 +40,23 @@ class Leaf:
 def multiply(a: LimitTerm, b: LimitTerm, also: Axes) -> LimitTerm:
     """The product of two terms, bound axes of b kept apart from all of a."""
     taken = union(also, a.over, *(t.axes for t in (a.coefficient, *a.latents, *a.thetas)))
-    clash = {x: fresh(x.primed(), taken) for x in b.over if x in taken}
+    b = freshened(b, b.over, taken)
     latents, thetas = list(a.latents), list(a.thetas)
     images: dict[Expr, Expr] = {}
-    for i, g in enumerate(tensor.rename(g, clash) for g in b.latents):
+    for i, g in enumerate(b.latents):
         if g not in latents:
             latents.append(g)
         images[argument(i)] = argument(latents.index(g))
-    for j, p in enumerate(tensor.rename(p, clash) for p in b.thetas):
+    for j, p in enumerate(b.thetas):
         if p not in thetas:
             thetas.append(p)
         images[theta(j)] = theta(thetas.index(p))
     return LimitTerm(
-        tensor.contract((a.coefficient, tensor.rename(b.coefficient, clash))),
+        tensor.contract((a.coefficient, b.coefficient)),
         a.fn * b.fn.xreplace(images),
         tuple(latents),
         tuple(thetas),
-        (*a.over, *(clash.get(x, x) for x in b.over)),
+        (*a.over, *b.over),
     )
 
 

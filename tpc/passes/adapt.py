@@ -19,7 +19,7 @@ from tpc.passes.backward import differentiate
 from tpc.passes.loss import LOSSES, per_sample
 from tpc.passes.project import outers
 from tpc.passes.samples import joined
-from tpc.passes.substitute import Increment, Part, Substitution, freshened, within
+from tpc.passes.substitute import Increment, Part, Substitution, within
 from tpc.program import ir, tensor
 from tpc.program.axes import FEATURE, SAMPLE, SUPPORT, Axis, without
 from tpc.program.context import fail, user_line
@@ -28,6 +28,7 @@ from tpc.program.ir import Matrix, Vector
 from tpc.program.naming import text
 from tpc.program.node import Node, topological
 from tpc.program.program import AnyWeight, Program
+from tpc.program.renaming import freshened, renamed
 from tpc.program.rewrite import Rewriter
 from tpc.program.tensor import ONE, Input, Tensor
 from tpc.program.trace import Traced, TracedTensor, scalar
@@ -297,11 +298,10 @@ def _substituted(change: Change, images: Substitution) -> Change:
 def _parts(change: Change, rate: Tensor, other: Axis) -> Iterator[Part]:
     """rate · Σ_other change, term by term."""
     if isinstance(change, Vector):
-        renamed = {SUPPORT: other}
         for term in _terms(change):
-            c, x, over = freshened(term, (other,))
-            outer: Part = (rate, x, (other,))
-            yield within(outer, (tensor.rename(c, renamed), ir.rename_vector(x, renamed), over))
+            c, x, over = freshened(term, term[2], (other,))
+            inner = renamed((c, x), {SUPPORT: other})
+            yield within((rate, inner[1], (other,)), (*inner, over))
 
 
 def _increments(change: Change) -> tuple[Increment, ...]:
@@ -309,7 +309,7 @@ def _increments(change: Change) -> tuple[Increment, ...]:
 
 
 def _applied(i: Increment, rate: Tensor, other: Axis) -> Increment:
-    made = i.freshened(without((other,), (SUPPORT,))).renamed({SUPPORT: other})
+    made = renamed(freshened(i, i.over, without((other,), (SUPPORT,))), {SUPPORT: other})
     return replace(made, coefficient=tensor.contract((rate, made.coefficient)))
 
 

@@ -10,10 +10,11 @@ from dataclasses import replace
 
 from tpc.errors import InternalError
 from tpc.program import ir, tensor
-from tpc.program.axes import Axes, fresh, union
+from tpc.program.axes import union
 from tpc.program.ir import Matrix, Vector
 from tpc.program.node import Node
 from tpc.program.program import Program
+from tpc.program.renaming import freshened
 from tpc.program.tensor import Tensor
 
 PREFIX = "grad:"
@@ -71,8 +72,6 @@ def norm2(grad: Node) -> Tensor:
 
 
 def _inner(a: ir.Outer, b: ir.Outer) -> Tensor:
-    taken: Axes = union(a.over, b.over)
-    other = {axis: fresh(axis.primed(), taken) for axis in b.over}
-    y, x = ir.rename_vector(b.y, other), ir.rename_vector(b.x, other)
+    y, x, over = freshened((b.y, b.x, b.over), b.over, union(a.over, b.over))
     left, right = ir.moment(ir.PRODUCT, (a.y, y)), ir.moment(ir.PRODUCT, (a.x, x))
-    return tensor.contract((left, right), union(left.axes, right.axes, a.over, tuple(other.values())))
+    return tensor.contract((left, right), union(left.axes, right.axes, a.over, over))
