@@ -11,6 +11,8 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tpc.version import VERSION
+
 if TYPE_CHECKING:  # `__getattr__` imports them when first used: sympy alone takes a quarter of a second
     from tpc.compiler import Limit
     from tpc.compiler import compile_program as compile
@@ -55,7 +57,7 @@ if TYPE_CHECKING:  # `__getattr__` imports them when first used: sympy alone tak
     from tpc.runtime.networks.drawn import finite
     from tpc.runtime.networks.network import Network
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "Limit",
@@ -123,6 +125,8 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(_missing(name), name=name, obj=sys.modules[__name__])
+    if name == "Model":
+        import_module("tpc.compiler")  # what is loaded holds a Limit
     module, attribute = _HOME.get(name, ("tpc.program.nn", name))
     value = globals()[name] = getattr(import_module(module), attribute)
     return value

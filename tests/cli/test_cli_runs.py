@@ -55,7 +55,7 @@ def test_a_second_process_is_refused_and_nothing_is_lost(finished, tmp_path, way
     while not (run / ".lock").exists() or not (run / ".lock").read_text():
         assert process.poll() is None, process.communicate()
         time.sleep(0.001)
-    time.sleep(0.3 * attempt)
+    time.sleep(0.05 * attempt)
     os.kill(process.pid, signal.SIGSTOP)
     running = process.poll() is None
     seconds, told = [], []

@@ -141,7 +141,7 @@ def test_a_folded_limit_has_a_report():
 
 def test_the_page_of_a_graph_is_self_contained():
     limit = tpc.compile(tpc.load(PROGRAMS / "mlp.py", hidden=6))
-    text = render(limit.to_networkx(), "html", "mlp", part="forward", known=details(limit))
+    text = render(limit.to_networkx(), "html", "mlp", part="forward", known=details(limit, limit.emit("numpy")))
     page = Page(text)
     assert page.outside == []
     assert "Forward pass, every layer" in text

@@ -6,8 +6,8 @@ import pytest
 import tomli_w
 
 from tpc.cli import options
-from tpc.compiler import LIMITS
 from tpc.errors import UsageError
+from tpc.limits.kinds import LIMITS
 from tpc.passes.loss import LOSSES
 from tpc.runtime.models.backend import BACKENDS
 from tpc.runtime.models.model import MODES

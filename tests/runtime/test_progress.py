@@ -4,7 +4,8 @@ import io
 
 import pytest
 
-from tpc.runtime.training.progress import Display, human_bytes, human_time
+from tpc.runtime.training.progress import Display
+from tpc.words import human_bytes, human_time
 
 
 class Terminal(io.StringIO):

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import tpc
 from tests.support.generators import networks, traced
-from tpc.compiler import PASSES
 from tpc.errors import DataError, ProgramError
+from tpc.limits.kinds import LIMITS
 from tpc.passes.loss import attach_loss
 from tpc.program import ir, tensor
 from tpc.program.axes import Axis, Space
@@ -29,7 +29,7 @@ SETTINGS = {
 def stages(program, loss="cross_entropy"):
     """The program after every pass, by name."""
     found = {"traced": program, "loss": attach_loss(program, loss)}
-    for name, run in PASSES:
+    for name, run in LIMITS["pi"].recipe().passes:
         found[name] = run(list(found.values())[-1])
     return found
 

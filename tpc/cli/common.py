@@ -39,16 +39,16 @@ def write_output(path: Path | None, text: str, say: bool = True) -> None:
 
 def load_program(path: Path, function: str | None, settings: Iterable[tuple[str, Any]]) -> Program:
     """Trace the program of a command."""
-    import tpc
+    from tpc.program.load import load
 
-    return tpc.load(path, function=function, **dict(settings))
+    return load(path, function=function, **dict(settings))
 
 
 def derive(path: Path, function: str | None, settings: Iterable[tuple[str, Any]], limit: str) -> Limit:
     """Trace the program of a command and take its limit."""
-    import tpc
+    from tpc.compiler import compile_program
 
-    return tpc.compile(load_program(path, function, settings), limit=limit)
+    return compile_program(load_program(path, function, settings), limit=limit)
 
 
 def default_program(name: str = "mlp.py") -> Path:

@@ -70,7 +70,7 @@ def compile_command(
     for stage, path in files.items():
         write_output(path, texts[stage], say=not as_json)
     if as_json:
-        from tpc.emit import facts
+        from tpc.summary import facts
 
         written = {"files": {stage: str(path) for stage, path in files.items()}} if files else {"stages": texts}
         print_json(facts(derived) | written | ({} if report is None else {"report": str(report)}))
@@ -110,14 +110,14 @@ def graph(
       tpc graph programs/mlp.py --part step -o step.svg
       tpc graph programs/mlp.py --format json | python -m json.tool
     """
-    from tpc.draw.graph import FORMATS, limit_name, render
+    from tpc.draw.graph import FORMATS, render
     from tpc.draw.viewer import NO_DETAILS, details
 
     kind = _graph_format(kind, output, FORMATS)
     derived = derive(program, function, settings, limit)
     part = part or ("forward" if kind in ("svg", "html") else "step")
-    known = details(derived) if kind == "html" else NO_DETAILS
-    title = f"{limit_name(limit)} of {program.stem}"
+    known = details(derived, derived.emit("numpy")) if kind == "html" else NO_DETAILS
+    title = f"{derived.entry.title} of {program.stem}"
     write_output(output, render(derived.to_networkx(), kind, title, not full, part, known))
 
 

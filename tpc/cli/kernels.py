@@ -13,7 +13,6 @@ import click
 from tpc.cli.common import default_program, load_program, print_json
 from tpc.cli.lasting import outlives_output
 from tpc.cli.options import (
-    LIMITS,
     checked_options,
     debug_option,
     fold_options,
@@ -25,6 +24,7 @@ from tpc.cli.options import (
 )
 from tpc.cli.types import Choice, FiniteRange, Named, OutputFile, powers_of_two
 from tpc.errors import UserError
+from tpc.limits.kinds import LIMITS
 
 PARTS = 1000  # of the work that a bar shows
 UNDECIDED = 3  # the exit code of a check that cannot tell
@@ -128,11 +128,11 @@ def check(
 
     fold = fold_from(mode, fold_degree, fold_tolerance, window, fold_coefficients, fold_points)
     traced = load_program(program, function, settings)
-    limits = LIMITS if limit == "all" else (limit,)
+    limits = tuple(LIMITS) if limit == "all" else (limit,)
     results = []
     for kind in limits:
-        own: dict[str, Any] = {"rank": rank, "fold": fold} if kind == "pi" or limit != "all" else {}
-        own |= {"fit_steps": fit_steps} if kind != "pi" or limit != "all" else {}
+        own: dict[str, Any] = {"rank": rank, "fold": fold} if limit != "all" or not LIMITS[kind].is_kernel else {}
+        own |= {"fit_steps": fit_steps} if limit != "all" or LIMITS[kind].is_kernel else {}
         with Display(PARTS, f"{kind}-limit", sys.stderr) as display:
             pace = Pace(display, sys.stderr.isatty())
 

@@ -13,11 +13,10 @@ from tpc.cli.completers import program_files, program_settings, run_directories
 from tpc.cli.group import remember_debug
 from tpc.cli.types import Available, Choice, FiniteRange, Named, OutputFile, distinct, drop, key_value, multiplier
 from tpc.errors import UsageError
+from tpc.limits.kinds import LIMITS, kernel_limits, trained_limits
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-LIMITS = ("pi", "nngp", "ntk")
-TRAINED = ("pi",)
-NOT_TRAINED = dict.fromkeys(("nngp", "ntk"), "is a kernel, which is not trained")
+NOT_TRAINED = "is a kernel, which is not trained"
 MODES = ("exact", "folded")
 BACKENDS = ("numpy", "native", "cupy")
 STORAGE = ("float32", "float64", "bfloat16", "float16")
@@ -62,12 +61,12 @@ def json_option(command: Command) -> Command:
 
 def program_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--function, --set and --limit."""
-    return _program_options(command, Available("limit", LIMITS))
+    return _program_options(command, Available("limit", tuple(LIMITS)))
 
 
 def trained_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The same for commands that train."""
-    return _program_options(command, Available("limit", TRAINED, NOT_TRAINED))
+    return _program_options(command, Available("limit", trained_limits(), dict.fromkeys(kernel_limits(), NOT_TRAINED)))
 
 
 def checked_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -77,8 +76,8 @@ def checked_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def kernel_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The same for commands that take a kernel limit."""
-    unfit = {"pi": "is trained, with tpc train; regression is for kernel limits"}
-    return _program_options(command, Available("limit", [n for n in LIMITS if n != "pi"], unfit), "ntk")
+    unfit = dict.fromkeys(trained_limits(), "is trained, with tpc train; regression is for kernel limits")
+    return _program_options(command, Available("limit", kernel_limits(), unfit), "ntk")
 
 
 def _program_options(command: Callable[..., Any], limits: Available, default: str = "pi") -> Callable[..., Any]:

@@ -119,14 +119,14 @@ def _require_place(given: Mapping[str, Any]) -> None:
 
 def _drawn(representations: Callable[..., Any], task: Task, model: Model | Network) -> Figure | None:
     """The figure of representations for the report; none for a finite network, or for one that has but its input."""
-    from tpc.draw.graph import limit_name
+    from tpc.limits.kinds import limit_kind
     from tpc.report.features import features
 
     try:
         kernels, labels, names = representations(task, model)
     except UsageError:
         return None
-    own = limit_name(task.job.limit)
+    own = limit_kind(task.job.limit).title
     return features({what if what.isupper() else f"{own}, {what}": k for what, k in kernels.items()}, labels, names)
 
 

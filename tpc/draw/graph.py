@@ -19,12 +19,6 @@ FORMATS = ("svg", "dot", "html", "json")
 DRAWN: dict[str, Callable[[nx.DiGraph, str], str]] = {"svg": to_svg, "dot": to_dot}
 
 
-def limit_name(limit: str) -> str:
-    """pi → 'π-limit', ntk → 'NTK limit'."""
-    symbols = {"pi": "π-limit", "mu": "μ-limit"}
-    return symbols.get(limit, f"{limit.upper()} limit")
-
-
 def forward_part(graph: nx.DiGraph) -> nx.DiGraph:
     """What the outputs of the network depend on: the limit without loss, gradients and updates."""
     ends = [node for node, kind in graph.nodes(data="kind") if kind == "output"]

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from html import escape
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import networkx as nx
 
+from tpc.derivation import Derivation
 from tpc.draw.collapse import collapse_trivial, nest_sums
 from tpc.draw.repeats import STANDS_FOR, collapse_repeats
 from tpc.draw.svg import bare_svg, css, kinds_in, legend_html
@@ -20,9 +21,6 @@ from tpc.limits.mathml import Equations
 from tpc.limits.numbering import numbering
 from tpc.limits.text import limit_names
 from tpc.limits.view import update_labels
-
-if TYPE_CHECKING:
-    from tpc.compiler import Limit
 
 TEXTS = ("label", "op", "kind", "equation", "layer", "instruction", "rule", "step", "stage", "source", "line")
 HINT = "drag to move, wheel or + − to zoom, arrows to walk, / to search"
@@ -52,8 +50,8 @@ def viewer_css() -> str:
     return css() + "\n" + asset("viewer.css")
 
 
-def details(limit: Limit, degree: int | None = None, points: int = 0) -> Details:
-    """Equations and code lines of a limit, by the names of its graph view."""
+def details(limit: Derivation, code: str, degree: int | None = None, points: int = 0) -> Details:
+    """Equations and lines of the limit's NumPy `code`, by the names of its graph view."""
     from tpc.lower.code_lines import code_lines
 
     graph = limit.graph(degree=degree, points=points)
@@ -65,7 +63,6 @@ def details(limit: Limit, degree: int | None = None, points: int = 0) -> Details
     for label, update in update_labels(graph):
         mathml[label] = "".join(f"<div>{broken([line])}</div>" for line in write.update(update))
         numbers[label] = numbered.updates[update]
-    code = limit.emit("numpy", degree, points)
     lines = {
         names[t]: {"function": c.function, "name": c.name, "lines": c.lines, "joined": c.joined}
         for t, c in code_lines(graph, code).items()

@@ -17,6 +17,7 @@ from tpc.gaussian.names import KernelNames
 from tpc.gaussian.primitives import textbook
 from tpc.gaussian.symbols import C, P, Q
 from tpc.limits.graph import LimitGraph
+from tpc.limits.kinds import limit_kind
 from tpc.limits.latex import Equations, kernel_name
 from tpc.limits.latex_program import Instructions, described
 from tpc.limits.latex_rules import explained
@@ -66,7 +67,7 @@ class _Document:
         self.instructions = Instructions(Names(program.nodes))
 
     def lines(self) -> Iterator[str]:
-        what = r"$\pi$-limit" if self.graph.limit == "pi" else f"{self.graph.limit.upper()} limit"
+        what = limit_kind(self.graph.limit).title.replace("π", r"$\pi$")
         yield rf"\section*{{The {what} of \texttt{{{escaped(self.graph.name)}}}}}"
         yield from self._program()
         yield from self._rules()

@@ -12,9 +12,9 @@ from rich.table import Table
 from tpc.data import FileCheck, Holding
 from tpc.runtime.training.episodic import FewShotEvaluation
 from tpc.runtime.training.evaluate import Evaluation
-from tpc.runtime.training.progress import human_bytes
 from tpc.tasks.regress import Regression
 from tpc.tasks.table1 import COLUMNS, PUBLISHED, ROWS, Score
+from tpc.words import human_bytes
 
 PIPED_WIDTH = 240
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from tpc.runtime.training.progress import human_bytes, human_time
+from tpc.words import human_bytes, human_time
 
 EVERY = 5.0  # seconds between lines where there is no terminal
 SPAN = 20.0  # seconds over which the rate is measured

@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
-from tpc.draw.graph import limit_name
 from tpc.gaussian import Kernel
 from tpc.gaussian.names import KernelNames
+from tpc.limits.kinds import limit_kind
 from tpc.runtime.files.whole import writing
 from tpc.tasks.convergence import CheckResult
 
@@ -256,7 +256,7 @@ def _plot_convergence(axes: Axes, result: CheckResult) -> None:
     axes.plot(result.widths, guide, ":", color=INK, linewidth=1.2, label="slope −1/2")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    title = f"{result.program}: distance to the {limit_name(result.limit)}"
+    title = f"{result.program}: distance to the {limit_kind(result.limit).title}"
     axes.set(xlabel="width n", ylabel="relative error", title=title)
     axes.grid(visible=True, which="minor", axis="y", linewidth=0.3)
     below(axes, fontsize=9)

@@ -8,9 +8,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-import tpc
-from tpc.draw.graph import limit_name
 from tpc.draw.page import figure, table
+from tpc.limits.kinds import limit_kind
+from tpc.program.load import load
 from tpc.program.program import Program
 from tpc.report import plots
 from tpc.report.compile_report import document
@@ -19,10 +19,11 @@ from tpc.runtime.files.whole import write_atomic
 from tpc.runtime.networks.parametrization import exponents, role
 from tpc.runtime.training.episodic import FewShotEvaluation
 from tpc.runtime.training.evaluate import Evaluation
-from tpc.runtime.training.progress import human_bytes, human_time
 from tpc.runtime.training.rundir import RunDir
 from tpc.runtime.training.source import Result
 from tpc.tasks.job import Job, job_of
+from tpc.version import VERSION
+from tpc.words import human_bytes, human_time
 
 SECTIONS = {
     "curves": ("Training", "Batches before their update, and held-out samples after each epoch."),
@@ -49,15 +50,15 @@ def write_report(
     """Write report.html and the plots of a run; returns the path of the report."""
     config, records = run.read_config(), run.read_metrics()
     job = job_of(config).from_config(config)
-    program = tpc.load(run.program_path, function=job.function, **job.settings)
+    program = load(run.program_path, function=job.function, **job.settings)
     run.plots_path.mkdir(parents=True, exist_ok=True)
-    title = f"{job.described if job.width else limit_name(job.limit)} of {Path(job.program).stem}"
+    title = f"{job.described if job.width else limit_kind(job.limit).title} of {Path(job.program).stem}"
     name = f"{title} on {job.data}"
-    told = f"tpc {config.get('tpc_version', tpc.__version__)}, run {run.path}"
+    told = f"tpc {config.get('tpc_version', VERSION)}, run {run.path}"
     source = run.program_path.read_text(encoding="utf-8")
     sections = [
         *_measured(run, records, evaluation, class_names, representations),
-        *(_network(program, source, job) if job.width else compilation(tpc.compile(program, limit=job.limit), source)),
+        *(_network(program, source, job) if job.width else compilation(derived(program, job.limit), source)),
         _section("settings", _settings(config)),
     ]
     text = document(f"{name}: {evaluation.accuracy:.1%}", name, told, _figures(records, evaluation), sections)

@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
 
+from tpc.derivation import Derivation
 from tpc.draw.graph import parts
 from tpc.draw.page import code, folded, numbered_equation, section, table
 from tpc.draw.viewer import details, viewer
+from tpc.emit import emit
 from tpc.gaussian.kernel import kernel
 from tpc.gaussian.mathml import broken
 from tpc.gaussian.names import KernelNames
@@ -21,9 +22,6 @@ from tpc.program.lines import Names
 from tpc.program.program import Program
 from tpc.program.text import listing
 from tpc.report.kernel_section import kernel_block
-
-if TYPE_CHECKING:
-    from tpc.compiler import Limit
 
 TITLES = {
     "warnings": ("Warnings", ""),
@@ -71,7 +69,7 @@ def make_section(key: str, title: str, note: str, *content: str) -> Section:
     return Section(key, title, section(key, title, note, *content))
 
 
-def compilation(limit: Limit, source: str, degree: int | None = None, points: int = 0) -> Iterator[Section]:
+def compilation(limit: Derivation, source: str, degree: int | None = None, points: int = 0) -> Iterator[Section]:
     """The sections about a compilation of the program `source`, folded to a degree if one is given."""
 
     def made(key: str, *content: str) -> Section:
@@ -82,14 +80,14 @@ def compilation(limit: Limit, source: str, degree: int | None = None, points: in
     yield program_section(limit.program, source)
     derived = "One output and its gradients" if limit.is_kernel else "Show the whole program"
     yield made("backward", folded(derived, linked_listing(limit.trained())))
-    graph = limit.to_networkx(degree, points)
-    yield made("graph", viewer(graph, parts(graph), details(limit, degree, points)))
+    graph, numpy = limit.to_networkx(degree, points), emit(limit, "numpy", degree, points)
+    yield made("graph", viewer(graph, parts(graph), details(limit, numpy, degree, points)))
     yield made("limit", folded("Show every line", _limit(limit, degree, points)))
     yield made("kernels", *_kernels(limit, degree, points))
     if not limit.is_kernel:
         yield made("update", *_updates(limit, degree, points))
     yield made("cost", _costs(limit))
-    yield made("code", folded("Show the module", numbered(limit.emit("numpy", degree, points), "code")))
+    yield made("code", folded("Show the module", numbered(numpy, "code")))
 
 
 # --- programs --------------------------------------------------------------------------------------------------------
@@ -148,13 +146,13 @@ def program_section(program: Program, source: str) -> Section:
     )
 
 
-def _limit(limit: Limit, degree: int | None, points: int) -> str:
+def _limit(limit: Derivation, degree: int | None, points: int) -> str:
     """The listing of a limit with the numbers of its equations."""
     graph = limit.graph(degree=degree, points=points)
     names = limit_names(graph)
     numbers = {names[n]: number for n, number in numbering(graph).tensors.items()}
     shown = []
-    for line in limit.emit("limit", degree, points).splitlines():
+    for line in emit(limit, "limit", degree, points).splitlines():
         number = numbers.get(line.partition(" : ")[0]) if " : " in line else None
         told = "" if number is None else f"({number})"
         shown.append(("" if number is None else f' id="eq-{number}"', f"<i>{told}</i>", line))
@@ -164,7 +162,7 @@ def _limit(limit: Limit, degree: int | None, points: int) -> str:
 # --- kernels ---------------------------------------------------------------------------------------------------------
 
 
-def _kernels(limit: Limit, degree: int | None, points: int) -> Iterator[str]:
+def _kernels(limit: Derivation, degree: int | None, points: int) -> Iterator[str]:
     graph = limit.graph(degree=degree, points=points)
     names = KernelNames(graph.kernels)
     for (phi, psi), number in numbering(graph).kernels.items():
@@ -174,8 +172,8 @@ def _kernels(limit: Limit, degree: int | None, points: int) -> Iterator[str]:
 # --- parameters ------------------------------------------------------------------------------------------------------
 
 
-def _updates(limit: Limit, degree: int | None, points: int) -> Iterator[str]:
-    from tpc.emit import parameter
+def _updates(limit: Derivation, degree: int | None, points: int) -> Iterator[str]:
+    from tpc.summary import parameter
 
     graph = limit.graph(degree=degree, points=points)
     yield table(("parameter", "how it is stored"), [(weight, parameter(us)) for weight, us in graph.updates])
@@ -190,8 +188,8 @@ def _updates(limit: Limit, degree: int | None, points: int) -> Iterator[str]:
             yield f"<h3>{escape(weight)}</h3>{numbered_equation(f'eq-{numbers[u]}', numbers[u], told)}"
 
 
-def _costs(limit: Limit) -> str:
-    from tpc.emit import costs, entries, folding
+def _costs(limit: Derivation) -> str:
+    from tpc.summary import costs, entries, folding
 
     if limit.is_kernel:
         return code("\n".join(entries(limit.graph())))

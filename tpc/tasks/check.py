@@ -160,7 +160,7 @@ def _beside_pi(
         apart = pi_check.expected_alike(exact, state, course, limit)
         allowed = limit.distances(apart, fold.tolerance)
     even = pi_check.even_networks(plan.widths[-1], plan.seeds)
-    done = plan.told(even, POWER[derived.kind])
+    done = plan.told(even, POWER[derived.entry.builds])
     errors = pi_check.random_errors(derived, state, course, wanted, plan.widths, plan.seeds, plan.seed, done)
     deviations = pi_check.mean_deviations(derived, state, course, limit, even, plan.seed, done, allowed)
     rows = tuple(f"step {t}" for t in range(plan.steps + 1))
@@ -176,7 +176,7 @@ def _beside_kernel(plan: Plan, x: ArrayLike | None, y: ArrayLike | None, fit_ste
         plan.derived, inputs, labels, plan.classes, plan.steps, plan.batch, plan.loss, fit_steps
     )  # fmt: skip
     rate = known.moderate_rate() if plan.lr is None else plan.lr
-    done = plan.told(kernel_check.wide_networks(plan.widths[-1], plan.seeds), POWER[plan.derived.kind])
+    done = plan.told(kernel_check.wide_networks(plan.widths[-1], plan.seeds), POWER[plan.derived.entry.builds])
     try:
         found = kernel_check.compare(known, plan.widths, plan.seeds, plan.seed, rate, done)
     except DivergedError as error:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tpc.limits.kinds import limit_kind
 from tpc.tasks.intervals import LEVEL, Deviation, Slope, fit_slope
 from tpc.tasks.verdict import BAND, Verdict, judge
 
 F64 = NDArray[np.float64]
-POWER = {"pi": 1, "nngp": 2, "ntk": 2}  # of the width that a network takes time like
-RATE = {"pi": 0.75, "nngp": 0.5, "ntk": 0.5}  # that mean deviations fall with
+POWER = {"model": 1, "kernel": 2}  # of the width that a network takes time like
+RATE = {"model": 0.75, "kernel": 0.5}  # that mean deviations fall with
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class CheckResult:
     @cached_property
     def verdict(self) -> Verdict:
         """Whether the limit is right, wrong, or there is no telling."""
-        return judge(self.slopes, self.deviations, RATE[self.limit], POWER[self.limit])
+        builds = limit_kind(self.limit).builds
+        return judge(self.slopes, self.deviations, RATE[builds], POWER[builds])
 
     @property
     def ok(self) -> bool:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
-from tpc.compiler import KERNEL_PASSES, LIMITS
 from tpc.errors import UsageError, did_you_mean
+from tpc.limits.kinds import kernel_limits, trained_limits
 from tpc.passes.loss import LOSSES
 from tpc.runtime.models.arguments import CLIP_MODES
 from tpc.runtime.models.backend import BACKENDS
@@ -37,7 +37,7 @@ def check_entry(name: str, value: Any) -> None:
         choices = _CHOICES[name]
         if value not in choices and not (value is None and name in _OPTIONAL):
             what = value if isinstance(value, str) else repr(value)
-            if name == "limit" and value in KERNEL_PASSES:
+            if name == "limit" and value in kernel_limits():
                 raise UsageError(
                     f"the {what} limit is a kernel, which is not trained; available: {', '.join(choices)}."
                 )
@@ -78,7 +78,7 @@ def _are_multipliers(value: object) -> bool:
 
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
-    "limit": tuple(limit for limit in LIMITS if limit not in KERNEL_PASSES),
+    "limit": trained_limits(),
     "backend": BACKENDS,
     "parametrization": PARAMETRIZATIONS,
     "mode": MODES,

@@ -12,12 +12,13 @@ from typing import Any, ClassVar, Protocol, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from tpc.compiler import KERNEL_PASSES, Limit, compile_program
+from tpc.compiler import Limit, compile_program
 from tpc.data import default_data_dir
 from tpc.data.classes import UNIT, ClassTable
 from tpc.data.episodes import EpisodeBatch, episodes
 from tpc.data.omniglot import Omniglot, load_omniglot
 from tpc.errors import UsageError, UserError, did_you_mean
+from tpc.limits.kinds import kernel_limits
 from tpc.passes.adapt import is_adapted
 from tpc.passes.representation import unadapted
 from tpc.program.program import Program
@@ -268,7 +269,7 @@ def representations(
 def _kernel_limits(program: Program, x: Array) -> dict[str, Array]:
     """The kernels of a program's network before it adapts."""
     found = {}
-    for limit in KERNEL_PASSES:
+    for limit in kernel_limits():
         try:
             found[limit.upper()] = compile_program(unadapted(program), limit).kernel(x, only=(limit,))[limit]
         except UserError:  # such as a gate, whose kernel has no closed form

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Self
 
-import tpc
 from tpc.errors import UsageError
 from tpc.runtime.models.folding import FoldOptions, fold_from
 from tpc.runtime.training.trainer import Schedule, TrainSettings
 from tpc.tasks.entries import check_entry, parse_drop
+from tpc.version import VERSION
 
 Drops = tuple[tuple[int, float], ...]
 _MAX_STEP_RECORDS = 20_000
@@ -121,7 +121,7 @@ class Job:
         config = asdict(self)
         for name in ("lr_drop", "clip_drop"):
             config[name] = [f"{epoch}:{factor!r}" for epoch, factor in config[name]]
-        return {"tpc_version": tpc.__version__, "task": self.TASK, **config}
+        return {"tpc_version": VERSION, "task": self.TASK, **config}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from tpc.compiler import Limit
 from tpc.errors import UsageError
+from tpc.limits.kinds import ALL, LimitKind
 from tpc.runtime.kernels.empirical import empirical_kernels
 from tpc.runtime.networks.drawn import finite
 from tpc.runtime.networks.network import Network
@@ -120,7 +121,7 @@ class Beside:
 
     def trained(self, net: Network, lr: float) -> F64:
         """`trajectory` of a network."""
-        rates = _rates(net, self.limit.kind)
+        rates = _rates(net, self.limit.entry)
         found = [net.predict(self.x[self.held_out])]
         for a, b in pairwise(self.ends):
             net.step(self.x[a:b], self.y[a:b], lr=lr, lr_mult=rates, loss=self.loss)
@@ -129,7 +130,7 @@ class Beside:
 
     def trained_to_fit(self, net: Network) -> F64:
         """`fitted` of a network."""
-        rates = _rates(net, self.limit.kind)
+        rates = _rates(net, self.limit.entry)
         for _ in range(self.fit_steps):
             net.step(self.x[self.first], self.y[self.first], lr=self.fit_rate, lr_mult=rates, loss="mse")
         return np.asarray(net.predict(self.x[self.held_out]))
@@ -225,9 +226,9 @@ def _outputs(known: Beside, width: int, seed: int, lr: float) -> tuple[F64, F64,
     return start[known.held_out], found, wanted
 
 
-def _rates(net: Network, kind: str) -> Mapping[str, float]:
+def _rates(net: Network, kind: LimitKind) -> Mapping[str, float]:
     """All weights learn in the NTK limit, those after the last hidden layer in the NNGP limit."""
-    if kind == "ntk":
+    if kind.learning == ALL:
         return {}
     return {name: float(role(w) in ("readout", "finite")) for name, w in net.parameters.items()}
 

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 import tomli_w
 
-import tpc
 from tpc.errors import DataError, UsageError, UserError
+from tpc.program.load import load
 from tpc.program.text import listing
 from tpc.runtime.files.archive import not_finite
 from tpc.runtime.files.whole import write_atomic
@@ -23,6 +23,7 @@ from tpc.runtime.training.progress import warn
 from tpc.runtime.training.rundir import RunDir, without_none
 from tpc.tasks.job import Job
 from tpc.tasks.task import Task
+from tpc.version import VERSION
 
 Found = TypeVar("Found")
 
@@ -112,8 +113,8 @@ def _recorded(checkpoint: Checkpoint, of: type[Job]) -> Job | None:
         return None
     try:
         config = tomllib.loads(text)
-        if config.get("tpc_version") != tpc.__version__:
-            told = f"{checkpoint.path} is one of tpc {config.get('tpc_version')}, and this is {tpc.__version__}"
+        if config.get("tpc_version") != VERSION:
+            told = f"{checkpoint.path} is one of tpc {config.get('tpc_version')}, and this is {VERSION}"
             warn([f"{told}: what follows may differ in rounding from an uninterrupted run"])
         return of.from_config(config)
     except (tomllib.TOMLDecodeError, UsageError) as error:
@@ -165,7 +166,7 @@ def _content(path: Path) -> bytes | None:
 
 def _gives(path: Path, job: Job, trained: str) -> bool:
     try:
-        return listing(tpc.load(path, function=job.function, **job.settings)) == trained
+        return listing(load(path, function=job.function, **job.settings)) == trained
     except UserError:
         return False
 
@@ -173,7 +174,7 @@ def _gives(path: Path, job: Job, trained: str) -> bool:
 def check_copy(path: Path, job: Job, trained: str) -> None:
     """Raise UsageError unless the copy of a program in its run gives the same network; the report will read it."""
     try:
-        same = listing(tpc.load(path, function=job.function, **job.settings)) == trained
+        same = listing(load(path, function=job.function, **job.settings)) == trained
     except UserError as error:
         raise UsageError(
             f"a copy of {job.program} in another folder cannot be run: {error}\n"

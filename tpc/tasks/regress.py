@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import tpc
 from tpc.available import available
-from tpc.compiler import KERNEL_PASSES
+from tpc.compiler import compile_program
 from tpc.data import Dataset
 from tpc.data import load as load_data
 from tpc.errors import UsageError, UserError
+from tpc.limits.kinds import kernel_limits
 from tpc.passes.adapt import is_adapted
 from tpc.passes.representation import unadapted
+from tpc.program.load import load
 from tpc.runtime.files.whole import WriteError, write_atomic
 from tpc.runtime.kernels.function import KernelFunction
 from tpc.runtime.kernels.kernel_adaptation import KernelAdaptation
@@ -29,6 +30,7 @@ from tpc.runtime.training.episodic import FewShotEvaluation, answer
 from tpc.runtime.training.rundir import MetricsLog, RunDir
 from tpc.tasks.fewshot import FewShot
 from tpc.tasks.job import FewShotJob
+from tpc.version import VERSION
 
 Array = NDArray[Any]
 Say = Callable[[str], None]
@@ -57,8 +59,8 @@ class RegressJob:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.limit not in KERNEL_PASSES:
-            raise UsageError(f"expected a kernel limit, {' or '.join(KERNEL_PASSES)}, got {self.limit!r}.")
+        if self.limit not in kernel_limits():
+            raise UsageError(f"expected a kernel limit, {' or '.join(kernel_limits())}, got {self.limit!r}.")
         if not self.ridges or any(not 0 <= r < np.inf for r in self.ridges):
             raise UsageError(f"expected ridges ≥ 0, got {', '.join(map(str, self.ridges)) or 'none'}.")
         if not 0 < self.held_out < 1:
@@ -90,10 +92,10 @@ class Regression:
 
 def kernel_of(job: RegressJob | FewShotJob, limit: str, backend: str) -> KernelFunction:
     """The kernel of a program's limit, compiled; of the network before adaptation where it adapts."""
-    program = tpc.load(job.program, function=job.function, **job.settings)
+    program = load(job.program, function=job.function, **job.settings)
     if is_adapted(program):
         program = unadapted(program)
-    return tpc.compile(program, limit=limit).kernel_function(backend, (limit,))
+    return compile_program(program, limit=limit).kernel_function(backend, (limit,))
 
 
 def regress(job: RegressJob, out: Path | None = None, overwrite: bool = False, say: Say = lambda _: None) -> Regression:
@@ -183,7 +185,7 @@ def _kept(job: RegressJob, source: bytes, found: Regression, run: RunDir) -> Reg
 
 def _recorded(job: RegressJob, source: bytes, found: Regression, run: RunDir) -> Regression:
     write_atomic(run.program_path, source)
-    run.write_config({"tpc_version": tpc.__version__, "task": "regress", **asdict(job), "ridges": list(job.ridges)})
+    run.write_config({"tpc_version": VERSION, "task": "regress", **asdict(job), "ridges": list(job.ridges)})
     log = MetricsLog(run.metrics_path)
     try:
         for score in found.scores:

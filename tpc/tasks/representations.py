@@ -7,7 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tpc.errors import UsageError
-from tpc.runtime.models.model import Model
+from tpc.runtime.models.model import Model, build
 from tpc.runtime.models.representation import gram
 from tpc.runtime.networks.network import Network
 from tpc.tasks.task import Task
@@ -24,6 +24,6 @@ def before_and_after(task: Task, model: Model | Network, x: Array) -> dict[str, 
     if isinstance(model, Network):
         raise UsageError("representations are those of a limit, and this is a network of finite width.")
     job = task.job
-    options = {} if job.init is None else {"init": job.init}
-    start = model.limit.build(task.input_dim, job.rank, dtype=job.dtype, seed=job.seed, **options)
+    options: dict[str, Any] = {} if job.init is None else {"init": job.init}
+    start = build(model.limit, task.input_dim, job.rank, dtype=job.dtype, seed=job.seed, **options)
     return {"before training": gram(start, x), "trained": gram(model, x)}

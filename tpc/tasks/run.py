@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-import tpc
-from tpc.compiler import Limit
+from tpc.compiler import Limit, compile_program
+from tpc.derivation import Derivation
 from tpc.errors import UsageError, UserError
+from tpc.program.load import load
 from tpc.program.text import listing, parse
 from tpc.runtime.files.npz import read_meta
 from tpc.runtime.files.whole import WriteError, write_atomic
@@ -52,10 +53,10 @@ def start(task: Task, out: Path | None = None, overwrite: bool = False, stream: 
     job = task.job
     job.check_drops()
     with rundir.claim(out, overwrite):
-        program = tpc.load(job.program, function=job.function, **job.settings)
+        program = load(job.program, function=job.function, **job.settings)
         source = Path(job.program).read_bytes()
         _check_alone(job, source, listing(program))
-        limit = tpc.compile(program, limit=job.limit)
+        limit = compile_program(program, limit=job.limit)
         task.check_limit(limit)
         model, prediction = _built(task, limit)
         task.check(model)
@@ -219,11 +220,11 @@ def _run(
     return RunResult(run, result, model, task)
 
 
-def _saved_limit(path: Path) -> Limit:
+def _saved_limit(path: Path) -> Derivation:
     """The limit of a saved model, whose arrays are not read yet."""
     try:
         meta = read_meta(path)
-        return tpc.compile(parse(meta["program"], str(path)), limit=meta["limit"])
+        return Derivation.of(parse(meta["program"], str(path)), meta["limit"])
     except DAMAGED:
         return Model.load(path).limit  # which tells what is wrong with it
 

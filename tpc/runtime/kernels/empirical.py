@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tpc.derivation import Derivation
 from tpc.errors import InternalError, UsageError
+from tpc.limits.kinds import ALL
 from tpc.passes.per_sample import gradients, single_output
 from tpc.passes.project import PREFIX, outers
 from tpc.program import ir, tensor
@@ -23,11 +25,8 @@ from tpc.runtime.networks.interpret import Value, evaluate
 from tpc.runtime.networks.lazy_gaussian import lazy_gaussian
 from tpc.runtime.networks.matrix import F64, Dense, LowRank, MatrixValue
 
-if TYPE_CHECKING:
-    from tpc.compiler import Limit
 
-
-def empirical_kernels(limit: Limit, x: ArrayLike, width: int, seed: int = 0, lazy: bool = False) -> dict[str, F64]:
+def empirical_kernels(limit: Derivation, x: ArrayLike, width: int, seed: int = 0, lazy: bool = False) -> dict[str, F64]:
     """The kernels (N, N) that a limit has, of a random network at x (N, features) in NTK parametrization.
 
     "ntk" is the inner product of the output's gradients with respect to N(0, 1) arrays; "nngp" is the covariance of
@@ -42,12 +41,19 @@ def empirical_kernels(limit: Limit, x: ArrayLike, width: int, seed: int = 0, laz
     for w in program.weights:
         rng = np.random.default_rng([seed, width, zlib.crc32(w.name.encode())])
         leaves[w.name] = _sampled(w, rows, width, rng, lazy)
-    used = [w for w in program.weights if limit.kind == "ntk" or _is_last(w)]
+    used = [w for w in program.weights if _learns(w, limit.entry.learning)]
     names = [f"{PREFIX}{w.name}" for w in used if f"{PREFIX}{w.name}" in program]
     values = evaluate(program, names, width, leaves, {})
     shares = list(_shares(program, values, len(rows), width, rows.shape[1]))
-    kernels = {"nngp": np.sum([share for w, share in shares if _is_last(w)], axis=0)}
-    return kernels if limit.kind == "nngp" else {**kernels, "ntk": np.sum([share for _, share in shares], axis=0)}
+    return {
+        name: np.sum([share for w, share in shares if _learns(w, which)], axis=0)
+        for name, which in limit.entry.kernels.items()
+    }
+
+
+def _learns(w: AnyWeight, which: str) -> bool:
+    """Whether a weight is among those that a kernel is of."""
+    return which == ALL or _is_last(w)
 
 
 def _is_last(w: AnyWeight) -> bool:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tpc.derivation import Derivation
 from tpc.errors import UsageError
 from tpc.lower.kernels import LoweredKernels, lower_kernels
 from tpc.program.axes import SAMPLE
 from tpc.runtime.models.arguments import as_array
 from tpc.runtime.models.backend import load_backend
-
-if TYPE_CHECKING:
-    from tpc.compiler import Limit
 
 Array = NDArray[Any]
 Progress = Callable[[int, int], None]  # entries done, entries in all
@@ -54,7 +52,7 @@ class KernelFunction:
     `names` are those of the kernels it computes.
     """
 
-    def __init__(self, limit: Limit, backend: str = "numpy", only: Iterable[str] = ()) -> None:
+    def __init__(self, limit: Derivation, backend: str = "numpy", only: Iterable[str] = ()) -> None:
         self.lowered: LoweredKernels = lower_kernels(limit.graph(), only)
         self.names = tuple(name for name, _ in self.lowered.pairs.outputs)
         self._code: KernelCode = load_backend(backend).compile_kernels(self.lowered)

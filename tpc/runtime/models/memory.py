@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tpc.available import Available
-from tpc.compiler import Limit
+from tpc.derivation import Derivation
 from tpc.errors import UserError
 from tpc.limits.graph import LimitGraph
 from tpc.limits.store import Append, Store
@@ -90,7 +90,7 @@ def gigabytes(count: float) -> str:
     return f"{count / 1e9:,.{1 if count >= 1e10 else 2}f} GB"
 
 
-def predict_peak(limit: Limit, training: Training) -> Prediction:
+def predict_peak(limit: Derivation, training: Training) -> Prediction:
     """The most memory that a training takes; nothing large is allocated to tell.
 
     Raises UserError where mode "folded" cannot fold the program, UsageError for an unknown backend or loss.
@@ -99,7 +99,7 @@ def predict_peak(limit: Limit, training: Training) -> Prediction:
 
 
 def require_memory(
-    limit: Limit, training: Training, free: Callable[[], Available | None] | None = None
+    limit: Derivation, training: Training, free: Callable[[], Available | None] | None = None
 ) -> Prediction:  # fmt: skip
     """The prediction of a training that fits. Raises UserError, with what would fit, for one that does not.
 
@@ -124,7 +124,7 @@ def require_memory(
 class _Predictor:
     """Predicts for one limit; remembers what it lowered."""
 
-    def __init__(self, limit: Limit, loss: str) -> None:
+    def __init__(self, limit: Derivation, loss: str) -> None:
         self._limit = limit
         self._loss = loss
         self._lowered = lru_cache(maxsize=32)(self._lower)

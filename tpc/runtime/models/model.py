@@ -6,13 +6,15 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tpc.derivation import Derivation
 from tpc.errors import GaussianError, UsageError
 from tpc.limits.graph import LimitGraph
 from tpc.limits.power import packed_size
@@ -38,9 +40,7 @@ from tpc.runtime.models.room import require_model_room
 from tpc.runtime.models.step_checks import StepChecks, largest_weight
 from tpc.runtime.models.support import BY_SAMPLE, Support, check_given
 from tpc.runtime.models.targets import check_loss, read_targets
-
-if TYPE_CHECKING:
-    from tpc.compiler import Limit
+from tpc.words import html_table, human_bytes
 
 Array = NDArray[Any]
 PREDICT_ROWS = 1024
@@ -50,7 +50,7 @@ MODES = ("exact", "folded")
 
 
 def build(
-    limit: Limit,
+    limit: Derivation,
     input_dim: int,
     rank: int,
     *,
@@ -80,7 +80,7 @@ class Model:
 
     def __init__(
         self,
-        limit: Limit,
+        limit: Derivation,
         input_dim: int,
         rank: int,
         *,
@@ -157,9 +157,8 @@ class Model:
     @property
     def described(self) -> str:
         """Limit, sizes, backend and atoms, in words."""
-        kind = "π" if self.limit.kind == "pi" else self.limit.kind
         sizes = f"{self.size}, {self.input_dim} inputs, {self.classes} outputs"
-        told = f"{kind}-limit of {self.limit.program.name}: {sizes}, {self.backend_name}, {self.dtype}, {self.mode}"
+        told = f"{self.limit.title}: {sizes}, {self.backend_name}, {self.dtype}, {self.mode}"
         if not self._state:
             return f"{told}, without a state"
         return told + "".join(f", {count} atoms of {name}" for name, count in self.atoms.items())
@@ -188,9 +187,10 @@ class Model:
         return f"<Model: {self.described}>"
 
     def _repr_html_(self) -> str:
-        from tpc.report.notebook import model_html
-
-        return model_html(self)
+        """What the model is, and the arrays of its state."""
+        rows = [(name, " × ".join(map(str, shape)), kind) for name, shape, kind in self.arrays()]
+        told = f"<p>{escape(self.described)}, {human_bytes(self.nbytes)}</p>"
+        return f'<div class="tpc-model">{told}{html_table(("state", "shape", "type"), rows)}</div>'
 
     def _module(self, loss: str) -> ModuleType:
         key = (loss, self._momentum)

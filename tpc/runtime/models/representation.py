@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tpc.compiler import FOLDED, LIMITS
 from tpc.lower.concretise import Concretiser
 from tpc.lower.numpy_module import tabulations
 from tpc.lower.numpy_printer import NumpyPrinter
@@ -30,11 +29,8 @@ def gram(model: Model, x: ArrayLike) -> Array:
 
     host = _on_numpy(model)
     program = with_gram(model.limit.trained())
-    if model.mode == "folded":
-        assert model.fold.degree is not None
-        graph = FOLDED[model.limit.kind](program, model.fold.degree, False, model.fold.points)
-    else:
-        graph = LIMITS[model.limit.kind](program)
+    folding = (model.fold.degree, False, model.fold.points) if model.mode == "folded" else ()
+    graph = model.limit.limit_of(program, *folding)
     value = Planner()(Concretiser(graph.stores, host.has_momentum)(graph[GRAM]))
     tables: dict[tuple[str, str], str] = {}
     text = NumpyPrinter(schedule(GRAM, {GRAM: value}), tables).text()

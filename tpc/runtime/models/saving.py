@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tpc.compiler import compile_program
+from tpc.derivation import derived
 from tpc.errors import DataError, ProgramError, UsageError
 from tpc.limits.store import Store
 from tpc.program.text import listing, parse
@@ -88,7 +88,7 @@ def read(kind: type[Model], stream: IO[bytes], name: str, backend: str | None) -
     file = Npz(stream)
     meta = file.meta()
     check_format(meta, name)
-    limit = compile_program(parse(meta["program"], name), meta["limit"])
+    limit = derived(parse(meta["program"], name), meta["limit"])
     if limit.is_kernel or "logits" not in limit.program:
         raise ValueError(f"its {limit.kind}-limit is no model that is trained")
     model = kind(

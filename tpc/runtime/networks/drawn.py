@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tpc.compiler import Limit
+from tpc.derivation import Derivation
 from tpc.errors import UsageError, did_you_mean
 from tpc.program import ir
 from tpc.program.program import Program
@@ -27,7 +27,7 @@ DRAWN = 1 << 20  # numbers at a time
 
 
 def finite(
-    program: Program | Limit,
+    program: Program | Derivation,
     width: int,
     input_dim: int,
     *,
@@ -79,7 +79,7 @@ def _parts(flat: Array) -> Iterator[Array]:
     return (flat[i : i + DRAWN] for i in range(0, max(1, len(flat)), DRAWN))
 
 
-def _projected(net: Network, limit: Limit, seed: int, init: str | None) -> dict[str, Array]:
+def _projected(net: Network, limit: Derivation, seed: int, init: str | None) -> dict[str, Array]:
     """The network that an initial state of the limit stands for, with bases of the spans of its Ω."""
     assert net.rank is not None
     start = initial_state(limit.graph(), net.sizes, net.rank, seed, init or ZERO_READOUT)

@@ -10,11 +10,12 @@ import math
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tpc.derivation import Derivation
 from tpc.errors import UsageError
 from tpc.limits.store import Accumulate, Append, Store, Update
 from tpc.passes.adapt import is_adapted
@@ -27,9 +28,6 @@ from tpc.runtime.models.support import Support, check_given
 from tpc.runtime.models.targets import check_loss, read_targets
 from tpc.runtime.networks.interpret import Value, evaluate, numeric
 from tpc.runtime.networks.matrix import F64, LowRank, MatrixValue, Total, total
-
-if TYPE_CHECKING:
-    from tpc.compiler import Limit
 
 Draw: TypeAlias = Callable[[str, int, int, int], F64]  # Ω (width, rank) from space, rank, width and seed
 
@@ -50,7 +48,7 @@ class FiniteNetwork:
 
     def __init__(
         self,
-        limit: Limit,
+        limit: Derivation,
         state: Mapping[str, ArrayLike],
         width: int,
         seed: int = 0,

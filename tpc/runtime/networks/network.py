@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tpc.compiler import Limit, compile_program
+from tpc.derivation import Derivation
 from tpc.errors import UsageError
 from tpc.passes.adapt import is_adapted
 from tpc.passes.factors import has_projections, unprojected
@@ -61,7 +61,7 @@ class Network:
 
     def __init__(
         self,
-        program: Program | Limit,
+        program: Program | Derivation,
         width: int,
         input_dim: int,
         *,
@@ -84,10 +84,10 @@ class Network:
             )
         if rank is not None and width < rank:
             raise UsageError(f"expected a width of at least the rank {rank}, got {width}")
-        self.limit: Limit | None = None
+        self.limit: Derivation | None = None
         if parametrization == "pi":
-            self.limit = program if isinstance(program, Limit) else compile_program(program)
-        self.program = admitted(program.program if isinstance(program, Limit) else program)
+            self.limit = program if isinstance(program, Derivation) else Derivation.of(program)
+        self.program = admitted(program.program if isinstance(program, Derivation) else program)
         self.width, self.input_dim, self.rank = int(width), int(input_dim), rank
         self.parametrization = parametrization
         self.dtype = dtype

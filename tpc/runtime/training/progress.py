@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
 from tpc.runtime.files.output import lasting
+from tpc.words import human_time
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -120,23 +121,3 @@ def warn(warnings: Iterable[str]) -> None:
     """Print each warning once, on standard error."""
     for warning in dict.fromkeys(warnings):
         print(f"warning: {warning}", file=sys.stderr, flush=True)
-
-
-def human_bytes(count: float) -> str:
-    """1536 → '1.5 kB' (powers of 1000)."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def human_time(seconds: float) -> str:
-    """75.2 → '1 min 15 s'."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min"

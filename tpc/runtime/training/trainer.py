@@ -23,10 +23,11 @@ from tpc.runtime.training.checkpoint import CheckpointStore
 from tpc.runtime.training.evaluate import Stopped
 from tpc.runtime.training.interrupt import Interrupt, catch_signals
 from tpc.runtime.training.position import Position
-from tpc.runtime.training.progress import Observer, Quiet, human_bytes, human_time, warn
+from tpc.runtime.training.progress import Observer, Quiet, warn
 from tpc.runtime.training.remedy import Remedy, find_remedy
 from tpc.runtime.training.rundir import MetricsLog
 from tpc.runtime.training.source import Batch, Result, Source
+from tpc.words import human_bytes, human_time
 
 Array = NDArray[Any]
 ABSURD = 10.0  # times the loss of the first step
