@@ -6,10 +6,11 @@ Numbers are written in place.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from functools import lru_cache, singledispatch
 
 import sympy as sp
 
+from tpc.errors import InternalError
 from tpc.program import ir, naming, tensor
 from tpc.program.axes import Axes, Axis
 from tpc.program.expression import parse_expression
@@ -87,55 +88,102 @@ def _pairs(pairs: tuple[tuple[Axis, Axis], ...]) -> str:
     return ", ".join(f"{a}->{b}" for a, b in pairs)
 
 
+@singledispatch
 def operation(n: Node, names: Names) -> str:
-    """The right-hand side of a line."""
+    """The right-hand side of a line: one rule per instruction."""
+    raise InternalError(f"no listing for {type(n).__name__}")
 
-    def args(nodes: tuple[Node, ...]) -> str:
-        return ", ".join(names[x] for x in nodes)
 
-    match n:
-        case tensor.Input():
-            return "data"
-        case tensor.Weight():
-            return f"weight(std {n.std})"
-        case ir.VectorWeight():
-            return f"weight({n.role}, std {n.std})"
-        case ir.MatrixWeight():
-            return f"weight(std {n.std})"
-        case tensor.Size():
-            return f"size[{n.axis}]()"
-        case tensor.Map():
-            return f"map({shown(n.fn)}; {args(n.args)})"
-        case tensor.Add():
-            return f"add({args(n.terms)})"
-        case tensor.Contract():
-            return f"{'sum[' + _axes(n.over) + ']' if n.over else 'mul'}({args(n.factors)})"
-        case tensor.LogSumExp():
-            return f"logsumexp[{n.over}]({names[n.arg]})"
-        case tensor.Rename() | ir.RenameVector():
-            return f"rename[{_pairs(n.pairs)}]({names[n.arg]})"
-        case tensor.Broadcast():
-            return f"broadcast[{_axes(n.along)}]({names[n.arg]})"
-        case ir.Moment():
-            return f"moment({shown(n.fn)}; {args(n.xs)}" + (f"; {args(n.thetas)})" if n.thetas else ")")
-        case ir.Nonlin():
-            return f"nonlin({shown(n.fn)}; {args(n.xs)}" + (f"; {args(n.thetas)})" if n.thetas else ")")
-        case ir.LinComb():
-            terms = [(f"sum[{_axes(over)}] " if over else "") + f"{names[c]} * {names[x]}" for c, x, over in n.terms]
-            return f"lincomb({', '.join(terms)})"
-        case ir.MatMul():
-            return f"matmul({names[n.matrix]}, {names[n.x]})"
-        case ir.Transpose():
-            return f"transpose({names[n.arg]})"
-        case ir.Project():
-            return f"project({names[n.arg]})"
-        case tensor.StopGradient() | ir.StopGradientVector():
-            return f"stop_gradient({names[n.arg]})"
-        case ir.Outer():
-            return f"outer[{_axes(n.over)}]({names[n.y]}, {names[n.x]})"
-        case ir.MatrixSum():
-            return f"add({args(n.terms)})"
-    raise AssertionError(f"no listing for {type(n).__name__}")
+def listed(nodes: Iterable[Node], names: Names) -> str:
+    """The names of operands."""
+    return ", ".join(names[x] for x in nodes)
+
+
+@operation.register
+def _(n: tensor.Input, names: Names) -> str:
+    return "data"
+
+
+@operation.register
+def _(n: tensor.Weight | ir.MatrixWeight, names: Names) -> str:
+    return f"weight(std {n.std})"
+
+
+@operation.register
+def _(n: ir.VectorWeight, names: Names) -> str:
+    return f"weight({n.role}, std {n.std})"
+
+
+@operation.register
+def _(n: tensor.Size, names: Names) -> str:
+    return f"size[{n.axis}]()"
+
+
+@operation.register
+def _(n: tensor.Map, names: Names) -> str:
+    return f"map({shown(n.fn)}; {listed(n.args, names)})"
+
+
+@operation.register
+def _(n: tensor.Add | ir.MatrixSum, names: Names) -> str:
+    return f"add({listed(n.terms, names)})"
+
+
+@operation.register
+def _(n: tensor.Contract, names: Names) -> str:
+    return f"{'sum[' + _axes(n.over) + ']' if n.over else 'mul'}({listed(n.factors, names)})"
+
+
+@operation.register
+def _(n: tensor.LogSumExp, names: Names) -> str:
+    return f"logsumexp[{n.over}]({names[n.arg]})"
+
+
+@operation.register
+def _(n: tensor.Rename | ir.RenameVector, names: Names) -> str:
+    return f"rename[{_pairs(n.pairs)}]({names[n.arg]})"
+
+
+@operation.register
+def _(n: tensor.Broadcast, names: Names) -> str:
+    return f"broadcast[{_axes(n.along)}]({names[n.arg]})"
+
+
+@operation.register
+def _(n: ir.Moment | ir.Nonlin, names: Names) -> str:
+    groups = [shown(n.fn), listed(n.xs, names), *([listed(n.thetas, names)] if n.thetas else [])]
+    return f"{type(n).__name__.lower()}({'; '.join(groups)})"
+
+
+@operation.register
+def _(n: ir.LinComb, names: Names) -> str:
+    terms = [(f"sum[{_axes(over)}] " if over else "") + f"{names[c]} * {names[x]}" for c, x, over in n.terms]
+    return f"lincomb({', '.join(terms)})"
+
+
+@operation.register
+def _(n: ir.MatMul, names: Names) -> str:
+    return f"matmul({names[n.matrix]}, {names[n.x]})"
+
+
+@operation.register
+def _(n: ir.Transpose, names: Names) -> str:
+    return f"transpose({names[n.arg]})"
+
+
+@operation.register
+def _(n: ir.Project, names: Names) -> str:
+    return f"project({names[n.arg]})"
+
+
+@operation.register
+def _(n: tensor.StopGradient | ir.StopGradientVector, names: Names) -> str:
+    return f"stop_gradient({names[n.arg]})"
+
+
+@operation.register
+def _(n: ir.Outer, names: Names) -> str:
+    return f"outer[{_axes(n.over)}]({names[n.y]}, {names[n.x]})"
 
 
 @lru_cache(maxsize=4096)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import sympy as sp
 
@@ -33,12 +34,31 @@ _NAMES = {
 _ROLES = ("input", "readout")
 
 
+@dataclass(frozen=True)
+class Right:
+    """What follows the operation of a line, [brackets](body), and the type column before it."""
+
+    brackets: str
+    body: str
+    kind: str
+
+    @property
+    def is_scalar(self) -> bool:
+        return self.kind.startswith("scalar")
+
+    @property
+    def is_matrix(self) -> bool:
+        return self.kind.startswith("matrix")
+
+
 def read(text: str, file: str) -> Listed:
     """What a listing describes; raises ProgramError naming the line that cannot be read."""
-    return _Parser(text, file).parse()
+    return Parser(text, file).parse()
 
 
-class _Parser:
+class Parser:
+    """Reads lines; `OPERATIONS` says how each is read."""
+
     def __init__(self, text: str, file: str) -> None:
         self.lines = text.splitlines()
         self.file = file
@@ -146,55 +166,17 @@ class _Parser:
         op, over, body, kind = match["op"], match["axes"], match["args"] or "", match["type"].strip()
         if op in ("data", "weight"):
             return self.leaf(match["name"], kind, op, body)
-        rules: dict[str, Callable[[], Node]] = {
-            "size": lambda: tensor.Size(self.axis(over or "")),
-            "map": lambda: self.applied(body, tensor.Map),
-            "add": lambda: (
-                ir.MatrixSum(tuple(map(self.matrix, _split(body))))
-                if kind.startswith("matrix")
-                else tensor.Add(self.tensors(body))
-            ),
-            "mul": lambda: tensor.Contract(self.tensors(body), ()),
-            "sum": lambda: tensor.Contract(self.tensors(body), self.axis_list(over)),
-            "logsumexp": lambda: tensor.LogSumExp(self.tensor(body), self.axis(over or "")),
-            "broadcast": lambda: tensor.Broadcast(self.tensor(body), self.axis_list(over)),
-            "rename": lambda: (
-                tensor.Rename(self.tensor(body), self.pairs(over))
-                if kind.startswith("scalar")
-                else ir.RenameVector(self.vector(body), self.pairs(over))
-            ),
-            "moment": lambda: self.applied(body, ir.Moment),
-            "nonlin": lambda: self.applied(body, ir.Nonlin),
-            "lincomb": lambda: ir.LinComb(tuple(self.terms(body))),
-            "matmul": lambda: self.matmul(body),
-            "transpose": lambda: ir.Transpose(self.matrix(body)),
-            "project": lambda: ir.Project(self.vector(body)),
-            "outer": lambda: self.outer(body, over),
-            "stop_gradient": lambda: (
-                tensor.StopGradient(self.tensor(body))
-                if kind.startswith("scalar")
-                else ir.StopGradientVector(self.vector(body))
-            ),
-        }
-        if op not in rules:
-            raise self.fail(f"unknown operation {op!r}; expected one of {', '.join(sorted(rules))}, data, weight")
+        if op not in OPERATIONS:
+            raise self.fail(f"unknown operation {op!r}; expected one of {', '.join(sorted(OPERATIONS))}, data, weight")
         if not body.strip() and op != "size":
             raise self.fail(f"{op} expects arguments")
-        return rules[op]()
+        return OPERATIONS[op](self, Right(over or "", body, kind))
 
     def two(self, body: str) -> tuple[str, str]:
         parts = _split(body)
         if len(parts) != 2:
             raise self.fail(f"expected 2 arguments, got {len(parts)}")
         return parts[0], parts[1]
-
-    def matmul(self, body: str) -> ir.MatMul:
-        w, x = self.two(body)
-        return ir.MatMul(self.matrix(w), self.vector(x))
-
-    def outer(self, body: str, over: str | None) -> ir.Outer:
-        y, x = self.two(body)
-        return ir.Outer(self.vector(y), self.vector(x), self.axis_list(over))
 
     def applied(self, body: str, build: Callable[..., Node]) -> Node:
         fn, *groups = [part.strip() for part in body.split(";")]
@@ -236,6 +218,51 @@ class _Parser:
 
     def space(self, name: str) -> Space:
         return Space(self.name("space", name))
+
+
+def _matmul(p: Parser, r: Right) -> Node:
+    w, x = p.two(r.body)
+    return ir.MatMul(p.matrix(w), p.vector(x))
+
+
+def _outer(p: Parser, r: Right) -> Node:
+    y, x = p.two(r.body)
+    return ir.Outer(p.vector(y), p.vector(x), p.axis_list(r.brackets))
+
+
+def _add(p: Parser, r: Right) -> Node:
+    if r.is_matrix:
+        return ir.MatrixSum(tuple(map(p.matrix, _split(r.body))))
+    return tensor.Add(p.tensors(r.body))
+
+
+def _rename(p: Parser, r: Right) -> Node:
+    pairs = p.pairs(r.brackets)
+    return tensor.Rename(p.tensor(r.body), pairs) if r.is_scalar else ir.RenameVector(p.vector(r.body), pairs)
+
+
+def _stop_gradient(p: Parser, r: Right) -> Node:
+    return tensor.StopGradient(p.tensor(r.body)) if r.is_scalar else ir.StopGradientVector(p.vector(r.body))
+
+
+OPERATIONS: dict[str, Callable[[Parser, Right], Node]] = {
+    "size": lambda p, r: tensor.Size(p.axis(r.brackets)),
+    "map": lambda p, r: p.applied(r.body, tensor.Map),
+    "add": _add,
+    "mul": lambda p, r: tensor.Contract(p.tensors(r.body), ()),
+    "sum": lambda p, r: tensor.Contract(p.tensors(r.body), p.axis_list(r.brackets)),
+    "logsumexp": lambda p, r: tensor.LogSumExp(p.tensor(r.body), p.axis(r.brackets)),
+    "broadcast": lambda p, r: tensor.Broadcast(p.tensor(r.body), p.axis_list(r.brackets)),
+    "rename": _rename,
+    "moment": lambda p, r: p.applied(r.body, ir.Moment),
+    "nonlin": lambda p, r: p.applied(r.body, ir.Nonlin),
+    "lincomb": lambda p, r: ir.LinComb(tuple(p.terms(r.body))),
+    "matmul": _matmul,
+    "transpose": lambda p, r: ir.Transpose(p.matrix(r.body)),
+    "project": lambda p, r: ir.Project(p.vector(r.body)),
+    "outer": _outer,
+    "stop_gradient": _stop_gradient,
+}
 
 
 def _split(body: str) -> list[str]:
