@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import singledispatch
 from string import ascii_letters
 
 from tpc.errors import InternalError
@@ -66,6 +67,12 @@ def half_layout(x: Half) -> Axes:
     return (*without(x.arg.axes, (x.rank,)), *without(x.matrix.axes, (x.slot,)), x.left)
 
 
+@singledispatch
+def expression(x: Tensor, printer: NumpyPrinter) -> str:
+    """The array of an instruction that is a function of whole arrays, of the names of those."""
+    raise InternalError(f"the NumPy printer has no rule for {type(x).__name__}")
+
+
 class NumpyPrinter:
     """One function at a time: `text` is its source."""
 
@@ -108,6 +115,10 @@ class NumpyPrinter:
                 prefix = "k"
             self._names[x] = self._fresh(getattr(x, "name", prefix))
         return self._names[x]
+
+    def array(self, x: Tensor) -> str:
+        """The name of the array of a tensor, whose dimensions are `layout(x.axes)`."""
+        return self._name(x)
 
     def _named(self, n: Node) -> str:
         """The name a node has by now, if any."""
@@ -187,7 +198,7 @@ class NumpyPrinter:
                 made = f"{type(x).__name__.lower()}({dual}, {self._along(x.arg, shared, last)}, {order_of(x.slot)})"
                 yield f"{name} = {self._permuted(f'rt.{made}', (*shared, x.rank), layout(x.axes))}"
             case _:
-                raise InternalError(f"the NumPy printer has no rule for {type(x).__name__}")
+                yield f"{name} = {expression(x, self)}"
 
     def _half(self, x: Half, function: str) -> str:
         store = x.slot.base.rpartition("^")[0]
