@@ -19,7 +19,7 @@ import tpc
 from tests.support.omniglot_samples import write_legible, write_omniglot
 from tests.support.runs import ROOT, Page, assert_same_run, invoke, records, state, steps, tpc_process
 from tpc.runtime.training.rundir import RunDir
-from tpc.runtime.training.trainer import Schedule
+from tpc.runtime.training.settings import Schedule
 
 MAML, MLP = ROOT / "programs" / "maml.py", ROOT / "programs" / "mlp.py"
 SMALL = ("--ways", 3, "--set", "classes=3", "--rank", 16, "--tasks", 4, "--batches", 25, "--episodes", 60)

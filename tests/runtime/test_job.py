@@ -7,7 +7,6 @@ import tomli_w
 
 from tpc.cli import options
 from tpc.errors import UsageError
-from tpc.limits.kinds import LIMITS
 from tpc.passes.loss import LOSSES
 from tpc.runtime.models.backend import BACKENDS
 from tpc.runtime.models.model import MODES
@@ -83,7 +82,6 @@ def test_a_drop_after_the_end_is_refused():
 
 
 def test_the_choices_of_the_command_line_are_those_of_the_library():
-    assert tuple(LIMITS) == options.LIMITS
     assert (MODES, BACKENDS, tuple(LOSSES)) == (options.MODES, options.BACKENDS, options.LOSSES)
 
 

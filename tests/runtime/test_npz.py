@@ -12,7 +12,8 @@ from tests.support.problems import CLASSES, DIM, RANK, batch
 from tpc.errors import DataError
 from tpc.runtime.files.npz import read_meta
 from tpc.runtime.models.folding import FoldOptions
-from tpc.runtime.networks.network_file import is_network, load_trained
+from tpc.runtime.networks.network_file import is_network
+from tpc.runtime.trained import load_trained
 
 
 @pytest.fixture(scope="module")

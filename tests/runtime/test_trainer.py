@@ -14,15 +14,14 @@ import pytest
 from tpc.available import Available
 from tpc.runtime.training.checkpoint import CheckpointStore
 from tpc.runtime.training.rundir import MetricsLog
+from tpc.runtime.training.settings import Schedule, TrainSettings
 from tpc.runtime.training.source import Samples
 from tpc.runtime.training.trainer import (
     DivergedError,
     InterruptedRunError,
     OutOfMemoryError,
     Position,
-    Schedule,
     Trainer,
-    TrainSettings,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -214,7 +213,7 @@ from pathlib import Path
 sys.path.insert(0, {root!r})
 from tests.runtime.test_trainer import SETTINGS, Softmax, train
 from tpc.runtime.training.source import Samples
-from tpc.runtime.training.trainer import TrainSettings
+from tpc.runtime.training.settings import TrainSettings
 model = Softmax()
 def slow(count):
     print(count, flush=True)

@@ -18,7 +18,7 @@ ORDER = [
 # the front doors: what is imported when a name is first asked for, which keeps the start-up short
 EXEMPT = {"tpc", "tpc.gaussian", "cli"}
 # where Gaussian expectations become numbers: quadrature, and the tables built by it
-NUMERIC = {"evaluate", "fitting", "kept", "near_zero", "numeric", "remainder", "smoothing", "table"}
+NUMERIC = {"evaluate", "fitting", "kept", "near_zero", "numeric", "point", "remainder", "smoothing", "table"}
 ARRAYS = {"numpy", "scipy", "mpmath", "cupy", "sklearn", "matplotlib"}
 FILES = sorted(p for folder in ("tpc", "programs", "backends") for p in (ROOT / folder).rglob("*.py"))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,6 +26,9 @@ from tpc.cli.options import (
 from tpc.cli.types import Choice, FiniteRange, Named, OutputFile, powers_of_two
 from tpc.errors import UserError
 from tpc.limits.kinds import LIMITS
+
+if TYPE_CHECKING:
+    from tpc.tasks.convergence import CheckResult
 
 PARTS = 1000  # of the work that a bar shows
 UNDECIDED = 3  # the exit code of a check that cannot tell
@@ -141,6 +145,18 @@ def check(
                 pace.told(spent / total, what)
 
             results.append(run_check(traced, limit=kind, progress=done, **own, **options))
+    _told(results, plot, report, as_json, limit == "all")
+    answer = joint(result.verdict for result in results)
+    if answer == "wrong":
+        raise UserError("finite networks do not approach the limit.")
+    if answer == "cannot tell":
+        click.get_current_context().exit(UNDECIDED)
+
+
+def _told(results: Sequence[CheckResult], plot: Path | None, report: Path | None, as_json: bool, several: bool) -> None:
+    """Write what was found to the screen and to files."""
+    from tpc.tasks.verdict import joint
+
     if plot is not None:
         from tpc.report.plots import convergence, save
 
@@ -152,15 +168,10 @@ def check(
     if as_json:
         records = [result.to_dict() for result in results]
         overall = {"ok": all(r.ok for r in results), "verdict": joint(r.verdict for r in results)}
-        print_json({**overall, "checks": records} if limit == "all" else records[0])
+        print_json({**overall, "checks": records} if several else records[0])
     else:
         written = [f"{name}: {path}" for name, path in (("plot", plot), ("report", report)) if path is not None]
         click.echo("\n".join(["\n\n".join(result.table() for result in results), *written]))
-    answer = joint(result.verdict for result in results)
-    if answer == "wrong":
-        raise UserError("finite networks do not approach the limit.")
-    if answer == "cannot tell":
-        click.get_current_context().exit(UNDECIDED)
 
 
 @click.command(short_help="Fill the table of the paper, a command per cell.")

@@ -11,12 +11,24 @@ import click
 
 from tpc.cli.completers import program_files, program_settings, run_directories
 from tpc.cli.group import remember_debug
-from tpc.cli.types import Available, Choice, FiniteRange, Named, OutputFile, distinct, drop, key_value, multiplier
+from tpc.cli.types import (
+    Available,
+    Choice,
+    FiniteRange,
+    LimitChoice,
+    Named,
+    OutputFile,
+    distinct,
+    drop,
+    key_value,
+    multiplier,
+)
 from tpc.errors import UsageError
 from tpc.limits.kinds import LIMITS, kernel_limits, trained_limits
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 NOT_TRAINED = "is a kernel, which is not trained"
+NO_KERNEL = "is trained, with tpc train; regression is for kernel limits"
 MODES = ("exact", "folded")
 BACKENDS = ("numpy", "native", "cupy")
 STORAGE = ("float32", "float64", "bfloat16", "float16")
@@ -61,26 +73,25 @@ def json_option(command: Command) -> Command:
 
 def program_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--function, --set and --limit."""
-    return _program_options(command, Available("limit", tuple(LIMITS)))
+    return _program_options(command, LimitChoice(lambda: LIMITS))
 
 
 def trained_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The same for commands that train."""
-    return _program_options(command, Available("limit", trained_limits(), dict.fromkeys(kernel_limits(), NOT_TRAINED)))
+    return _program_options(command, LimitChoice(trained_limits, NOT_TRAINED))
 
 
 def checked_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The same, where all limits can be taken at once."""
-    return _program_options(command, Available("limit", (*LIMITS, "all")))
+    return _program_options(command, LimitChoice(lambda: LIMITS, more=("all",)))
 
 
 def kernel_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The same for commands that take a kernel limit."""
-    unfit = dict.fromkeys(trained_limits(), "is trained, with tpc train; regression is for kernel limits")
-    return _program_options(command, Available("limit", kernel_limits(), unfit), "ntk")
+    return _program_options(command, LimitChoice(kernel_limits, NO_KERNEL), "ntk")
 
 
-def _program_options(command: Callable[..., Any], limits: Available, default: str = "pi") -> Callable[..., Any]:
+def _program_options(command: Callable[..., Any], limits: LimitChoice, default: str = "pi") -> Callable[..., Any]:
     for option in (
         click.option("--limit", type=limits, default=default, show_default=True, help="Which limit to take."),
         click.option(
@@ -152,86 +163,65 @@ _POSITIVE = FiniteRange(min=0, min_open=True)
 
 def job_options(epochs: int, lr: float, schedule: str, clip: float, mode: str) -> tuple[Any, ...]:
     """The options of every Job, with the defaults that differ between kinds."""
+    return (*_model_options(), *_rate_options(epochs, lr, schedule), *_clip_options(clip, mode), *_other_options())
+
+
+def _model_options() -> tuple[Any, ...]:
+    """What is trained, and in which numbers."""
     return (
-        click.option(
-            "--backend",
-            type=Available("backend", BACKENDS),
-            default="numpy",
-            show_default=True,
-            help="What computes.",
-        ),
+        click.option("--backend", type=Available("backend", BACKENDS), default="numpy", show_default=True,
+                     help="What computes."),
         click.option("--rank", type=_FROM_ONE, default=100, show_default=True, help="Dimension r of the latents."),
         click.option("--dtype", type=Choice(["float32", "float64"]), default="float32", show_default=True),
         MODE,
         *FOLD,
         click.option("--storage", type=Choice(STORAGE), help="Number type of stored atoms.  [default: --dtype]"),
-        click.option(
-            "--init",
-            type=Named("paper", "zero_readout", "random"),
-            metavar="NAME",
-            help="Initialization: paper, zero_readout; random (--width).",
-        ),
-        click.option(
-            "--width", type=_FROM_ONE, metavar="N", help="Train a network of this finite width, not the limit."
-        ),
-        click.option(
-            "--parametrization",
-            type=Choice(PARAMETRIZATIONS),
-            help="How rates and weights of --width scale; pi projects gradients to --rank.  [default: mup]",
-        ),
+        click.option("--init", type=Named("paper", "zero_readout", "random"), metavar="NAME",
+                     help="Initialization: paper, zero_readout; random (--width)."),
+        click.option("--width", type=_FROM_ONE, metavar="N",
+                     help="Train a network of this finite width, not the limit."),
+        click.option("--parametrization", type=Choice(PARAMETRIZATIONS),
+                     help="How rates and weights of --width scale; pi projects gradients to --rank.  [default: mup]"),
+    )  # fmt: skip
+
+
+def _rate_options(epochs: int, lr: float, schedule: str) -> tuple[Any, ...]:
+    """How long, and how fast."""
+    return (
         click.option("--epochs", type=_FROM_ONE, default=epochs, show_default=True),
         click.option("--lr", type=_POSITIVE, default=lr, show_default=True, help="Learning rate."),
-        click.option(
-            "--lr-schedule",
-            type=Choice(SCHEDULES),
-            default=schedule,
-            show_default=True,
-            help="Keep the rate, or let it fall to zero along a cosine.",
-        ),
-        click.option(
-            "--lr-mult",
-            type=multiplier,
-            metavar="NAME=NUMBER",
-            multiple=True,
-            callback=distinct,
-            help="Learning-rate multiplier of a parameter.",
-        ),
-        click.option(
-            "--lr-drop",
-            type=drop,
-            metavar="EPOCH:FACTOR",
-            multiple=True,
-            help="Multiply the rate by FACTOR after EPOCH epochs.",
-        ),
-        click.option(
-            "--clip",
-            type=FiniteRange(min=0),
-            default=clip,
-            show_default=True,
-            help="Largest gradient norm; 0 for no clipping.",
-        ),
-        click.option(
-            "--clip-drop",
-            type=drop,
-            metavar="EPOCH:FACTOR",
-            multiple=True,
-            help="Multiply --clip by FACTOR after EPOCH epochs.",
-        ),
+        click.option("--lr-schedule", type=Choice(SCHEDULES), default=schedule, show_default=True,
+                     help="Keep the rate, or let it fall to zero along a cosine."),
+        click.option("--lr-mult", type=multiplier, metavar="NAME=NUMBER", multiple=True, callback=distinct,
+                     help="Learning-rate multiplier of a parameter."),
+        click.option("--lr-drop", type=drop, metavar="EPOCH:FACTOR", multiple=True,
+                     help="Multiply the rate by FACTOR after EPOCH epochs."),
+    )  # fmt: skip
+
+
+def _clip_options(clip: float, mode: str) -> tuple[Any, ...]:
+    """How gradients are clipped."""
+    return (
+        click.option("--clip", type=FiniteRange(min=0), default=clip, show_default=True,
+                     help="Largest gradient norm; 0 for no clipping."),
+        click.option("--clip-drop", type=drop, metavar="EPOCH:FACTOR", multiple=True,
+                     help="Multiply --clip by FACTOR after EPOCH epochs."),
         click.option("--clip-mode", type=Choice(["param", "global"]), default=mode, show_default=True),
+    )  # fmt: skip
+
+
+def _other_options() -> tuple[Any, ...]:
+    """What else decides a training, and how often it is written down."""
+    return (
         click.option("--weight-decay", type=FiniteRange(min=0), default=0.0, show_default=True),
         click.option("--decay-follows-lr-mult", is_flag=True, help="Multiply the decay by --lr-mult, too."),
         click.option("--momentum", type=FiniteRange(0, 1, max_open=True), default=0.0, show_default=True),
         click.option("--loss", type=Choice(LOSSES), default=LOSSES[0], show_default=True),
-        click.option(
-            "--seed",
-            type=click.IntRange(min=0),
-            default=0,
-            show_default=True,
-            help="Decides initialization and order.",
-        ),
+        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+                     help="Decides initialization and order."),
         click.option("--checkpoint-steps", type=_FROM_ONE, metavar="N", help="Write a checkpoint every N steps."),
         click.option("--checkpoint-seconds", type=_POSITIVE, default=300.0, show_default=True, help="… and so often."),
-    )
+    )  # fmt: skip
 
 
 def run_options(task: str, program: str) -> tuple[Any, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from tpc.errors import UserError, did_you_mean
+from tpc.limits.kinds import LIMITS
 
 
 class Choice(click.Choice[str]):
@@ -42,6 +43,30 @@ class Available(Choice):
             told = f"the {value} {self.what} {reason}; available: {', '.join(self.choices)}.{hint}"
             raise click.UsageError(told, ctx)
         return str(value)
+
+
+class LimitChoice(Available):
+    """A choice among limits, as they are known when the command runs."""
+
+    def __init__(self, fit: Callable[[], Iterable[str]], others: str = "", more: tuple[str, ...] = ()) -> None:
+        self._fit, self._others, self._more = fit, others, more
+        super().__init__("limit", ())
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return (*self._fit(), *self._more)
+
+    @choices.setter
+    def choices(self, given: object) -> None:
+        """What `click.Choice` was made with is not looked at."""
+
+    @property
+    def unfit(self) -> dict[str, str]:
+        return dict.fromkeys(LIMITS, self._others) if self._others else {}
+
+    @unfit.setter
+    def unfit(self, given: object) -> None:
+        """All limits that do not fit are so for one reason."""
 
 
 class Named(click.types.StringParamType):

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mpmath
 import numpy as np
 import sympy as sp
 from numpy.typing import NDArray
 from scipy import special
-from sympy import DiracDelta, Expr, Symbol
+from sympy import Expr, Symbol
 
-from tpc.errors import GaussianError, InternalError
 from tpc.gaussian.regular import on_side
-from tpc.gaussian.symbols import C, P, Q
 from tpc.program.functions import X
-from tpc.program.naming import kernel_name
-
-if TYPE_CHECKING:
-    from tpc.gaussian.kernel import Kernel
 
 Array = NDArray[Any]
 
@@ -127,41 +121,3 @@ def precise(value: Expr, at: dict[Symbol, float], digits: int = 60) -> Any:
     function = sp.lambdify(symbols, value, modules=[MPMATH, "mpmath"])
     with mpmath.workdps(digits):
         return function(*(mpmath.mpf(at[s]) for s in symbols))
-
-
-def evaluate_kernel(kernel: Kernel, p: Any, q: Any, c: Any, dtype: str = "float64") -> Any:
-    """V at numbers (a float, exact where a closed form exists) or at arrays (in `dtype`)."""
-    _check_point(p, q, c)
-    if all(np.ndim(x) == 0 for x in (p, q, c)):
-        if kernel.value is not None:
-            return _closed(kernel, float(p), float(q), float(c))
-        from tpc.gaussian.numeric import value_at
-
-        return value_at(kernel.phi, kernel.psi, float(p), float(q), float(c))
-    p, q, c = (np.asarray(x, dtype=dtype) for x in (p, q, c))
-    if kernel.value is not None:
-        return vectorised(kernel.value, (P, Q, C))(p, q, c).astype(dtype)
-    if kernel.numeric is None:
-        raise InternalError(f"{kernel_name(kernel.phi, kernel.psi)} has neither a closed form nor a table")
-    return kernel.numeric(p, q, c).astype(dtype)
-
-
-def _closed(kernel: Kernel, p: float, q: float, c: float) -> float:
-    """A closed form at a point, refused where it diverges; 0 where a δ meets a zero vector, as in generated code."""
-    if any(v == 0 and f.has(DiracDelta) for f, v in ((kernel.phi, p), (kernel.psi, q))):
-        return 0.0
-    try:
-        return float(precise(kernel.value, {P: p, Q: q, C: c}))
-    except ZeroDivisionError:
-        raise GaussianError(
-            f"{kernel_name(kernel.phi, kernel.psi)} is infinite at p = {p:g}, q = {q:g}, c = {c:g}: it diverges as the "
-            "correlation goes to ±1\n  Fix: take a point with c² < p·q"
-        ) from None
-
-
-def _check_point(p: Any, q: Any, c: Any) -> None:
-    p, q, c = (np.asarray(x, dtype=np.float64) for x in (p, q, c))
-    if np.any(p < 0) or np.any(q < 0) or not all(np.all(np.isfinite(x)) for x in (p, q, c)):
-        raise GaussianError("expected finite variances p ≥ 0 and q ≥ 0 and a finite covariance c")
-    if np.any(np.abs(c) > np.sqrt(p) * np.sqrt(q) * (1 + 1e-6)):
-        raise GaussianError("expected a covariance with c² ≤ p·q, got one outside the Cauchy–Schwarz bound")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 from sympy import Expr
@@ -13,13 +13,15 @@ from sympy.core.function import AppliedUndef
 
 from tpc.gaussian.definitions import definitions
 from tpc.gaussian.kernel import Kernel, kernel
-from tpc.gaussian.mehler import MehlerSeries
 from tpc.gaussian.moments import Step
 from tpc.gaussian.names import KernelNames
 from tpc.gaussian.notation import latex, unicode_line
 from tpc.gaussian.primitives import textbook
 from tpc.gaussian.symbols import RHO
 from tpc.program import naming
+
+if TYPE_CHECKING:
+    from tpc.gaussian.series import MehlerSeries
 
 POINT = (1.0, 1.0, 0.5)
 

@@ -46,7 +46,7 @@ class Step:
 
 
 @dataclass
-class Derivation:
+class Reduction:
     """Evaluates moments and records the rules that fired, outermost first."""
 
     steps: list[Step] = field(default_factory=list)

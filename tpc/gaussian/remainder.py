@@ -15,6 +15,7 @@ import numpy as np
 import sympy as sp
 from sympy import DiracDelta, Expr
 
+from tpc.gaussian.closed import closed_form
 from tpc.gaussian.evaluate import precise
 from tpc.gaussian.mehler import coefficients
 from tpc.gaussian.numeric import check_domain
@@ -50,13 +51,11 @@ def _coefficients(phi: Expr, p: float, terms: int) -> list[Any]:
 
 def _tail(phi: Expr, p: float, terms: int) -> float:
     """√(E φ(√p z)² − Σ_{k ≤ terms} a_k²), rounded up."""
-    from tpc.gaussian.kernel import kernel
-
     if terms < 0:
-        taken, energy = mpmath.mpf(0), _energy(phi, p, kernel(phi).value)
+        taken, energy = mpmath.mpf(0), _energy(phi, p, closed_form(phi).value)
     else:
         taken = sum((a * a for a in _coefficients(phi, p, terms)), mpmath.mpf(0))
-        energy = _energy(phi, p, kernel(phi).value)
+        energy = _energy(phi, p, closed_form(phi).value)
     return sqrt(max(float(energy - taken), 0.0) + float(energy) * 4e-16)
 
 

@@ -25,7 +25,7 @@ from tpc.gaussian.covariance import Covariance
 from tpc.gaussian.deltas import evaluable, slope
 from tpc.gaussian.factors import UNIT, decompose
 from tpc.gaussian.kernel import Kernel, kernel
-from tpc.gaussian.moments import Derivation, E, Step
+from tpc.gaussian.moments import E, Reduction, Step
 from tpc.gaussian.primitives import guard_zero, rsqrt
 from tpc.gaussian.regular import has_kink, times_argument
 from tpc.gaussian.symbols import C, P, Q, gram
@@ -192,7 +192,7 @@ class Reducer:
         shown = self._shown(dict(zip(forms, functions, strict=True)))
         sums = [decompose(f) for f in functions]
         entries = [[self.covariance(a, b) for b in forms] for a in forms]
-        derivation, total = Derivation(), sp.S.Zero
+        derivation, total = Reduction(), sp.S.Zero
         law, names = Covariance.of(entries), self.variables[: len(forms)]
         for chosen in product(*(s or ((sp.S.One, None),) for s in sums)):
             factors = tuple(f or UNIT for _, f in chosen)

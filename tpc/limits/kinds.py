@@ -53,6 +53,11 @@ class LimitKind:
         return self.title.removesuffix("-limit") if self.title.endswith("-limit") else self.name
 
     @property
+    def kernel(self) -> str:
+        """The kernel that regression takes: the last one."""
+        return list(self.kernels)[-1]
+
+    @property
     def learning(self) -> str:
         """Which weights learn in a finite network that trains as the last of the kernels says."""
         return list(self.kernels.values())[-1] if self.kernels else ALL

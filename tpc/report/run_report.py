@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from tpc.derivation import derived
 from tpc.draw.page import figure, table
 from tpc.limits.kinds import limit_kind
 from tpc.program.load import load

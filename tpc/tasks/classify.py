@@ -19,7 +19,7 @@ from tpc.errors import UsageError
 from tpc.passes.adapt import is_adapted
 from tpc.runtime.models.model import Model
 from tpc.runtime.networks.network import Network
-from tpc.runtime.networks.network_file import load_trained
+from tpc.runtime.trained import load_trained
 from tpc.runtime.training.checkpoint import Checkpoint
 from tpc.runtime.training.evaluate import Evaluation, evaluate
 from tpc.runtime.training.position import Position

@@ -33,8 +33,8 @@ def parse_drop(text: object) -> tuple[int, float]:
 
 def check_entry(name: str, value: Any) -> None:
     """Raise UsageError unless `value` may stand in the entry `name`."""
-    if name in _CHOICES:
-        choices = _CHOICES[name]
+    if name == "limit" or name in _CHOICES:
+        choices = trained_limits() if name == "limit" else _CHOICES[name]
         if value not in choices and not (value is None and name in _OPTIONAL):
             what = value if isinstance(value, str) else repr(value)
             if name == "limit" and value in kernel_limits():
@@ -78,7 +78,6 @@ def _are_multipliers(value: object) -> bool:
 
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
-    "limit": trained_limits(),
     "backend": BACKENDS,
     "parametrization": PARAMETRIZATIONS,
     "mode": MODES,

@@ -18,13 +18,13 @@ from tpc.data.classes import UNIT, ClassTable
 from tpc.data.episodes import EpisodeBatch, episodes
 from tpc.data.omniglot import Omniglot, load_omniglot
 from tpc.errors import UsageError, UserError, did_you_mean
-from tpc.limits.kinds import kernel_limits
+from tpc.limits.kinds import kernel_limits, limit_kind
 from tpc.passes.adapt import is_adapted
 from tpc.passes.representation import unadapted
 from tpc.program.program import Program
 from tpc.runtime.models.model import Model
 from tpc.runtime.networks.network import Network
-from tpc.runtime.networks.network_file import load_trained
+from tpc.runtime.trained import load_trained
 from tpc.runtime.training.checkpoint import Checkpoint
 from tpc.runtime.training.episodic import Episodes, FewShotEvaluation, answer
 from tpc.runtime.training.position import Position
@@ -271,7 +271,8 @@ def _kernel_limits(program: Program, x: Array) -> dict[str, Array]:
     found = {}
     for limit in kernel_limits():
         try:
-            found[limit.upper()] = compile_program(unadapted(program), limit).kernel(x, only=(limit,))[limit]
+            own = limit_kind(limit).kernel
+            found[limit.upper()] = compile_program(unadapted(program), limit).kernel(x, only=own)[own]
         except UserError:  # such as a gate, whose kernel has no closed form
             continue
     return found

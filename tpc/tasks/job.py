@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from tpc.errors import UsageError
 from tpc.runtime.models.folding import FoldOptions, fold_from
-from tpc.runtime.training.trainer import Schedule, TrainSettings
+from tpc.runtime.training.settings import Schedule, TrainSettings
 from tpc.tasks.entries import check_entry, parse_drop
 from tpc.version import VERSION
 

@@ -16,7 +16,7 @@ from tpc.compiler import compile_program
 from tpc.data import Dataset
 from tpc.data import load as load_data
 from tpc.errors import UsageError, UserError
-from tpc.limits.kinds import kernel_limits
+from tpc.limits.kinds import kernel_limits, limit_kind
 from tpc.passes.adapt import is_adapted
 from tpc.passes.representation import unadapted
 from tpc.program.load import load
@@ -95,7 +95,7 @@ def kernel_of(job: RegressJob | FewShotJob, limit: str, backend: str) -> KernelF
     program = load(job.program, function=job.function, **job.settings)
     if is_adapted(program):
         program = unadapted(program)
-    return compile_program(program, limit=limit).kernel_function(backend, (limit,))
+    return compile_program(program, limit).kernel_function(backend, (limit_kind(limit).kernel,))
 
 
 def regress(job: RegressJob, out: Path | None = None, overwrite: bool = False, say: Say = lambda _: None) -> Regression:
@@ -127,7 +127,7 @@ def _fitted(job: RegressJob, say: Say) -> Regression:
 
     def pairs(x1: Array, x2: Array | None, room: Array | None) -> Array:
         given = None if room is None else {job.limit: room}
-        return kernel(x1, x2, dtype=job.dtype, out=given)[job.limit]
+        return kernel(x1, x2, dtype=job.dtype, out=given)[limit_kind(job.limit).kernel]
 
     x, y = data.train_x[order], data.train_y[order]
     model = KernelRegression(pairs, x, y, data.classes, held_out=held_out, dtype=job.dtype)
@@ -219,7 +219,7 @@ def few_shot(
     kernel = kernel_of(job, limit, backend)
 
     def pairs(x1: Array, x2: Array) -> Array:
-        return kernel(x1, x2, dtype=job.dtype)[limit]
+        return kernel(x1, x2, dtype=job.dtype)[limit_kind(limit).kernel]
 
     def answered(split: str, ridge: float) -> FewShotEvaluation:
         model = KernelAdaptation(pairs, job.ways, ridge)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
-from html import escape
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,37 +14,31 @@ from numpy.typing import ArrayLike, NDArray
 
 from tpc.derivation import Derivation
 from tpc.errors import GaussianError, UsageError
-from tpc.limits.graph import LimitGraph
 from tpc.limits.power import packed_size
-from tpc.limits.store import Fold, Store
+from tpc.limits.store import Fold
 from tpc.lower.lowered import UpdatePlan, lower
-from tpc.lower.numpy_printer import layout
-from tpc.passes.adapt import is_adapted
-from tpc.program.axes import FEATURE, SAMPLE, without
 from tpc.runtime.models.arguments import (
     check_seed,
-    check_sizes,
     check_step,
     clip_factors,
     input_rows,
     multipliers,
 )
-from tpc.runtime.models.backend import load_backend
+from tpc.runtime.models.base import DTYPES as DTYPES
+from tpc.runtime.models.base import MODES as MODES
+from tpc.runtime.models.base import ModelBase
 from tpc.runtime.models.divergence import DivergedError, beyond_kernels
 from tpc.runtime.models.folding import FoldOptions
-from tpc.runtime.models.initial import initial_state, shape_of
-from tpc.runtime.models.model_state import loaded_state, short, state_of
+from tpc.runtime.models.initial import initial_state
+from tpc.runtime.models.model_state import loaded_state, state_of
 from tpc.runtime.models.room import require_model_room
 from tpc.runtime.models.step_checks import StepChecks, largest_weight
 from tpc.runtime.models.support import BY_SAMPLE, Support, check_given
 from tpc.runtime.models.targets import check_loss, read_targets
-from tpc.words import html_table, human_bytes
 
 Array = NDArray[Any]
 PREDICT_ROWS = 1024
 PREDICT_NUMBERS = 1 << 23
-DTYPES = ("float32", "float64")
-MODES = ("exact", "folded")
 
 
 def build(
@@ -75,122 +67,13 @@ def build(
     return model
 
 
-class Model:
+class Model(ModelBase):
     """The state of one limit on one backend. Made by `Limit.build` or `Model.load`."""
 
-    def __init__(
-        self,
-        limit: Derivation,
-        input_dim: int,
-        rank: int,
-        *,
-        backend: str = "numpy",
-        dtype: str = "float32",
-        mode: str = "exact",
-        storage: str | None = None,
-        fold: FoldOptions | None = None,
-    ) -> None:
-        check_sizes(input_dim=input_dim, rank=rank)
-        self.backend = load_backend(backend)
-        self.backend_name = backend
-        for name, value, allowed in (
-            ("dtype", dtype, self.backend.DTYPES),
-            ("mode", mode, MODES),
-            ("storage", storage or dtype, tuple(t for t in self.backend.STORAGE if t == dtype or t not in DTYPES)),
-        ):
-            if value not in allowed:
-                raise UsageError(f"expected {name} among {', '.join(allowed)} on the {backend} backend, got {value!r}")
-        self.limit = limit
-        self.input_dim = int(input_dim)
-        self.rank = int(rank)
-        self.dtype = dtype
-        self.storage = storage or dtype
-        self.mode = mode
-        if fold is not None and mode != "folded":
-            raise UsageError(f"fold options need mode 'folded', got mode {mode!r}")
-        self.fold = fold or FoldOptions()
-        self._degree: int | None = None
-        if mode == "folded":
-            self._degree = self.fold.degree_for(limit.graph())
-            self.fold = replace(self.fold, degree=self._degree)
-        self.sizes = {FEATURE.name: self.input_dim}
-        self.graph: LimitGraph = limit.graph(degree=self._degree, points=self.fold.points)
-        self.folds = {f.store.name: f for f in self.graph.folds}
-        (classes,) = without(self.graph["logits"].axes, (SAMPLE,))
-        self.classes = int(classes.size or 0)
-        self.adapts = is_adapted(limit.program)
-        self._stores = {s.name: s for s in self.graph.stores}
-        self._state: dict[str, Any] = {}
-        self._momentum = False
+    def __init__(self, limit: Derivation, input_dim: int, rank: int, **options: Any) -> None:
+        super().__init__(limit, input_dim, rank, **options)
         self._modules: dict[tuple[str, bool], ModuleType] = {}
         self._plans: dict[tuple[str, bool], tuple[UpdatePlan, ...]] = {}
-
-    # --- description -------------------------------------------------------------------------------------------
-
-    @property
-    def size(self) -> str:
-        """The dimension of its latents, in words."""
-        return f"rank {self.rank}"
-
-    @property
-    def weights(self) -> tuple[str, ...]:
-        """The names that `lr_mult` takes."""
-        return tuple(name for name, _ in self.graph.updates)
-
-    @property
-    def atoms(self) -> dict[str, int]:
-        """The atoms of every kernel matrix, folded ones included."""
-        folded = {name: self._state[f"{name}.folded"].count for name in self.folds}
-        return {name: len(self._state[name]) + folded.get(name, 0) for name in self._stores}
-
-    @property
-    def remainders(self) -> dict[str, float]:
-        """Relative root-mean-square error of the folded kernels over the atoms folded lately."""
-        found = {name: self._state[f"{name}.folded"].remainder for name in self.folds}
-        return {name: value for name, value in found.items() if value is not None}
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the state."""
-        return sum(int(v.nbytes) for v in self._state.values())
-
-    @property
-    def described(self) -> str:
-        """Limit, sizes, backend and atoms, in words."""
-        sizes = f"{self.size}, {self.input_dim} inputs, {self.classes} outputs"
-        told = f"{self.limit.title}: {sizes}, {self.backend_name}, {self.dtype}, {self.mode}"
-        if not self._state:
-            return f"{told}, without a state"
-        return told + "".join(f", {count} atoms of {name}" for name, count in self.atoms.items())
-
-    def arrays(self) -> list[tuple[str, tuple[int, ...], str]]:
-        """Name, shape and number type of every array of the state."""
-        if not self._state:
-            return []
-        found = [
-            (u.state.name, tuple(self._state[u.state.name].shape), str(self._state[u.state.name].dtype))
-            for u in self.graph.accumulated
-        ]
-        for s in self._stores.values():
-            atoms = self._state[s.name]
-            for column in (s.coefficients, *s.columns, *s.thetas):
-                width = tuple(atoms.widths[short(s, column.name)])
-                kind = self.storage if math.prod(width) > 1 else self.dtype
-                found.append((column.name, (len(atoms), *width), kind))
-        for name, f in self.folds.items():
-            moments = self._state[f"{name}.folded"]
-            kept = {m.state.name: moments.moment(m.order) for m in f.moments}
-            found += [(n, tuple(v.shape), str(v.dtype)) for n, v in {f"{name}.w": moments.weights, **kept}.items()]
-        return found
-
-    def __repr__(self) -> str:
-        return f"<Model: {self.described}>"
-
-    def _repr_html_(self) -> str:
-        """What the model is, and the arrays of its state."""
-        rows = [(name, " × ".join(map(str, shape)), kind) for name, shape, kind in self.arrays()]
-        told = f"<p>{escape(self.described)}, {human_bytes(self.nbytes)}</p>"
-        return f'<div class="tpc-model">{told}{html_table(("state", "shape", "type"), rows)}</div>'
 
     def _module(self, loss: str) -> ModuleType:
         key = (loss, self._momentum)
@@ -375,35 +258,6 @@ class Model:
             except OverflowError as error:
                 self._state, self._momentum = before
                 raise UsageError(f"the atoms of the state cannot be folded: {error}") from error
-
-    def moment_shapes(self, f: Fold) -> tuple[tuple[int, ...], int, tuple[int, ...]]:
-        """Lengths of the outer axes, rank, degrees."""
-        outer = shape_of(layout(f.store.coefficients.axes[1:]), self.sizes, self.rank)
-        return outer, self.rank, tuple(m.order for m in f.moments)
-
-    @property
-    def segment_rows(self) -> int | None:
-        """A folded store is cut into the segments it is folded by."""
-        return self.fold.rows if self.folds else None
-
-    @property
-    def raw_state(self) -> Mapping[str, Any]:
-        """What the backend works on: arrays, stored atoms, folded tensors."""
-        return self._state
-
-    @property
-    def has_momentum(self) -> bool:
-        """Whether a step with momentum was taken."""
-        return self._momentum
-
-    def restore(self, state: dict[str, Any], momentum: bool) -> None:
-        """Take over a whole state of the backend."""
-        self._state, self._momentum = state, momentum
-
-    def widths(self, s: Store) -> dict[str, tuple[int, ...]]:
-        """Shapes of the rows of a store's columns."""
-        columns = (s.coefficients, *s.columns, *s.thetas)
-        return {short(s, c.name): shape_of(c.axes[1:], self.sizes, self.rank) for c in columns}
 
     def save(self, path: str | Path) -> None:
         """Write everything to one .npz file: the program's listing, dimensions and the exact state."""

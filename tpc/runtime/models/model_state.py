@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,10 +20,8 @@ from tpc.errors import UsageError
 from tpc.limits.power import packed_size
 from tpc.limits.store import Fold, Store
 from tpc.runtime.models.arguments import check_range, check_shape, real_array, unknown_name
+from tpc.runtime.models.base import ModelBase, columns_of, short
 from tpc.runtime.models.initial import shape_of
-
-if TYPE_CHECKING:
-    from tpc.runtime.models.model import Model
 
 Array = NDArray[Any]
 LOAD_ROWS = 8192
@@ -35,7 +33,7 @@ LARGEST = {"bfloat16": 3.3895e38, "float16": 65504.0}  # numbers of 16 bits
 # --- arrays of a model -----------------------------------------------------------------------------------------------
 
 
-def state_of(model: Model) -> dict[str, Array]:
+def state_of(model: ModelBase) -> dict[str, Array]:
     """Copies of the arrays of a model, as NumPy arrays."""
     found: dict[str, Array] = {}
     raw, host = model.raw_state, model.backend.to_numpy
@@ -54,7 +52,7 @@ def state_of(model: Model) -> dict[str, Array]:
     return found
 
 
-def _folded(model: Model, f: Fold) -> dict[str, Array]:
+def _folded(model: ModelBase, f: Fold) -> dict[str, Array]:
     name, host = f.store.name, model.backend.to_numpy
     moments = model.raw_state[f"{name}.folded"]
     found = {f"{name}.w": moments.scale * moments.weights}
@@ -69,20 +67,10 @@ def _folded(model: Model, f: Fold) -> dict[str, Array]:
     return found
 
 
-def columns_of(s: Store) -> tuple[str, ...]:
-    """The columns of a store, coefficients first."""
-    return tuple(c.name for c in (s.coefficients, *s.columns, *s.thetas))
-
-
-def short(s: Store, column: str) -> str:
-    """The name of a column within its store."""
-    return column.removeprefix(f"{s.name}.")
-
-
 # --- a model of arrays -----------------------------------------------------------------------------------------------
 
 
-def loaded_state(model: Model, arrays: Mapping[str, ArrayLike]) -> tuple[dict[str, Any], bool]:
+def loaded_state(model: ModelBase, arrays: Mapping[str, ArrayLike]) -> tuple[dict[str, Any], bool]:
     """A whole state of the backend, and whether there is momentum in it; the model stays as it is.
 
     Raises UsageError for missing or unknown names, wrong shapes and numbers that are not finite or do not fit.
@@ -91,7 +79,7 @@ def loaded_state(model: Model, arrays: Mapping[str, ArrayLike]) -> tuple[dict[st
 
 
 class _Loading:
-    def __init__(self, model: Model, arrays: Mapping[str, ArrayLike]) -> None:
+    def __init__(self, model: ModelBase, arrays: Mapping[str, ArrayLike]) -> None:
         if not isinstance(arrays, Mapping):
             raise UsageError(f"expected the arrays of a state by name, as state() gives them, got {arrays!r}")
         self.model = model
@@ -281,7 +269,7 @@ class _Loading:
         return stored
 
 
-def folded_shapes(model: Model, f: Fold) -> dict[str, tuple[int, ...]]:
+def folded_shapes(model: ModelBase, f: Fold) -> dict[str, tuple[int, ...]]:
     """The shapes of the arrays that hold folded atoms."""
     name = f.store.name
     outer, rank, orders = model.moment_shapes(f)

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tpc.available import Available, available
 from tpc.errors import UserError
 from tpc.runtime.models.backend import load_backend
+from tpc.runtime.models.base import ModelBase
 from tpc.runtime.models.folding import numbers_stored
 from tpc.runtime.models.initial import shape_of
-
-if TYPE_CHECKING:
-    from tpc.runtime.models.model import Model
-    from tpc.runtime.networks.network import Network
 
 DRAWN = 8  # bytes of a number while an initial state is drawn
 
 
-def require_model_room(model: Model) -> None:
+def require_model_room(model: ModelBase) -> None:
     """Raise UserError, with numbers, where the initial state of a model does not fit into memory."""
     drawn = sum(prod(shape_of(u.state.axes, model.sizes, model.rank)) for u in model.graph.accumulated)
     for s in model.graph.stores:
@@ -28,17 +24,11 @@ def require_model_room(model: Model) -> None:
         drawn += atoms * sum(prod(width) for width in model.widths(s).values())
     folded = sum(numbers_stored(f, model.rank) for f in model.folds.values())
     what = f"a model of rank {model.rank:,} with inputs of dimension {model.input_dim:,}"
-    _require(what, "rank", drawn, drawn + folded, model.dtype, model.backend.NAME)
+    require_room(what, "rank", drawn, drawn + folded, model.dtype, model.backend.NAME)
 
 
-def require_network_room(net: Network) -> None:
-    """Raise UserError, with numbers, where the weights of a finite network do not fit into memory."""
-    numbers = sum(prod(shape) for shape in net.shapes.values())
-    drawn = numbers if net.rank is not None else 0
-    _require(f"a network of width {net.width:,}", "width", drawn, numbers, net.dtype, net.backend)
-
-
-def _require(what: str, smaller: str, drawn: int, kept: int, dtype: str, backend: str) -> None:
+def require_room(what: str, smaller: str, drawn: int, kept: int, dtype: str, backend: str) -> None:
+    """Raise UserError where `kept` numbers, of which `drawn` are drawn, do not fit; `smaller` names what to lower."""
     own = load_backend(backend)
     held = kept * np.dtype(dtype).itemsize
     needs: list[tuple[int, Available | None]] = [(DRAWN * drawn + (0 if own.DEVICE else held), available())]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +20,13 @@ from tpc.limits.store import Store
 from tpc.program.text import listing, parse
 from tpc.runtime.files.archive import write_npz
 from tpc.runtime.files.npz import Npz, check_entries
+from tpc.runtime.models.base import ModelBase
 from tpc.runtime.models.folding import FoldOptions
 from tpc.runtime.models.initial import shape_of
 from tpc.runtime.models.model_state import folded_shapes
 
-if TYPE_CHECKING:
-    from tpc.runtime.models.model import Model
-
 Array = NDArray[Any]
+M = TypeVar("M", bound=ModelBase)
 FORMAT = 2
 DAMAGED = (  # what reading a file that `save` did not write, or not to its end, may raise
     *(ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, RuntimeError),
@@ -35,13 +34,13 @@ DAMAGED = (  # what reading a file that `save` did not write, or not to its end,
 )
 
 
-def save(model: Model, path: str | Path) -> None:
+def save(model: ModelBase, path: str | Path) -> None:
     """Write a model; stores are streamed."""
     with open(path, "wb") as f:
         write(model, f)
 
 
-def write(model: Model, stream: IO[bytes]) -> None:
+def write(model: ModelBase, stream: IO[bytes]) -> None:
     """Write a model to an open file."""
     meta = {
         "format": FORMAT,
@@ -60,7 +59,7 @@ def write(model: Model, stream: IO[bytes]) -> None:
     write_npz(stream, {"meta": [text], **_dumped(model)})
 
 
-def _dumped(model: Model) -> dict[str, list[Array]]:
+def _dumped(model: ModelBase) -> dict[str, list[Array]]:
     """The arrays of a file, in pieces."""
     columns: dict[str, list[Array]] = {}
     dumped = {s.name for s in model.graph.stores} | {f"{name}.folded" for name in model.folds}
@@ -72,7 +71,7 @@ def _dumped(model: Model) -> dict[str, list[Array]]:
     return columns
 
 
-def load(kind: type[Model], path: str | Path, backend: str | None) -> Model:
+def load(kind: type[M], path: str | Path, backend: str | None) -> M:
     """A model from a file written by `save`, on any backend. Raises DataError for a damaged file."""
     try:
         with open(path, "rb") as stream:
@@ -83,7 +82,7 @@ def load(kind: type[Model], path: str | Path, backend: str | None) -> Model:
         raise DataError(f"{path} is not a complete saved model ({e})") from e
 
 
-def read(kind: type[Model], stream: IO[bytes], name: str, backend: str | None) -> Model:
+def read(kind: type[M], stream: IO[bytes], name: str, backend: str | None) -> M:
     """A model from an open file. Nothing of the size of an array is allocated before all shapes are known to fit."""
     file = Npz(stream)
     meta = file.meta()
@@ -114,7 +113,7 @@ def check_format(meta: Mapping[str, Any], name: str) -> None:
         raise DataError(f"{name} has format {meta['format']}; this version of tpc reads format {FORMAT}")
 
 
-def _shapes(model: Model, momentum: bool) -> dict[str, tuple[int | None, ...]]:
+def _shapes(model: ModelBase, momentum: bool) -> dict[str, tuple[int | None, ...]]:
     """The entries of a file with a model's state; None is a number of atoms."""
     wanted: dict[str, tuple[int | None, ...]] = {}
     for u in model.graph.accumulated:
@@ -135,26 +134,26 @@ def _shapes(model: Model, momentum: bool) -> dict[str, tuple[int | None, ...]]:
     return wanted
 
 
-def to_bytes(model: Model) -> bytes:
+def to_bytes(model: ModelBase) -> bytes:
     """What `save` writes."""
     stream = BytesIO()
     write(model, stream)
     return stream.getvalue()
 
 
-def from_bytes(kind: type[Model], data: bytes) -> Model:
+def from_bytes(kind: type[M], data: bytes) -> M:
     """The inverse of `to_bytes`."""
     return read(kind, BytesIO(data), "a pickled model", None)
 
 
-def copied(model: Model) -> Model:
+def copied(model: M) -> M:
     """An equal model of the same limit, which shares no numbers."""
     made = _empty(model)
     made.restore(_stored(made, _Pieces(_dumped(model))), model.has_momentum)
     return made
 
 
-def twin(model: Model, path: str | Path) -> Model:
+def twin(model: M, path: str | Path) -> M:
     """A model like this one, of the same limit, with the state of a file that `save` wrote of it."""
     try:
         with open(path, "rb") as stream:
@@ -168,7 +167,7 @@ def twin(model: Model, path: str | Path) -> Model:
     return made
 
 
-def _empty(model: Model) -> Model:
+def _empty(model: M) -> M:
     """A model of the same limit, without a state."""
     return type(model)(
         model.limit,
@@ -199,7 +198,7 @@ class _Pieces(Mapping[str, Array]):
         return len(self._pieces)
 
 
-def _stored(model: Model, arrays: Mapping[str, Array]) -> dict[str, Any]:
+def _stored(model: ModelBase, arrays: Mapping[str, Array]) -> dict[str, Any]:
     """The state of a model, read from the arrays of a file."""
     state: dict[str, Any] = {}
     for u in model.graph.accumulated:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
 from tpc.limits.store import Accumulate
 from tpc.lower.lowered import UpdatePlan
+from tpc.runtime.models.base import ModelBase
 from tpc.runtime.models.divergence import not_taken
-
-if TYPE_CHECKING:
-    from tpc.runtime.models.model import Model
 
 LARGE_LOSS = 1e10  # beyond which every step is looked at closely
 UNHEARD = 1e-8  # of the largest number: what is smaller than that does not carry a sum over it
@@ -23,7 +21,7 @@ BLOCK = 4096  # rows of a store looked at together
 class StepChecks:
     """One step of a model, with this rate and clipping norm."""
 
-    def __init__(self, model: Model, plans: Sequence[UpdatePlan], lr: float, clip: float | None) -> None:
+    def __init__(self, model: ModelBase, plans: Sequence[UpdatePlan], lr: float, clip: float | None) -> None:
         self._model = model
         self._plans = plans
         self._lr, self._clip = lr, clip
@@ -106,7 +104,7 @@ def largest(x: Any) -> float:
     return float(abs(x).max()) if x.size else 0.0
 
 
-def largest_weight(model: Model) -> tuple[str, float]:
+def largest_weight(model: ModelBase) -> tuple[str, float]:
     """The weight that has the largest number, and its magnitude."""
     sizes: dict[str, float] = {}
     for u in model.graph.accumulated:

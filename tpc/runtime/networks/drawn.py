@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from tpc.program import ir
 from tpc.program.program import Program
 from tpc.runtime.models.arguments import check_seed
 from tpc.runtime.models.initial import INITS, initial_state
-from tpc.runtime.models.room import require_network_room
+from tpc.runtime.models.room import require_room
 from tpc.runtime.networks.finite import FiniteNetwork
 from tpc.runtime.networks.matrix import LowRank
 from tpc.runtime.networks.network import BASIS, Network
@@ -57,7 +58,9 @@ def initialize(net: Network, seed: int, init: str | None = None) -> None:
     if init is not None and init not in inits:
         known, hint = ", ".join(inits), did_you_mean(init, inits)
         raise UsageError(f"expected init among {known} with {net.parametrization}, got {init!r}.{hint}")
-    require_network_room(net)
+    numbers = sum(prod(shape) for shape in net.shapes.values())
+    drawn = numbers if net.rank is not None else 0
+    require_room(f"a network of width {net.width:,}", "width", drawn, numbers, net.dtype, net.backend)
     net.load_state(_random(net, int(seed), init) if net.limit is None else _projected(net, net.limit, int(seed), init))
 
 

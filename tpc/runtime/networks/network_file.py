@@ -3,34 +3,54 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tpc.errors import DataError
+from tpc.program.program import Program
 from tpc.program.text import listing, parse
 from tpc.runtime.files.archive import write_npz
 from tpc.runtime.files.npz import Npz, check_entries, read_meta
-from tpc.runtime.models.model import Model
 from tpc.runtime.models.saving import DAMAGED, FORMAT, check_format
 
-if TYPE_CHECKING:
-    from tpc.runtime.networks.network import Network
-
 Array = NDArray[Any]
+
+
+class Saved(Protocol):
+    """What a file holds of a network, besides the entries SIZES."""
+
+    program: Program
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
+
+    @property
+    def parameters_now(self) -> Mapping[str, Array]: ...
+
+    @property
+    def velocity(self) -> Mapping[str, Array]: ...
+
+    def load_state(self, arrays: Mapping[str, Any]) -> None: ...
+
+    def load_velocity(self, arrays: Mapping[str, Any]) -> None: ...
+
+
+N = TypeVar("N", bound=Saved)
 SIZES = ("width", "input_dim", "parametrization", "rank", "dtype", "backend")
 
 
-def save(net: Network, path: str | Path) -> None:
+def save(net: Saved, path: str | Path) -> None:
     """Write a network."""
     with open(path, "wb") as f:
         write(net, f)
 
 
-def write(net: Network, stream: IO[bytes]) -> None:
+def write(net: Saved, stream: IO[bytes]) -> None:
     """Write a network to an open file."""
     meta = {"format": FORMAT, "program": listing(net.program)}
     meta |= {"network": {name: getattr(net, name) for name in SIZES}}
@@ -40,7 +60,7 @@ def write(net: Network, stream: IO[bytes]) -> None:
     write_npz(stream, columns)
 
 
-def load(kind: type[Network], path: str | Path, backend: str | None) -> Network:
+def load(kind: Callable[..., N], path: str | Path, backend: str | None) -> N:
     """A network from a file written by `save`, on any backend. Raises DataError for a damaged file."""
     try:
         with open(path, "rb") as stream:
@@ -51,7 +71,7 @@ def load(kind: type[Network], path: str | Path, backend: str | None) -> Network:
         raise DataError(f"{path} is not a complete saved network ({e})") from e
 
 
-def read(kind: type[Network], stream: IO[bytes], name: str, backend: str | None) -> Network:
+def read(kind: Callable[..., N], stream: IO[bytes], name: str, backend: str | None) -> N:
     """A network from an open file. Nothing of the size of an array is allocated before all shapes are known to fit."""
     file = Npz(stream)
     meta = file.meta()
@@ -73,14 +93,14 @@ def read(kind: type[Network], stream: IO[bytes], name: str, backend: str | None)
     return net
 
 
-def to_bytes(net: Network) -> bytes:
+def to_bytes(net: Saved) -> bytes:
     """What `save` writes."""
     stream = BytesIO()
     write(net, stream)
     return stream.getvalue()
 
 
-def from_bytes(kind: type[Network], data: bytes) -> Network:
+def from_bytes(kind: Callable[..., N], data: bytes) -> N:
     """The inverse of `to_bytes`."""
     return read(kind, BytesIO(data), "a pickled network", None)
 
@@ -91,10 +111,3 @@ def is_network(path: str | Path) -> bool:
         return "network" in read_meta(path)
     except DAMAGED:
         return False  # loading tells what is wrong with it
-
-
-def load_trained(path: str | Path, backend: str | None = None) -> Model | Network:
-    """The model or the network in a file. Raises DataError for a damaged one."""
-    from tpc.runtime.networks.network import Network
-
-    return Network.load(path, backend) if is_network(path) else Model.load(path, backend)

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,9 +14,9 @@ from tpc.errors import GaussianError
 from tpc.runtime.models.backend import free_memory
 from tpc.runtime.models.divergence import DivergedError
 from tpc.runtime.training.checkpoint import Checkpoint
-
-if TYPE_CHECKING:
-    from tpc.runtime.training.trainer import Schedule, Trainer, TrainSettings
+from tpc.runtime.training.progress import Observer
+from tpc.runtime.training.settings import Schedule, TrainSettings
+from tpc.runtime.training.source import Source
 
 STEPS = 20
 SECONDS = 20.0  # for all trials together
@@ -57,7 +57,19 @@ class Remedy:
         return ""
 
 
-def find_remedy(trainer: Trainer, saved: Checkpoint, stop: object) -> Remedy:
+class Run(Protocol):
+    """A training that diverged; a `Trainer` is one."""
+
+    model: Any
+    source: Source
+    settings: TrainSettings
+    observer: Observer
+
+    @property
+    def total_steps(self) -> int: ...
+
+
+def find_remedy(trainer: Run, saved: Checkpoint, stop: object) -> Remedy:
     """Try smaller rates, then clipping, on the batches that follow a checkpoint; nothing of the training changes.
 
     Nothing is tried where a second model would not fit into memory, and no longer than `SECONDS`.
@@ -102,7 +114,7 @@ def _beginning(model: Any, saved: Checkpoint) -> Callable[[], Any] | None:
     return begin
 
 
-def _fits(trainer: Trainer) -> bool:
+def _fits(trainer: Run) -> bool:
     free = free_memory(trainer.model)
     return free is None or bool(free.bytes > ROOM * trainer.model.nbytes)
 
@@ -128,7 +140,7 @@ def _clips(settings: TrainSettings) -> Iterator[tuple[str, TrainSettings]]:
 
 
 def _trial(
-    trainer: Trainer, model: Any, saved: Checkpoint, settings: TrainSettings, until: float
+    trainer: Run, model: Any, saved: Checkpoint, settings: TrainSettings, until: float
 ) -> tuple[float, float] | None:
     """The loss of the first batch before and after the steps; None where it is not finite, or time runs out."""
     source, at = trainer.source, saved.state["position"]
