@@ -174,7 +174,7 @@ def line_of(n: Node, program: Program) -> SourceLine | None:
     """The user's line of an instruction, or of what it projects, renames or is an outer product of."""
     while program.where(n) is None:
         match n:
-            case ir.Project() | ir.RenameVector() | tensor.Rename() | tensor.Broadcast():
+            case ir.Project() | ir.Learned() | ir.RenameVector() | tensor.Rename() | tensor.Broadcast():
                 n = n.arg
             case ir.MatrixSum():
                 n = n.terms[0]

@@ -172,7 +172,7 @@ class _Adaptation:
         return f
 
     def _gradients(self) -> dict[str, Change]:
-        """What every support sample's loss asks of each weight, projected as training does."""
+        """What every support sample's loss asks of each weight."""
         (x,) = _inputs(self.f)
         f = self._widened()
         leaves: dict[Node, Node | None] = {w: self._template(w) for w in self.weights.values()}
@@ -182,7 +182,7 @@ class _Adaptation:
         total = tensor.contract((per_sample(f, y, classes, self.loss),), (SUPPORT,))
         wanted = {self._template(self.weights[name]): name for name in self.rates}
         found = differentiate(total, wanted)
-        return {name: _projected(w, found[w]) for w, name in wanted.items() if w in found}
+        return {name: _learned(w, found[w]) for w, name in wanted.items() if w in found}
 
     def _adapted(self, taken: list[dict[str, Change]], axis: Axis, names: Mapping[Any, AnyWeight]) -> Substitution:
         """Images of the weights, or of their stand-ins, as samples along `axis` see them after the steps taken."""
@@ -268,13 +268,13 @@ def _terms(x: Vector) -> tuple[Part, ...]:
     return x.terms if isinstance(x, ir.LinComb) else ((ONE, x, ()),)
 
 
-def _projected(w: Node, gradient: Node) -> Change:
-    """A gradient, sample by sample: Π is linear, so it goes to the vectors of a sum."""
+def _learned(w: Node, gradient: Node) -> Change:
+    """A gradient, sample by sample. What limits make of it is linear, so the mark goes to the vectors of a sum."""
     if isinstance(gradient, Matrix):
         found = outers(gradient)
-        return tuple(Increment(ONE, ir.Project(o.y), o.x, o.over) for o in found)
+        return tuple(Increment(ONE, ir.Learned(o.y), o.x, o.over) for o in found)
     if isinstance(gradient, Vector) and getattr(w, "role", "") == "input":
-        made = ir.lincomb((c, ir.Project(x), over) for c, x, over in _terms(gradient))
+        made = ir.lincomb((c, ir.Learned(x), over) for c, x, over in _terms(gradient))
         assert made is not None
         return made
     assert isinstance(gradient, Tensor | Vector)

@@ -227,3 +227,9 @@ def _transpose(n: ir.Transpose, dy: Matrix) -> Flow:
 def _project(n: ir.Project, dy: Vector) -> Flow:
     # Π is symmetric
     yield n.arg, ir.Project(dy)
+
+
+@vjp.register
+def _learned(n: ir.Learned, dy: Vector) -> Flow:
+    # as Π, which a limit may put in its place
+    yield n.arg, ir.Learned(dy)

@@ -58,9 +58,9 @@ def unprojected(program: Program) -> Program:
 
 class _Unprojected(Rewriter[Node]):
     def rule(self, n: Node) -> Node:
-        return self(n.arg) if isinstance(n, ir.Project) else self.rebuilt(n)
+        return self(n.arg) if isinstance(n, ir.Project | ir.Learned) else self.rebuilt(n)
 
 
-def has_projections(program: Program) -> bool:
-    """Whether anything is projected."""
-    return any(isinstance(n, ir.Project) for n in program.nodes)
+def learns_vectors(program: Program) -> bool:
+    """Whether the network itself takes steps in a weight with a width axis on its left."""
+    return any(isinstance(n, ir.Learned | ir.Project) for n in program.nodes)

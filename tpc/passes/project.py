@@ -7,6 +7,7 @@ whose output lives in a space is multiplied by Π from the left. A readout's out
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 from tpc.errors import InternalError
 from tpc.program import ir, tensor
@@ -15,19 +16,27 @@ from tpc.program.ir import Matrix, Vector
 from tpc.program.node import Node
 from tpc.program.program import Program
 from tpc.program.renaming import freshened
+from tpc.program.rewrite import Rewriter
 from tpc.program.tensor import Tensor
 
 PREFIX = "grad:"
 
 
 def project(program: Program) -> Program:
-    """Replace every "grad:<weight>" by the projected gradient."""
+    """Project every "grad:<weight>", and the gradients that the network itself takes steps along."""
+    image = _Projected()
     roles = {w.name: getattr(w, "role", "") for w in program.weights}
     outputs = tuple(
-        (name, _projected(value, roles[name.removeprefix(PREFIX)]) if name.startswith(PREFIX) else value)
+        (name, _projected(image(value), roles[name.removeprefix(PREFIX)]) if name.startswith(PREFIX) else image(value))
         for name, value in program.outputs
     )
-    return replace(program, outputs=outputs)
+    sources = {image.known.get(n, n): line for n, line in program.sources.items()}
+    return replace(program, outputs=outputs, sources=sources)
+
+
+class _Projected(Rewriter[Node]):
+    def rule(self, n: Node) -> Node:
+        return ir.Project(cast(Vector, self(n.arg))) if isinstance(n, ir.Learned) else self.rebuilt(n)
 
 
 def _projected(grad: Node, role: str) -> Node:

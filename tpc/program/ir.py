@@ -246,6 +246,14 @@ class Project(Vector):
 
 
 @node
+class Learned(Vector):
+    """A gradient that the network itself takes a step along: the same vectors, which limits may project."""
+
+    linear: ClassVar[bool] = True
+    arg: Vector
+
+
+@node
 class StopGradientVector(Vector):
     """The same vectors, taken as constant by differentiation."""
 

@@ -177,6 +177,11 @@ def _(n: ir.Project, names: Names) -> str:
 
 
 @operation.register
+def _(n: ir.Learned, names: Names) -> str:
+    return f"learned({names[n.arg]})"
+
+
+@operation.register
 def _(n: tensor.StopGradient | ir.StopGradientVector, names: Names) -> str:
     return f"stop_gradient({names[n.arg]})"
 

@@ -260,6 +260,7 @@ OPERATIONS: dict[str, Callable[[Parser, Right], Node]] = {
     "matmul": _matmul,
     "transpose": lambda p, r: ir.Transpose(p.matrix(r.body)),
     "project": lambda p, r: ir.Project(p.vector(r.body)),
+    "learned": lambda p, r: ir.Learned(p.vector(r.body)),
     "outer": _outer,
     "stop_gradient": _stop_gradient,
 }

@@ -76,7 +76,7 @@ class FiniteNetwork:
 
     def predict(self, x: ArrayLike, support: Support | None = None) -> F64:
         """Logits of `x`, (N, input_dim) → (N, classes); an adapted network learns from `support` first."""
-        program = self.limit.program
+        program = self.limit.trained()
         leaves = {**self.weights, **self._data(program, x, support)}
         return _array(evaluate(program, ["logits"], self.width, leaves, self._bases)["logits"])
 
