@@ -105,7 +105,7 @@ class _FoldedLimit(PiLimit):
 
     def means(self, t: Term) -> Iterator[Tensor]:
         for s, leaf in self._sums(t):
-            yield self.mean(s, s.fn)
+            yield self.expected(s, s.fn)
             if leaf is not None:
                 yield from self._values(self.without_leaves(t), t.fn, leaf)
 
@@ -124,14 +124,14 @@ class _FoldedLimit(PiLimit):
                 if slope_fn == 0:
                     continue
                 if leaf is None or j >= len(base.latents):  # the stored latents of an atom: E[R ∇x]
-                    yield self.mean(s, slope_fn, g, projected=True)
+                    yield self.expected(s, slope_fn, g, projected=True)
                     continue
                 base_slope = partial(t.fn, argument(j))
                 if set(g.axes) & set(s.over):
-                    yield self.mean(s, slope_fn, g, projected=True)
+                    yield self.expected(s, slope_fn, g, projected=True)
                     yield from self._slopes(base, base_slope, leaf, g)
                 else:
-                    known = self.mean(s, slope_fn, projected=True)
+                    known = self.expected(s, slope_fn, projected=True)
                     sums = tensor.add((known, *self._slopes(base, base_slope, leaf)))
                     yield tensor.contract((g, sums))
             if leaf is not None:
@@ -253,7 +253,7 @@ class _Reading:
 
     def halves(self, means: Sequence[tuple[Tensor, tuple[Tensor, ...]]], opened: bool) -> Iterator[Tensor]:
         """For a matrix M: ⟨M, g ⊗ ·⟩ first, for every latent g."""
-        second = Axis(f"{self.slot.base.rpartition('^')[0]}^1", role=self.slot.role)
+        second = slot_axis(self.store.name, 1)
         for number, args in means:
             half = Half(self.held.state, args[0], self.rank, self.slot, second)
             made = tensor.rename(half, dict(self.beside.names))

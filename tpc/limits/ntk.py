@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tpc.errors import InternalError
-from tpc.limits.covariance import Moments, second_sample, second_vector, variance_of_entries
+from tpc.limits.covariance import SecondMoments, second_sample, second_vector, variance_of_entries
 from tpc.limits.graph import LimitGraph
 from tpc.limits.nngp import DIAGONAL, NTK, covariances, graph_of
 from tpc.passes.per_sample import sampled_outers
@@ -31,7 +31,7 @@ def ntk_limit(program: Program) -> LimitGraph:
     Outputs "nngp" and "ntk" (sample, sample'), "nngp.diagonal" and "ntk.diagonal" (sample,). Raises ProgramError where
     the output is not linear in readouts.
     """
-    moments = Moments(program)
+    moments = SecondMoments(program)
     outputs = dict(covariances(moments))
     weights = {f"{PREFIX}{w.name}": w for w in program.weights}
     for name, other in ((NTK, True), (NTK + DIAGONAL, False)):
@@ -40,7 +40,7 @@ def ntk_limit(program: Program) -> LimitGraph:
     return graph_of(program, NTK, outputs, moments)
 
 
-def _shares(moments: Moments, w: AnyWeight, grad: Node, other: bool) -> Iterator[Tensor]:
+def _shares(moments: SecondMoments, w: AnyWeight, grad: Node, other: bool) -> Iterator[Tensor]:
     """What training a weight adds to the tangent kernel."""
     factor = variance_of_entries(w)
     if isinstance(grad, Matrix):

@@ -235,14 +235,14 @@ class PiLimit:
     def means(self, t: Term) -> Iterator[Tensor]:
         """The summands of E t."""
         for s in self.limits(t):
-            yield self.mean(s, s.fn)
+            yield self.expected(s, s.fn)
 
     def applied(self, store: Store, t: Term) -> Iterator[Tensor]:
         """The summands of W t, for the part of W that a store holds: Σ_m A_m E[x_m t]."""
         atom = LimitTerm(ONE, store.fn, store.columns, store.thetas, ())
         for s in self.limits(t):
             together = multiply(atom, s, store.coefficients.axes)
-            k = self.mean(replace(together, over=without(together.over, (store.atom,))), together.fn)
+            k = self.expected(replace(together, over=without(together.over, (store.atom,))), together.fn)
             yield tensor.contract((store.coefficients, k), (store.atom,))
 
     def projections(self, t: Term) -> Iterator[Tensor]:
@@ -251,9 +251,9 @@ class PiLimit:
             for j, g in enumerate(s.latents):
                 slope = partial(s.fn, argument(j))
                 if slope != 0:
-                    yield self.mean(s, slope, g, projected=True)
+                    yield self.expected(s, slope, g, projected=True)
 
-    def mean(self, t: LimitTerm, fn: Expr, *extra: Tensor, projected: bool = False) -> Tensor:
+    def expected(self, t: LimitTerm, fn: Expr, *extra: Tensor, projected: bool = False) -> Tensor:
         """Σ_over coefficient · E fn · Π extra
 
         Infinite ones are noted. Those of a projection, Σ_j E[∂_j f] g_j, may grow like 1/√(pq − c²): they multiply a

@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import comb
 
+from tpc.errors import InternalError
 from tpc.program.axes import Axes, Axis
 from tpc.program.node import Scope, node
 from tpc.program.tensor import Tensor, rename
@@ -117,14 +119,23 @@ class Half(Tensor):
         return (self.left,)
 
 
-def slot_axis(store: str, order: int) -> Axis:
+@dataclass(frozen=True, slots=True)
+class PackedAxis(Axis):
+    """The packed axis of the tensors of one degree."""
+
+    order: int = 0
+
+
+def slot_axis(store: str, order: int) -> PackedAxis:
     """The packed axis of the tensors of one degree that a store is folded to."""
-    return Axis(f"{store}^{order}", role=ROLE)
+    return PackedAxis(f"{store}^{order}", role=ROLE, order=order)
 
 
 def order_of(slot: Axis) -> int:
     """The degree of a packed axis."""
-    return int(slot.base.rpartition("^")[2])
+    if not isinstance(slot, PackedAxis):
+        raise InternalError(f"the axis {slot} is not packed")
+    return slot.order
 
 
 def packed_size(rank: int, order: int) -> int:

@@ -24,7 +24,7 @@ import sympy as sp
 from sympy import DiracDelta, Expr
 
 from tpc.limits.expect import expectation
-from tpc.limits.hermite import covariance, derivative, indices, wick
+from tpc.limits.hermite import covariance_symbol, derivative, indices, wick
 from tpc.limits.nodes import State, gram, rank_axis
 from tpc.limits.store import Store, Tail
 from tpc.limits.term import LimitTerm
@@ -124,7 +124,7 @@ def _at(
     parameters = {theta(j): symbol(t) for j, t in enumerate(thetas)}
     made = fn.xreplace({**variables, **parameters}) if whole else sp.Integer(0)
     pairs = [(i, j) for i in range(len(latents)) for j in range(i, len(latents))]
-    covariances = {covariance(i, j): symbol(gram(latents[i], latents[j])) for i, j in pairs}
+    covariances = {covariance_symbol(i, j): symbol(gram(latents[i], latents[j])) for i, j in pairs}
     for n in degrees:
         for index in indices(len(latents), n):
             slope = derivative(fn, index)

@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from tpc.derivation import Derivation
 from tpc.errors import UsageError
 from tpc.passes.adapt import is_adapted
-from tpc.passes.factors import learns_vectors, unprojected
 from tpc.passes.loss import LOSSES
+from tpc.passes.outer_products import learns_vectors, unprojected
 from tpc.passes.project import project
 from tpc.passes.samples import admitted
 from tpc.program import ir
