@@ -79,7 +79,7 @@ def _table(table: Table, xp: Any, angle: Angle, real: type[np.floating[Any]]) ->
     stride = int(table.orders[1] - table.orders[0]) if len(table.orders) > 1 else 1
 
     def evaluate(p: Any, q: Any, c: Any) -> Any:
-        x = xp.copysign(_graded(angle(p, q, xp.abs(c)), table.width, xp, real), c)
+        x = xp.copysign(_graded(angle(p, q, xp.abs(c)), table.width, xp, real), c + real(0))  # −0 is no angle of π
         turn = 2 * x if stride == 1 else 2 * (2 * x * x - 1)  # T_{k+s} = turn·T_k − T_{k−s}
         weights = xp.einsum("ijk,i...->kj...", core, left(p))
         values = right(q)

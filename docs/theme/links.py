@@ -45,6 +45,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     here = page.file.src_uri
 
     def replaced(link: re.Match[str]) -> str:
+        if link[0].startswith("#"):
+            return link[0]
         place = _outside(here, link[0])
         if place is None and not here.startswith("project/"):
             return link[0]

@@ -11,7 +11,8 @@ from sympy import DiracDelta
 
 from tests.support import gaussian_pairs as reference
 from tpc.errors import GaussianError
-from tpc.gaussian import kernel
+from tpc.gaussian import fitting, kernel
+from tpc.gaussian.numeric import NumericKernel, PairTables
 from tpc.program.expression import parse_nonlinearity
 from tpc.program.functions import X
 
@@ -54,12 +55,13 @@ def tabulated(k, p, q, c):
 
 
 def error(k, p, q, c, wave):
-    """The error of the tables at one point, relative to the Cauchy–Schwarz scale."""
+    """The error of the tables at one point, relative to the Cauchy–Schwarz scale; absolute where that is 0."""
     found = tabulated(k, p, q, c)
     if p == 0 or q == 0:
-        p, q, c = max(p, 1e-40), max(q, 1e-40), 0.0
+        p, q = max(p, 1e-200), max(q, 1e-200)
+        c = np.sqrt(p) * np.sqrt(q) * (1 + 1e-9)  # θ = 0, which says what a jump at 0 does
     wanted = reference.value(k.phi, k.psi, p, q, c, wave)
-    return abs(found - wanted) / reference.scale(k.phi, k.psi, p, q, wave)
+    return abs(found - wanted) / max(reference.scale(k.phi, k.psi, p, q, wave), 1e-30)
 
 
 def points(count, largest, seed):
@@ -120,6 +122,15 @@ def test_the_least_variances(name):
             assert found == pytest.approx(k.at(p, q, c), rel=1e-9)
 
 
+@pytest.mark.parametrize("name", ["softplus", "sigmoid", "softsign'", "exp(sin(x))", "step(x)*sigmoid(x)"])
+def test_what_does_not_vanish_at_zero(name):
+    """φ(0) ≠ 0: E φ² is p^0 there, but for the rounding of both."""
+    k = kernel(parse_nonlinearity(name))
+    for p, q in ((0.0, 0.0), (0.0, 1e-8), (1e-300, 0.0), (1e-25, 2.0)):
+        assert error(k, p, q, 0.0, 1) < BOUND
+        assert tabulated(k, p, q, -0.0) == tabulated(k, p, q, 0.0)
+
+
 def test_what_cancels_near_zero():
     """x − tanh x = x³/3 − 2x⁵/15 + …"""
     k = kernel(parse_nonlinearity("x - tanh(x)"))
@@ -155,6 +166,38 @@ def test_beyond_the_domain_everything_is_refused(name, dtype):
         assert "Fix: " in str(caught.value)
 
 
+def test_refusals_call_functions_by_their_names():
+    """sin(x)·tanh(x) has none, and its derivative is told as it is written; those of silu have."""
+    slope = kernel(parse_nonlinearity("silu'"), parse_nonlinearity("silu''"))
+    wide = np.array([4e9])
+    for call in (lambda: slope.numeric(wide, wide, wide), lambda: slope.at(4e9, 1.0, 0.1)):
+        with pytest.raises(
+            GaussianError, match=r"^V\[silu′, silu″\] is known .* beyond, there are no tables"
+        ) as caught:
+            call()
+        assert "exp" not in str(caught.value)
+    with pytest.raises(GaussianError, match=r"^V\[tanh, 1\] .* got 4e\+09: beyond, there are no tables"):
+        kernel(parse_nonlinearity("tanh")).series(2).tabulated()[0](wide)
+    with pytest.raises(
+        GaussianError, match=r"^V\[exp\(x\)\*tanh\(x\), silu\] .* beyond, exp\(x\)\*tanh\(x\) varies or"
+    ):
+        kernel(parse_nonlinearity("exp(x)*tanh(x)"), parse_nonlinearity("silu")).at(9.0, 1.0, 0.1)
+    with pytest.raises(GaussianError, match=r"no accurate kernel .* got none: .*\n  Fix: use a smoother"):
+        kernel(parse_nonlinearity("sin(300*x)*tanh(x)")).at(1.0, 1.0, 0.1)
+    with pytest.raises(GaussianError, match=r"no accurate kernel V\[cos\(200\*x\*\*2\), silu′\]: expected"):
+        _ = kernel(parse_nonlinearity("cos(200*x**2)"), parse_nonlinearity("silu'")).numeric
+
+
+def test_a_cell_without_an_accurate_table_is_told_by_name(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # nothing is kept there
+    monkeypatch.setattr(fitting, "TOLERANCE", 0.0)
+    slope = parse_nonlinearity("sigmoid''")
+    p = np.array([0.123])
+    wanted = r"no accurate kernel V\[sigmoid″, sigmoid″\] for variances from 1\.0e-01 to 1\.0e\+01"
+    with pytest.raises(GaussianError, match=wanted):
+        NumericKernel(slope, slope, PairTables(slope, slope), None, (), (1e9, 1e9))(p, p, p)
+
+
 def test_accuracy_and_domain_are_told_together():
     k = kernel(parse_nonlinearity("exp(sin(x))"))
     assert "accurate to 1e-10 of √(V[φ,φ] V[ψ,ψ]) for variances up to 31.6" in k.conditions[-1]
@@ -173,6 +216,17 @@ def test_values_do_not_depend_on_the_other_entries():
         assert whole[i, j] == pytest.approx(alone, rel=1e-11)
     assert k.numeric(p[:0], q, c[:0]).shape == (0, 11)
     assert np.isnan(k.numeric(p * np.nan, q, c)).all()
+
+
+def test_a_spike_far_narrower_than_the_latents():
+    """softsign′ is 1/(1 + |x|)², and at 0 its slope is that of a kink: it bends within 1e-4.5 standard deviations."""
+    slope = parse_nonlinearity("softsign").diff(X)
+    k = kernel(slope, slope)
+    assert min(k.numeric.largest) == 1e9
+    for p in (2e8, 9e8):
+        for rho in (1.0, 1 - 1e-10, 0.3):
+            wanted = reference.value(slope, slope, p, p, rho * p)
+            assert abs(tabulated(k, p, p, rho * p) - wanted) < BOUND * reference.scale(slope, slope, p, p)
 
 
 def main():

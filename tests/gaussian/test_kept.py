@@ -29,7 +29,7 @@ def made():
         return {"a": np.arange(5.0), "b": np.eye(2)}
 
     def ask(what="numbers"):
-        found = kept.recall(what, compute)
+        found = kept.recall(what, compute, "V[silu, silu]")
         assert np.array_equal(found["a"], np.arange(5.0))
         assert np.array_equal(found["b"], np.eye(2))
         return len(calls)
@@ -88,10 +88,10 @@ def test_a_full_disk(folder, made, monkeypatch):
 
 def test_waiting_is_told_on_stderr(folder, made, monkeypatch, capsys):
     monkeypatch.setattr(kept._told, "patience", kept._told.spent + 0.05)
-    kept.recall("slow", lambda: time.sleep(0.3) or {"a": np.zeros(1)})
+    kept.recall("slow", lambda: time.sleep(0.3) or {"a": np.zeros(1)}, "V[silu′, silu]")
     told = capsys.readouterr()
     assert told.out == ""
-    assert told.err.count("computing kernels without a closed form") == 1
+    assert told.err.count("computing kernels without a closed form, now V[silu′, silu]") == 1
     assert told.err.endswith("kept for later runs\n")
     made()
     assert capsys.readouterr().err == ""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import sympy as sp
+from numpy.polynomial import chebyshev
 
 from tpc.errors import GaussianError
 from tpc.gaussian import kernel
-from tpc.gaussian.table import Table
+from tpc.gaussian.fitting import cell_index
+from tpc.gaussian.table import Table, _polynomials
 from tpc.program.expression import parse_nonlinearity
 from tpc.program.functions import X
 
@@ -117,6 +119,54 @@ def test_truncation_is_cheaper_and_keeps_its_bound():
     short = numeric.truncated(1e-6)
     assert short.pair.table(0, 0).core.size < numeric.pair.table(0, 0).core.size / 2
     assert worst(phi, phi, short) <= short.error
+
+
+@pytest.mark.parametrize("pair", [("silu", "silu"), ("silu'", "silu'"), ("tanh", "tanh''")])
+@pytest.mark.parametrize("cells", [(-1, -1), (0, 1), (1, 1), (3, 0)])
+def test_tables_of_float32_leave_out_less_than_1e_7(pair, cells):
+    """In orders, ranks and degrees together: relative to √(V[φ,φ]V[ψ,ψ]), evaluated in doubles."""
+    phi, psi = map(parse_nonlinearity, pair)
+    numeric = kernel(phi, psi).numeric
+    long, short = (n.pair.table(*cells) for n in (numeric, numeric.truncated(1e-7)))
+    assert all(a < b for a, b in zip(short.core.shape, long.core.shape, strict=True))
+    for one, other in ((short.left, long.left), (short.right, long.right)):
+        assert one.coefficients.shape[1] < other.coefficients.shape[1]
+        assert len(one.size) < len(other.size)
+    p, q = (np.exp(np.linspace(b.lo, b.hi, 23)) for b in (long.left, long.right))
+    theta = np.linspace(0, np.pi, 67)[:, None, None]
+    size = np.sqrt(kernel(phi).numeric(p, p, p))[:, None] * np.sqrt(kernel(psi).numeric(q, q, q))
+    lost = short.at_angle(p[:, None], q, theta) - long.at_angle(p[:, None], q, theta)
+    assert np.max(np.abs(lost) / size) < 1e-7
+
+
+@pytest.mark.parametrize("shape", [(3000, 7), (7, 3000), (200, 200), (1, 9), (9, 1)])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_blocks_of_every_shape(shape, dtype):
+    """A column and a row, cut into blocks on the longer side: as one entry at a time."""
+    numeric = kernel(parse_nonlinearity("tanh"), parse_nonlinearity("silu")).numeric.truncated(1e-7)
+    rng = np.random.default_rng(0)
+    p, q = rng.uniform(0.2, 9, (shape[0], 1)), rng.uniform(0.2, 9, (1, shape[1]))
+    c = rng.uniform(-0.99, 0.99, shape) * np.sqrt(p * q)
+    p, q, c = (x.astype(dtype) for x in (p, q, c))
+    found = numeric(p, q, c)
+    assert found.dtype == dtype
+    assert found.shape == shape
+    single = numeric(p + 0 * c, q + 0 * c, c)
+    assert np.allclose(found, single, rtol=0, atol=1e-13 if dtype == np.float64 else 3e-6)
+
+
+def test_chebyshev_polynomials():
+    x = np.linspace(-1, 1, 201)
+    for count in (1, 2, 3, 8, 28, 64):
+        assert np.allclose(_polynomials(x, count), chebyshev.chebvander(x, count - 1).T, rtol=0, atol=1e-13)
+
+
+def test_cells_of_many_variances():
+    """One cell for all is seen from the least and the largest."""
+    for p in ([0.2, 3.0, 9.9], [0.2, 30.0, 9.9], [0.0, 1e-30, 5e-24], [0.2, np.nan, 0.3], [np.inf, 1e8, 2e8], []):
+        for dtype in (np.float64, np.float32):
+            many = np.array(p, dtype=dtype)
+            assert cell_index(many).tolist() == [int(cell_index(x)) for x in many]
 
 
 def test_gram_matrices_of_tables_are_positive_semidefinite():

@@ -33,7 +33,7 @@ Array = NDArray[Any]
 Cell = tuple[float, float]  # of log p
 
 DECADES = 2
-LOWEST, HIGHEST_CELL = -10, 4  # cells from 1e-21 to 1e9
+LOWEST, HIGHEST_CELL = -11, 4  # cells from 1e-23 to 1e9
 LARGEST = 1e9  # the largest variance of all
 TOLERANCE = 1e-10  # of a table, relative to √(V[φ,φ](p,p,p) V[ψ,ψ](q,q,q))
 RANK_TOLERANCE = 1e-13  # of singular values and Chebyshev coefficients, relative to the same
@@ -68,6 +68,16 @@ def cell_bounds(k: int, largest: float) -> Cell:
 
 def cell_index(p: Array) -> Array:
     """The cell of every variance; where there is none, the nearest one, and 0 for what is no number."""
+    p = np.asarray(p)
+    if p.size > 2:
+        ends = np.array([p.min(), p.max()])
+        first, last = _cells(ends)
+        if first == last and not np.isnan(ends[0]):  # as a rule
+            return np.broadcast_to(first, p.shape)
+    return _cells(p)
+
+
+def _cells(p: Array) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         k = np.floor((np.log10(p) + DECADES // 2) / DECADES)
     k = np.clip(np.nan_to_num(k, posinf=HIGHEST_CELL, neginf=LOWEST), LOWEST, HIGHEST_CELL)
@@ -214,9 +224,10 @@ def _basis(phi: Expr, directions: Array, cell: Cell, grid: Grid) -> Basis:
 
 @lru_cache(maxsize=256)
 def _degree_at_zero(phi: Expr) -> float:
-    """z with E φ(√p z)² ~ p^z near p = 0"""
-    low, high = np.log(energy(phi, np.array([1e-21, 1e-20])))
-    return float((high - low) / np.log(10))
+    """z with E φ(√p z)² ~ p^z near p = 0; a whole number to the last digits is one."""
+    low, high = np.log(energy(phi, np.array([1e-23, 1e-22])))
+    found = float((high - low) / np.log(10))
+    return float(round(found)) if abs(found - round(found)) < 1e-6 else found
 
 
 def fit_rows(rows: Any, phi: Expr, cell: Cell, grid: Grid) -> Basis:

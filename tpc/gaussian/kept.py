@@ -31,13 +31,16 @@ DIGEST = 32  # bytes
 BETWEEN = 5.0  # seconds of computing between two words about it
 
 
-def recall(what: str, compute: Callable[[], Arrays]) -> Arrays:
-    """The arrays called `what`: read from the folder, or computed and kept there."""
+def recall(what: str, compute: Callable[[], Arrays], shown: str) -> Arrays:
+    """The arrays called `what`: read from the folder, or computed and kept there.
+
+    Who waits long for it is told that `shown` is being computed.
+    """
     folder = private_folder("tables")
     place = None if folder is None else folder / f"{_key(what)}.npz"
     if place is not None and (found := _read(place)) is not None:
         return found
-    with _told(), threadpool_limits(1):  # many small products: threads only wait for each other
+    with _told(shown), threadpool_limits(1):  # many small products: threads only wait for each other
         made = compute()
     if place is not None:
         _write(place, made)
@@ -87,6 +90,9 @@ class _told:
 
     spent, count, patience = 0.0, 0, 1.0
 
+    def __init__(self, shown: str) -> None:
+        self._shown = shown
+
     def __enter__(self) -> None:
         self._timer = Timer(max(_told.patience - _told.spent, 0.0), self._tell)
         self._timer.daemon = True
@@ -98,10 +104,9 @@ class _told:
         _told.spent += time.monotonic() - self._start
         _told.count += 1
 
-    @staticmethod
-    def _tell() -> None:
+    def _tell(self) -> None:
         _told.patience = _told.spent + BETWEEN
         made = f", {_told.count} tables so far" if _told.count else ""
-        line = f"computing kernels without a closed form{made}; they are kept for later runs"
+        line = f"computing kernels without a closed form, now {self._shown}{made}; they are kept for later runs"
         with suppress(OSError, ValueError):  # nobody listens
             print(line, file=sys.stderr, flush=True)

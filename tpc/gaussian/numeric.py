@@ -16,6 +16,7 @@ from sympy import Expr
 from tpc.errors import GaussianError
 from tpc.gaussian.evaluate import NUMPY, rsqrt
 from tpc.gaussian.fitting import (
+    LARGEST,
     TOLERANCE,
     Unresolved,
     cell_bounds,
@@ -29,6 +30,7 @@ from tpc.gaussian.regular import split_delta
 from tpc.gaussian.smoothing import HIGHEST, products, single, smoothed
 from tpc.gaussian.table import Basis, Table
 from tpc.program.functions import X
+from tpc.program.naming import called, kernel_name
 
 Array = NDArray[Any]
 Evaluate = Callable[[Any, Any, Any], Any]
@@ -168,12 +170,7 @@ def numeric_kernel(phi: Expr, psi: Expr) -> NumericKernel:
     (left, a), (right, b) = split_delta(phi), split_delta(psi)
     largest = largest_known(phi, psi)
     if min(largest) < LEAST_DOMAIN:
-        known = f"got one for variances up to {min(largest):.2g}" if min(largest) else "got none"
-        raise GaussianError(
-            f"no accurate kernel for φ = {phi}, ψ = {psi}: expected a relative error below {TOLERANCE:.0e} for "
-            f"variances up to {LEAST_DOMAIN:g}, {known}: it varies or grows too fast to resolve\n"
-            "  Fix: use a smoother or more slowly varying nonlinearity"
-        )
+        raise _hardly_known((phi, psi), min(largest))
     if psi == ONE or phi == ONE:
         return NumericKernel(phi, psi, None, Curve(left if psi == ONE else right), (), largest)
     pair = PairTables(left, right) if left != 0 and right != 0 else None
@@ -218,11 +215,23 @@ def check_domain(phi: Expr, variances: Array, shown: tuple[Expr, Expr]) -> None:
     top = float(np.max(variances, initial=0.0, where=np.isfinite(variances)))
     if top <= largest * (1 + 1e-6):
         return
-    names = ", ".join(str(f) for f in shown)
+    if largest < LEAST_DOMAIN:
+        raise _hardly_known(shown, largest)
+    why = "there are no tables" if largest >= LARGEST else f"{called(phi)} varies or grows too fast"
     raise GaussianError(
-        f"V[{names}] is known to {TOLERANCE:.0e} for variances of its arguments up to {largest:.3g}, got {top:.3g}: "
-        f"beyond, {phi} varies or grows too fast\n  Fix: scale the inputs or the weights before it down, by "
-        f"{np.sqrt(largest / top):.2g} or less, or normalise them"
+        f"{kernel_name(*shown)} is known to {TOLERANCE:.0e} for variances of its arguments up to {largest:.3g}, "
+        f"got {top:.3g}: beyond, {why}\n"
+        f"  Fix: scale the inputs or the weights before it down, by {np.sqrt(largest / top):.2g} or less, or normalise "
+        "them"
+    )
+
+
+def _hardly_known(shown: tuple[Expr, Expr], largest: float) -> GaussianError:
+    known = f"got one for variances up to {largest:.2g}" if largest else "got none"
+    return GaussianError(
+        f"no accurate kernel {kernel_name(*shown)}: expected a relative error below {TOLERANCE:.0e} for "
+        f"variances up to {LEAST_DOMAIN:g}, {known}: it varies or grows too fast to resolve\n"
+        "  Fix: use a smoother or more slowly varying nonlinearity"
     )
 
 
@@ -277,7 +286,7 @@ def _pair_table(phi: Expr, psi: Expr, i: int, j: int) -> Table:
         bases = {f"{side}_{k}": v for side in ("left", "right") for k, v in _flat(getattr(table, side)).items()}
         return {"core": table.core, "orders": table.orders, "numbers": np.array([table.width, error]), **bases}
 
-    found = recall(f"pair {sp.srepr(phi)} {sp.srepr(psi)} {i} {j}", compute)
+    found = recall(f"pair {sp.srepr(phi)} {sp.srepr(psi)} {i} {j}", compute, kernel_name(phi, psi))
     left, right = (_basis({k: found[f"{side}_{k}"] for k in BASIS}) for side in ("left", "right"))
     return Table(left, right, found["core"], found["orders"], float(found["numbers"][0]))
 
@@ -291,7 +300,7 @@ def _curve(phi: Expr, terms: int, i: int) -> Basis:
             raise _refused((phi, ONE), (cell,), e.error) from e
         return _flat(basis)
 
-    return _basis(recall(f"mean {sp.srepr(phi)} {terms} {i}", compute))
+    return _basis(recall(f"mean {sp.srepr(phi)} {terms} {i}", compute, kernel_name(phi, ONE)))
 
 
 BASIS = ("coefficients", "size", "ends")
@@ -309,6 +318,6 @@ def _refused(shown: tuple[Expr, Expr], cells: tuple[tuple[float, float], ...], e
     where = " and ".join(f"from {np.exp(lo):.1e} to {np.exp(hi):.1e}" for lo, hi in dict.fromkeys(cells))
     reached = f"got {error:.0e}" if np.isfinite(error) else "but it varies or grows too fast to resolve"
     return GaussianError(
-        f"no accurate kernel V[{shown[0]}, {shown[1]}] for variances {where}: expected a relative error below "
+        f"no accurate kernel {kernel_name(*shown)} for variances {where}: expected a relative error below "
         f"{TOLERANCE:.0e}, {reached}\n  Fix: scale the inputs or the weights before it, or use a smoother nonlinearity"
     )

@@ -9,6 +9,7 @@ from tpc.errors import GaussianError
 from tpc.gaussian.domain import shape
 from tpc.gaussian.factors import decompose
 from tpc.program.functions import X, absolute, relu, sign, step
+from tpc.program.naming import called
 
 KINKED = (relu, absolute, step, sign)
 
@@ -89,7 +90,7 @@ def split_delta(phi: Expr) -> tuple[Expr, Expr]:
     """(regular part, coefficient of δ) of φ; raises `GaussianError` for derivatives of δ that remain."""
     regular, weights = delta_weights(phi)
     if any(weights):
-        raise GaussianError(f"no numeric kernel for derivatives of a Dirac delta, got φ = {phi}")
+        raise GaussianError(f"no numeric kernel for derivatives of a Dirac delta, got {called(phi)}")
     return regular, weights.get(0, sp.S.Zero)
 
 

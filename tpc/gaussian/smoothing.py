@@ -20,7 +20,7 @@ from tpc.gaussian.near_zero import careful_sides
 
 Array = NDArray[Any]
 
-LEAST = 1e-9  # the first node, in standard deviations
+LEAST = 1e-11  # the first node, in standard deviations: below it, functions are taken as constant
 TAIL = 12.0  # standard deviations beyond which nothing is left
 BEYOND = 9.5  # the same, of what is smoothed
 CLOSE = 0.1  # a standard deviation within which no function bends that can be tabulated up to a variance of 1

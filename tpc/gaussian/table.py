@@ -10,18 +10,18 @@ with Chebyshev series left_i and right_j in log p and log q, and x a map of the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
 from tpc.gaussian.evaluate import NUMPY
 
 Array = NDArray[Any]
 
-BLOCK = 32_768  # entries of V evaluated at once
+BLOCK = 65_536  # bytes of V evaluated at once: its recurrence stays in the cache
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,41 @@ class Basis:
         log = np.log(np.maximum(np.asarray(p, dtype=np.float64), np.finfo(np.float64).tiny))
         x = (2 * log - (self.lo + self.hi)) / (self.hi - self.lo)
         inside = np.maximum(x, -1)
-        scale = chebyshev.chebval(inside, self.size) + (x - inside) * ((self.hi - self.lo) * self.zero / 4)
-        value = np.asarray(chebyshev.chebval(inside, self.coefficients.T) * np.exp(scale))
+        rank, degrees = self.coefficients.shape
+        polynomials = _polynomials(inside.reshape(-1), max(degrees, len(self.size)))
+        scale = (self.size @ polynomials[: len(self.size)]).reshape(x.shape)
+        scale += (x - inside) * ((self.hi - self.lo) * self.zero / 4)
+        value = (self.coefficients @ polynomials[:degrees]).reshape(rank, *x.shape)
+        value *= np.exp(scale)
         return np.where(np.asarray(p) > 0, value, 0) if self.zero > 0 else value
+
+    def truncated(self, weights: Array, tolerance: float) -> Basis:
+        """Shorter series; Σ_i weights_i |value_i| changes by at most `tolerance`, relative to the scale.
+
+        The scale changes by a factor of at most 1 + `tolerance`.
+        """
+        coefficients = self.coefficients[:, : _length(weights @ np.abs(self.coefficients), tolerance)]
+        return replace(self, coefficients=coefficients, size=self.size[: _length(np.abs(self.size), tolerance)])
+
+
+def _polynomials(x: Array, count: int) -> Array:
+    """T_0(x) … T_{count−1}(x), doubling their number: T_{m+k} = 2 T_m T_k − T_{m−k}"""
+    found = np.empty((count, x.size))
+    found[0] = 1
+    found[1:2] = x
+    known = 2
+    while known < count:
+        m = known - 1
+        new = min(m, count - known)
+        np.multiply(found[1 : new + 1], 2 * found[m], out=found[known : known + new])
+        found[known : known + new] -= found[m - new : m][::-1]
+        known += new
+    return found
+
+
+def _length(size: Array, tolerance: float) -> int:
+    """How many of the leading numbers to keep, so that the others add up to at most `tolerance`."""
+    return max(1, int(np.sum(np.cumsum(size[::-1])[::-1] > tolerance)))
 
 
 def graded(t: Array, width: float) -> Array:
@@ -91,15 +123,12 @@ class Table:
 
         The result has the type of c; the work is done in it too.
         """
-        if c.ndim == 2 and p.shape[1:] == (1,) and q.shape[:1] == (1,) and c.size > BLOCK:
-            width = max(1, BLOCK // c.shape[0])
-            starts = range(0, c.shape[1], width)
-            return np.concatenate([self._block(p, q[:, k : k + width], c[:, k : k + width]) for k in starts], axis=1)
-        return self._block(p, q, c)
+        if c.ndim == 2 and p.shape == (c.shape[0], 1) and q.shape == (1, c.shape[1]):
+            return self._outer(p, q, c)
+        return self.at(p, q, self._graded(p, q, c))
 
-    def _block(self, p: Array, q: Array, c: Array) -> Array:
-        nearer = NUMPY["angle"](p, q, np.abs(c))
-        return self.at(p, q, np.copysign(graded(nearer, self.width), c))
+    def _graded(self, p: Array, q: Array, c: Array) -> Array:
+        return np.copysign(graded(NUMPY["angle"](p, q, np.abs(c)), self.width), c + 0.0)  # −0 is no angle of π
 
     def at_angle(self, p: Array, q: Array, theta: Array) -> Array:
         """The same with the correlation given as cos θ."""
@@ -109,12 +138,40 @@ class Table:
     def at(self, p: Array, q: Array, x: Array) -> Array:
         """The same at a graded angle."""
         left, right = self.left(p).astype(x.dtype), self.right(q).astype(x.dtype)
+        weights = np.tensordot(self.core.astype(x.dtype).T, left, 1)  # (orders, right rank, *p.shape)
+        return self._series(x, (np.einsum("j...,j...->...", w, right) for w in weights[::-1]))
+
+    def _outer(self, p: Array, q: Array, c: Array) -> Array:
+        """For a column p and a row q: one matrix product for every order, the core contracted on the shorter side."""
+        left, right = self.left(p[:, 0]).T.astype(c.dtype), self.right(q[0]).astype(c.dtype)
+        core = np.ascontiguousarray(self.core.transpose(2, 0, 1), dtype=c.dtype)
+        out, most = np.empty_like(c), BLOCK // c.itemsize
+        if len(left) > right.shape[1]:
+            weights, step = np.matmul(core, right), max(1, most // max(1, c.shape[1]))
+            for k in range(0, len(c), step):
+                rows = slice(k, k + step)
+                terms = _products(left[rows], weights, out[rows])
+                out[rows] = self._series(self._graded(p[rows], q, c[rows]), terms)
+            return out
+        weights, step = np.matmul(left, core), max(1, most // max(1, len(c)))
+        for k in range(0, c.shape[1], step):
+            columns = slice(k, k + step)
+            x = self._graded(p, q[:, columns], c[:, columns])
+            out[:, columns] = self._series(x, _products(weights, right[:, columns], np.empty_like(x)))
+        return out
+
+    def _series(self, x: Array, terms: Iterator[Array]) -> Array:
+        """Σ_k term_k T_k(x) by Clenshaw's recurrence; the last term comes first."""
         stride = int(self.orders[1] - self.orders[0]) if len(self.orders) > 1 else 1
         turn = 2 * x if stride == 1 else 2 * (2 * x * x - 1)  # T_{k+s} = turn·T_k − T_{k−s}
-        newer, older = np.zeros_like(x), np.zeros_like(x)
-        weights = np.einsum("ijk,i...->kj...", self.core.astype(x.dtype), left)
-        for weight in weights[::-1]:
-            newer, older = _contract(weight, right) + turn * newer - older, newer
+        first = next(terms)
+        newer = np.array(np.broadcast_to(first, np.broadcast_shapes(x.shape, first.shape)))
+        older, turned = np.zeros_like(newer), np.empty_like(newer)
+        for term in terms:
+            np.multiply(turn, newer, out=turned)
+            np.subtract(turned, older, out=older)
+            older += term
+            newer, older = older, newer
         start, back = self._first_two(x)
         return np.asarray(newer * start - older * back, dtype=x.dtype)
 
@@ -131,22 +188,30 @@ class Table:
     def truncated(self, tolerance: float) -> Table:
         """A cheaper table whose error relative to √(V[φ,φ]V[ψ,ψ]) grows by at most `tolerance`."""
         size = np.abs(self.core)
-        tails = np.cumsum(size.max(axis=(0, 1))[::-1])[::-1]
-        orders = max(1, int(np.sum(tails > tolerance / 2)))
-        left = max(1, int(np.sum(np.cumsum(size.max(axis=(1, 2))[::-1])[::-1] > tolerance / 4)))
-        right = max(1, int(np.sum(np.cumsum(size.max(axis=(0, 2))[::-1])[::-1] > tolerance / 4)))
-        return replace(
+        orders = _length(size.max(axis=(0, 1)), tolerance / 2)
+        left = _length(size.max(axis=(1, 2)), tolerance / 8)
+        right = _length(size.max(axis=(0, 2)), tolerance / 8)
+        cut = replace(
             self,
             left=replace(self.left, coefficients=self.left.coefficients[:left]),
             right=replace(self.right, coefficients=self.right.coefficients[:right]),
             core=self.core[:left, :right, :orders],
             orders=self.orders[:orders],
         )
+        one, other = cut._weights()
+        return replace(
+            cut, left=cut.left.truncated(one, tolerance / 16), right=cut.right.truncated(other, tolerance / 16)
+        )
+
+    def _weights(self) -> tuple[Array, Array]:
+        """How much the kernel changes, at most, with every function of `left`, and with every one of `right`."""
+        size = np.abs(self.core).sum(axis=2)
+        left, right = (np.abs(b.coefficients).sum(axis=1) for b in (self.left, self.right))
+        return size @ right, left @ size
 
 
-def _contract(weight: Array, right: Array) -> Array:
-    """Σ_j weight_j right_j, as one matrix product where p is a column and q a row."""
-    if weight.ndim == right.ndim == 3 and weight.shape[2] == right.shape[1] == 1:
-        return np.asarray(weight[:, :, 0].T @ right[:, 0, :])
-    total: Array = np.einsum("j...,j...->...", weight, right)
-    return total
+def _products(left: Array, right: Array, out: Array) -> Iterator[Array]:
+    """left_k right_k, or left right_k or left_k right, of the last k to the first, each in the same memory `out`."""
+    count = len(left if left.ndim == 3 else right)
+    for k in range(count - 1, -1, -1):
+        yield np.matmul(left[k] if left.ndim == 3 else left, right[k] if right.ndim == 3 else right, out=out)

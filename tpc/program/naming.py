@@ -167,6 +167,11 @@ def function_name(phi: Expr) -> str | None:
     return primed(OWN.get(name, name), order)
 
 
+def called(phi: Expr) -> str:
+    """The name of a function of X, or its expression with names where it has none."""
+    return function_name(phi) or text(phi)
+
+
 def same_up_to_number(phi: Expr, psi: Expr) -> Expr | None:
     """The number with φ = number·ψ, or None."""
     if phi == psi:
@@ -179,4 +184,4 @@ def same_up_to_number(phi: Expr, psi: Expr) -> Expr | None:
 
 def kernel_name(phi: Expr, psi: Expr) -> str:
     """V[φ, ψ] by names where there are, for messages about one kernel."""
-    return f"V[{function_name(phi) or text(phi)}, {function_name(psi) or text(psi)}]"
+    return f"V[{called(phi)}, {called(psi)}]"
