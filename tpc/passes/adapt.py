@@ -60,17 +60,7 @@ def adapt(
     Raises ProgramError, at the user's line, where samples depend on each other, and for order 2 through a hidden
     layer with a jump (step, sign), whose second derivatives have infinite expectations at coinciding latents.
     """
-    if not isinstance(logits, TracedTensor) or not logits.origin:
-        fail("tpc.adapt expects the logits of a network", "write f = tpc.readout(…) and return tpc.adapt(f, …)")
-    if SAMPLE not in logits.axes or len(logits.axes) != 2:
-        found = ", ".join(map(str, logits.axes)) or "no axes"
-        fail(f"tpc.adapt expects logits with axes (sample, class), got a scalar with {found}")
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        fail(f"tpc.adapt expects steps ≥ 1, a whole number, got {steps!r}")
-    if isinstance(order, bool) or order not in (1, 2):
-        fail(f"tpc.adapt expects order 1 or 2, got {order!r}")
-    if loss not in LOSSES:
-        fail(f"tpc.adapt expects a loss among {', '.join(LOSSES)}, got {loss!r}")
+    _check_arguments(logits, steps, order, loss)
     names, start = _names(layers, "layers"), _names(zero, "zero")
     sizes = step_size if isinstance(step_size, Mapping) else dict.fromkeys(names, step_size)
     for name, size in sizes.items():
@@ -104,6 +94,20 @@ def adapt(
             "adapt with loss='mse', or give the readout two classes",
         )
     return scalar(logits.axes, build, logits)
+
+
+def _check_arguments(logits: Any, steps: Any, order: Any, loss: Any) -> None:
+    if not isinstance(logits, TracedTensor) or not logits.origin:
+        fail("tpc.adapt expects the logits of a network", "write f = tpc.readout(…) and return tpc.adapt(f, …)")
+    if SAMPLE not in logits.axes or len(logits.axes) != 2:
+        found = ", ".join(map(str, logits.axes)) or "no axes"
+        fail(f"tpc.adapt expects logits with axes (sample, class), got a scalar with {found}")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        fail(f"tpc.adapt expects steps ≥ 1, a whole number, got {steps!r}")
+    if isinstance(order, bool) or order not in (1, 2):
+        fail(f"tpc.adapt expects order 1 or 2, got {order!r}")
+    if loss not in LOSSES:
+        fail(f"tpc.adapt expects a loss among {', '.join(LOSSES)}, got {loss!r}")
 
 
 def _names(value: str | Iterable[str], what: str) -> tuple[str, ...]:
