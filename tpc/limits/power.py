@@ -16,6 +16,13 @@ from tpc.program.tensor import Tensor, rename
 ROLE = "power"
 
 
+@dataclass(frozen=True, slots=True)
+class Slot(Axis):
+    """A packed axis, which knows the degree of what it packs."""
+
+    order: int = 0
+
+
 @node
 class Power(Tensor):
     """Φ_order(arg) over a latent's rank axis; `slot` is the packed axis."""
@@ -119,22 +126,15 @@ class Half(Tensor):
         return (self.left,)
 
 
-@dataclass(frozen=True, slots=True)
-class PackedAxis(Axis):
-    """The packed axis of the tensors of one degree."""
-
-    order: int = 0
-
-
-def slot_axis(store: str, order: int) -> PackedAxis:
+def slot_axis(store: str, order: int) -> Axis:
     """The packed axis of the tensors of one degree that a store is folded to."""
-    return PackedAxis(f"{store}^{order}", role=ROLE, order=order)
+    return Slot(f"{store}^{order}", None, ROLE, order)
 
 
 def order_of(slot: Axis) -> int:
     """The degree of a packed axis."""
-    if not isinstance(slot, PackedAxis):
-        raise InternalError(f"the axis {slot} is not packed")
+    if not isinstance(slot, Slot):
+        raise InternalError(f"{slot} is no packed axis")
     return slot.order
 
 

@@ -327,4 +327,4 @@ def release(program: Program) -> Program:
 
 class _Released(Rewriter[Node]):
     def rule(self, n: Node) -> Node:
-        return self(n.arg) if isinstance(n, tensor.StopGradient | ir.StopGradientVector) else self.rebuilt(n)
+        return self.rebuilt(n) if n.differentiable else self(n.operands[0])

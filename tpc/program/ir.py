@@ -258,6 +258,7 @@ class StopGradientVector(Vector):
     """The same vectors, taken as constant by differentiation."""
 
     linear: ClassVar[bool] = True
+    differentiable: ClassVar[bool] = False
     arg: Vector
 
     @classmethod

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 from weakref import WeakValueDictionary
 
 import sympy as sp
@@ -59,6 +59,7 @@ class Node(metaclass=_Interning):
     """One value of a program; compared and hashed by identity."""
 
     __slots__ = ("_axes",)
+    differentiable: ClassVar[bool] = True  # whether cotangents go on to its operands
 
     def __repr__(self) -> str:
         name = getattr(self, "name", "")

@@ -7,7 +7,7 @@ The lower-case functions build nodes and apply the identities that keep listings
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import sympy as sp
 from sympy import Expr
@@ -161,6 +161,7 @@ class Broadcast(Tensor):
 class StopGradient(Tensor):
     """The same values, taken as constant by differentiation."""
 
+    differentiable: ClassVar[bool] = False
     arg: Tensor
 
     @classmethod
