@@ -7,7 +7,7 @@ from hypothesis import given, settings
 import tpc
 from tests.support.generators import networks, traced
 from tests.support.problems import CLASSES, batch, computed, make
-from tpc.limits.graph import Accumulate
+from tpc.limits.store import Accumulate
 from tpc.lower.lowered import lower
 
 EPS = 2e-4

@@ -8,7 +8,7 @@ import sympy as sp
 
 from backends import numpy_runtime
 from tpc.gaussian import kernel
-from tpc.limits.graph import Gram, Kernel, gram
+from tpc.limits.nodes import Gram, Kernel, gram
 from tpc.lower.concretise import Concretiser
 from tpc.lower.numpy_printer import numpy_writer
 from tpc.lower.plan import Planner

@@ -15,7 +15,7 @@ from tpc.errors import UsageError
 from tpc.gaussian import kernel
 from tpc.gaussian.evaluate import precise
 from tpc.gaussian.symbols import C, P, Q
-from tpc.limits.graph import Kernel
+from tpc.limits.nodes import Kernel
 from tpc.lower.c_elementwise import FUNCTIONS
 from tpc.lower.kernel_native import PRECISE
 from tpc.program.expression import parse_nonlinearity

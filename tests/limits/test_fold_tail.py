@@ -8,7 +8,7 @@ import tpc
 from tests.support.problems import DIM, RANK, assert_gradients, batch, generic_state, make
 from tpc.errors import UsageError
 from tpc.limits.fold import fold_store
-from tpc.limits.hermite import covariance, wick
+from tpc.limits.hermite import covariance_symbol, wick
 from tpc.program.functions import argument
 from tpc.runtime.models.folding import FoldOptions
 
@@ -61,7 +61,7 @@ def test_wick_powers_are_orthogonal_to_lower_degrees(index):
     z = np.stack([g.ravel() for g in np.meshgrid(*[nodes] * count, indexing="ij")])
     weight = np.prod([g.ravel() for g in np.meshgrid(*[w / np.sqrt(2 * np.pi)] * count, indexing="ij")], axis=0)
     u = root @ z
-    numbers = {covariance(i, j): c[i, j] for i in range(count) for j in range(count)}
+    numbers = {covariance_symbol(i, j): c[i, j] for i in range(count) for j in range(count)}
     made = wick(index).xreplace(numbers)
     values = np.array([float(made.subs({argument(i): p[i] for i in range(count)})) for p in u.T])
     lower = [(0,) * count, *(tuple(int(k == i) for k in range(count)) for i in range(count))]

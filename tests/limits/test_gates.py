@@ -9,7 +9,7 @@ import tpc
 from tests.support.problems import CLASSES, DIM, assert_gradients, batch
 from tests.support.repeated import DISTANCES, GATES, coinciding, gated, gradients, limit_of
 from tpc.gaussian import expectation
-from tpc.limits.graph import Expectation
+from tpc.limits.nodes import Expectation
 from tpc.lower.lowered import lower
 from tpc.program.functions import argument
 from tpc.runtime.models.folding import FoldOptions

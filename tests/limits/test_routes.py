@@ -3,15 +3,19 @@
 from pathlib import Path
 
 import pytest
+import sympy as sp
 
 import tpc
 from tests.support.repeated import gated
 from tpc.limits.canonical import Canonical
 from tpc.limits.gradient import gradients_of_limit
-from tpc.limits.graph import Accumulate, Append, Expectation, LimitGraph
+from tpc.limits.graph import LimitGraph
+from tpc.limits.nodes import Expectation, State
+from tpc.limits.store import Accumulate, Append
 from tpc.passes.loss import attach_loss
+from tpc.program.functions import argument
 from tpc.program.node import topological
-from tpc.program.tensor import Constant, Tensor, contract
+from tpc.program.tensor import Constant, Map, Tensor, contract
 
 PROGRAMS = Path(__file__).parents[2] / "programs"
 
@@ -115,3 +119,17 @@ def test_what_is_infinite_at_equal_latents_is_warned_of():
     (warning,) = tpc.compile(tpc.parse(text.replace("sign(u0)", "DiracDelta(u0)"))).warnings
     assert warning.startswith("V[δ, δ] (and ")
     assert "is infinite where a latent equals a stored one up to a factor" in warning
+
+
+def test_deep_tensors_are_compared():
+    def chain(depth: int, last: float) -> Tensor:
+        x: Tensor = State("a", ())
+        for k in range(depth):
+            x = contract((Constant(sp.Integer(2)), Map(sp.sin(argument(0)), (x,))))
+            x = contract((x, Constant(sp.Rational(last)))) if k == depth - 1 else x
+        return x
+
+    canonical = Canonical()
+    assert canonical.key(chain(3000, 1)) == canonical.key(chain(3000, 1))
+    assert canonical.key(chain(3000, 1)) != canonical.key(chain(2999, 1))
+    assert canonical.key(chain(3000, 1)) != canonical.key(chain(3000, 0.5))

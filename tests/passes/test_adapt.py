@@ -18,7 +18,6 @@ from tests.support.adapted import (
 from tests.support.problems import DIM, RANK, make
 from tpc.errors import ProgramError, UsageError
 from tpc.passes.adapt import is_adapted, release
-from tpc.passes.backward import STOPS
 from tpc.program import tensor
 from tpc.runtime.models.folding import FoldOptions
 from tpc.runtime.networks.finite import FiniteNetwork
@@ -207,7 +206,7 @@ def test_predictions_in_pieces_are_predictions_at_once(adapted):
 
 
 def marks(program):
-    return [n for n in program.nodes if isinstance(n, STOPS)]
+    return [n for n in program.nodes if not n.differentiable]
 
 
 def test_first_order_stops_gradients_until_they_are_taken():

@@ -15,7 +15,7 @@ import tpc
 from tests.support.adapted import learned, make_adapted, mlp, network, queried, restarted, support
 from tests.support.interpreter import kernel_value
 from tests.support.problems import DIM, RANK, make
-from tpc.limits.graph import Accumulate, Append
+from tpc.limits.store import Accumulate, Append
 from tpc.program.functions import X, argument
 
 EPS = 2e-4

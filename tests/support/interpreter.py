@@ -14,12 +14,13 @@ import numpy as np
 import sympy as sp
 from scipy import special
 
-from tpc.limits.graph import Append, Expectation, Gram, Kernel, LimitGraph, State
+from tpc.limits.graph import LimitGraph
+from tpc.limits.nodes import Expectation, Gram, Kernel, State
+from tpc.limits.store import Append
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis
 from tpc.program.functions import X, argument
 from tpc.program.node import topological
-from tpc.program.program import axes_in
 
 ANGLES = 40  # Gauss–Legendre nodes on each of the four sectors, at least
 RADII = ((0.0, 1.0, 32), (1.0, 9.0, 56))  # (from, to, nodes)
@@ -146,7 +147,7 @@ class Interpreter:
         self.sizes: dict[str, int] = {}
         nodes = topological(roots)
         for n in nodes:
-            for axis in axes_in(n):
+            for axis in n.mentions:
                 if axis.size is not None:
                     self.sizes[axis.base] = axis.size
             if isinstance(n, tensor.Input | tensor.Weight | State):

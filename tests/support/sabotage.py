@@ -10,7 +10,9 @@ import sympy as sp
 from sympy import Expr
 
 from tpc.compiler import Limit
-from tpc.limits.graph import Accumulate, Append, Kernel, LimitGraph, Update
+from tpc.limits.graph import LimitGraph
+from tpc.limits.nodes import Kernel
+from tpc.limits.store import Accumulate, Append, Update
 from tpc.program import tensor
 from tpc.program.node import Node, rebuild, topological
 from tpc.program.program import Program

@@ -5,15 +5,16 @@ import sympy as sp
 
 import tpc
 from tpc.errors import ProgramError
-from tpc.limits.graph import State
-from tpc.limits.pi import LimitTerm, _multiply
+from tpc.limits.nodes import State
+from tpc.limits.term import LimitTerm, multiply
 from tpc.passes.backward import backward
 from tpc.passes.loss import attach_loss
-from tpc.passes.normal import Normaliser, Term, freshened, renamed
+from tpc.passes.normal import Normaliser, Term
 from tpc.program import ir
 from tpc.program.axes import Axis, Space
 from tpc.program.functions import argument, relu, step
 from tpc.program.ir import theta
+from tpc.program.renaming import freshened, renamed
 from tpc.program.tensor import ONE, ZERO, Constant, Input
 
 S = Space("s")
@@ -89,20 +90,20 @@ def test_axes_of_vectors():
 
 def test_bound_axes_move_out_of_the_way_and_free_ones_stay():
     t = Term(A, U0, (G,), (), (V,), (AJ,))
-    moved = freshened(t, (AI, AJ))
+    moved = freshened(t, t.over, (AI, AJ))
     assert moved.over == (AJ.primed(),)
     assert moved.leaves[0].axes == (AJ.primed(),)
     assert moved.coefficient is A
     assert moved.gs == (G,)
-    assert freshened(t, (AI,)) is t
-    again = freshened(t, (AJ, AJ.primed()))
+    assert freshened(t, t.over, (AI,)) is t
+    again = freshened(t, t.over, (AJ, AJ.primed()))
     assert again.over == (AJ.primed().primed(),)
 
 
 def test_a_fresh_axis_avoids_axes_the_term_already_has():
     primed = ir.rename_vector(H, {AJ: AJ.primed()})
     t = Term(ONE, U0, (primed,), (), (V,), (AJ,))
-    assert freshened(t, (AJ,)).over == (AJ.primed().primed(),)
+    assert freshened(t, t.over, (AJ,)).over == (AJ.primed().primed(),)
 
 
 def test_renamed_covers_every_part():
@@ -148,7 +149,7 @@ def test_sums_over_one_store_are_kept_apart_in_a_product():
     atom, rank = Axis("w", role="atom"), Axis("r_s", role="rank")
     a, b = State("w.A", (atom,)), State("w.B", (atom, rank), True)
     term = LimitTerm(a, relu(U0), (b,), (), (atom,))
-    both = _multiply(term, term, (AI,))
+    both = multiply(term, term, (AI,))
     assert both.over == (atom, atom.primed())
     assert set(both.coefficient.axes) == {atom, atom.primed()}
     assert [g.axes[0] for g in both.latents] == [atom, atom.primed()]

@@ -12,14 +12,14 @@ from backends import native_runtime, numpy_runtime
 from backends.numpy_backend import NumpyBackend
 from tests.support.problems import batch, make
 from tpc.errors import InternalError
-from tpc.limits.graph import atoms_in
+from tpc.limits.nodes import atoms_in
 from tpc.lower.cuda_module import cuda_module
 from tpc.lower.ir import Loop
 from tpc.lower.lowered import STAGES, Stage, before, lower, stage_listing
 from tpc.lower.native_module import native_module
 from tpc.lower.numpy_module import numpy_module
 from tpc.lower.numpy_statements import expression
-from tpc.lower.text import operation
+from tpc.program.lines import operation
 from tpc.program.node import node
 from tpc.program.rewrite import Rewriter
 from tpc.program.tensor import Add, Constant, Contract, Tensor

@@ -1,11 +1,15 @@
 """What tracing records: weights in order, spaces that merge, shared layers, source lines."""
 
 import pytest
+import sympy as sp
 
 import tpc
 from tpc.errors import InternalError, ProgramError, UsageError
-from tpc.program import ir
+from tpc.program import ir, tensor
+from tpc.program.axes import FEATURE, SAMPLE, Axis
+from tpc.program.context import tracing
 from tpc.program.program import Program
+from tpc.program.trace import scalar
 from tpc.program.verify import verify
 
 
@@ -191,3 +195,26 @@ def test_all_names_of_the_package_exist():
     assert set(tpc.__all__) <= set(dir(tpc))
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         tpc.nothing  # noqa: B018 - the access is what raises
+
+
+def test_dense_contracts_a_named_axis_of_data():
+    place = Axis("place", 4)
+    data = tensor.Input("x", (SAMPLE, place, FEATURE))
+
+    def contracted(**options):
+        with tracing():
+            h = tpc.dense(scalar(data.axes, lambda: data), "embed", **options)
+            return h.axes, h.build_vector()
+
+    for options, inner, rest in (({}, FEATURE, (SAMPLE, place)), ({"axis": "place"}, place, (SAMPLE, FEATURE))):
+        axes, node = contracted(**options)
+        assert axes == node.axes == rest
+        assert node.terms == ((data, ir.VectorWeight("embed", node.space, (inner,), "input", sp.Integer(1)), (inner,)),)
+    with pytest.raises(ProgramError, match="expected one of the axes sample, place, feature, got 'time'"):
+        contracted(axis="time")
+    with pytest.raises(ProgramError, match="not the samples"):
+        contracted(axis="sample")
+    with pytest.raises(ProgramError, match="contracts a vector along its space"):
+        tpc.trace(lambda x: tpc.readout(tpc.dense(tpc.dense(x, "embed"), "hidden", axis="feature"), 2))
+    with pytest.raises(ProgramError, match="data with a feature axis"):
+        tpc.trace(lambda x: tpc.readout(tpc.dense(tpc.total(x, "feature"), "embed"), 2))

@@ -10,8 +10,10 @@ import tpc
 from tests.support.generators import networks, traced
 from tpc.compiler import compile_program
 from tpc.errors import InternalError
-from tpc.limits.graph import Accumulate, Append, Gram, LimitGraph, State
+from tpc.limits.graph import LimitGraph
 from tpc.limits.kinds import LIMITS
+from tpc.limits.nodes import Gram, State
+from tpc.limits.store import Accumulate, Append
 from tpc.limits.verify import verify_limit
 from tpc.passes.loss import attach_loss
 from tpc.program import ir, tensor
@@ -33,8 +35,8 @@ W2 = ir.MatrixWeight("w2", T, S, ONE_STD)
 
 BROKEN = {
     "sums over": tensor.Contract((X,), (AK,)),
-    "reduces k": tensor.LogSumExp(X, AK),
-    "which its term lacks": ir.LinComb(((ONE, G, (AJ,)),)),
+    "sums over k": tensor.LogSumExp(X, AK),
+    "which its operands lack": ir.LinComb(((ONE, G, (AJ,)),)),
     "sums over all finite axes": ir.Outer(G, G, ()),
     "renames an axis its argument lacks": tensor.Rename(X, ((AK, AK.primed()),)),
     "two axes get one name": tensor.Rename(tensor.Input("z", (AI, AI.primed())), ((AI, AI.primed()),)),
@@ -127,7 +129,7 @@ def replaced(g, kind, **fields):
 BROKEN_LIMITS = {
     "still has a width axis": lambda g: {"outputs": (*g.outputs, ("moment", ir.Moment(U0**2, (G,), ())))},
     "has two sizes or roles": lambda g: {"outputs": (*g.outputs, ("more", tensor.Input("n", (Axis("class", 9),))))},
-    "sums over axes its factors lack": lambda g: {"outputs": (*g.outputs, ("more", tensor.Contract((X,), (AK,))))},
+    "sums over k, which its operands lack": lambda g: {"outputs": (*g.outputs, ("more", tensor.Contract((X,), (AK,))))},
     "joins latents of different spaces": lambda g: {"outputs": (*g.outputs, ("more", Gram(A, B, R)))},
     "output more depends on": lambda g: {"outputs": (*g.outputs, ("more", A))},
     "the coefficients appended to hidden1": lambda g: {"updates": replaced(g, Append, coefficient=X)},

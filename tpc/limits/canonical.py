@@ -15,13 +15,18 @@ import sympy as sp
 from tpc.gaussian.expectation import split
 from tpc.gaussian.stein import Reducer
 from tpc.gaussian.symbols import gram as symbol
-from tpc.limits.graph import Expectation, Gram, Kernel, State, kernel, upper_triangle
+from tpc.limits.nodes import Expectation, Gram, Kernel, State, kernel, upper_triangle
 from tpc.program import tensor
-from tpc.program.axes import Axes, Axis, fresh, union
+from tpc.program.axes import Axes, Axis, union
 from tpc.program.functions import argument
+from tpc.program.renaming import freshened
+from tpc.program.rewrite import Recursion
 from tpc.program.tensor import Constant, Tensor
 
 Monomial = tuple[sp.Expr, tuple[Tensor, ...], Axes]  # number, opaque factors, bound axes
+Written = tuple[Tensor, tuple[tuple[Axis, str], ...]]  # a tensor with the names of the axes that its text mentions
+
+LONG = 200  # characters
 
 
 class Canonical:
@@ -34,7 +39,9 @@ class Canonical:
         self._opaque = {x: f"#{k}" for k, x in enumerate(opaque)}
         self._expanded: dict[Tensor, list[Monomial]] = {}
         self._scopes: dict[Tensor, Axes] = {}
-        self._texts: dict[tuple[Tensor, tuple[tuple[Axis, str], ...]], str] = {}
+        self._texts: dict[Written, str] = {}
+        self._numbers: dict[str, int] = {}
+        self._recall = Recursion()
 
     def key(self, x: Tensor) -> tuple[tuple[str, str], ...]:
         """Equal for tensors that are equal as sums of monomials."""
@@ -50,9 +57,7 @@ class Canonical:
     # --- expansion ---------------------------------------------------------------------------------------------
 
     def _expand(self, x: Tensor) -> list[Monomial]:
-        if x not in self._expanded:
-            self._expanded[x] = list(self._terms(x))
-        return self._expanded[x]
+        return self._recall(self._expanded, x, lambda x: list(self._terms(x)))
 
     def _terms(self, x: Tensor) -> Iterable[Monomial]:
         match x:
@@ -86,30 +91,24 @@ class Canonical:
             parts: tuple[Tensor, ...] = ()
             bound: Axes = tuple(over)
             taken = union(free, over)
-            for n, fs, inner in choice:
-                new: dict[Axis, Axis] = {}
-                for a in inner:
-                    if a in taken:
-                        new[a] = fresh(a.primed(), union(taken, new.values(), *(f.axes for f in fs)))
-                parts += tuple(tensor.rename(f, new) for f in fs)
-                renamed = tuple(new.get(a, a) for a in inner)
-                bound += renamed
-                taken = union(taken, renamed)
+            for term in choice:
+                n, fs, inner = freshened(term, term[2], taken)
+                parts, bound, taken = parts + fs, bound + inner, union(taken, inner)
                 number = number * n
             yield number, parts, bound
 
     def _scope(self, x: Tensor) -> Axes:
         """Every axis that the text of x may mention."""
-        if x not in self._scopes:
-            found: dict[Axis, None] = dict.fromkeys(x.axes)
-            if x not in self._opaque:
-                if isinstance(x, tensor.Rename):
-                    found.update(dict.fromkeys(b for _, b in x.pairs))
-                for n in x.operands:
-                    if isinstance(n, Tensor):
-                        found.update(dict.fromkeys(self._scope(n)))
-            self._scopes[x] = tuple(found)
-        return self._scopes[x]
+        return self._recall(self._scopes, x, self._scope_of)
+
+    def _scope_of(self, x: Tensor) -> Axes:
+        found: dict[Axis, None] = dict.fromkeys(x.axes)
+        if x not in self._opaque:
+            found.update(dict.fromkeys(b for _, b in x.renames))
+            for n in x.operands:
+                if isinstance(n, Tensor):
+                    found.update(dict.fromkeys(self._scope(n)))
+        return tuple(found)
 
     # --- names of bound axes -----------------------------------------------------------------------------------
 
@@ -134,11 +133,16 @@ class Canonical:
 
     def _text(self, x: Tensor, names: dict[Axis, str]) -> str:
         used = tuple((a, names[a]) for a in self._scope(x) if a in names)
-        if (x, used) not in self._texts:
-            self._texts[(x, used)] = self._written(x, names)
-        return self._texts[(x, used)]
+        return self._recall(self._texts, (x, used), self._short)
 
-    def _written(self, x: Tensor, names: dict[Axis, str]) -> str:
+    def _short(self, given: Written) -> str:
+        """The text, or its number where it is long: texts of deep tensors would be as long as those are deep."""
+        text = self._written(given)
+        return text if len(text) <= LONG else f"@{self._numbers.setdefault(text, len(self._numbers))}"
+
+    def _written(self, given: Written) -> str:
+        x, names = given[0], dict(given[1])
+
         def axes(shape: Axes) -> str:
             return ",".join(names.get(a, a.name) for a in shape)
 

@@ -14,22 +14,22 @@ from operator import or_
 import sympy as sp
 
 from tpc.errors import InternalError
-from tpc.limits.expect import mean
-from tpc.passes.normal import Normaliser, Term, freshened
+from tpc.limits.expect import gaussian_mean
+from tpc.passes.normal import Normaliser, Term
 from tpc.passes.per_sample import Randomness
+from tpc.passes.substitute import Part
 from tpc.program import ir, tensor
-from tpc.program.axes import SAMPLE, Axes, Axis, fresh, union, without
+from tpc.program.axes import SAMPLE, Axes, Axis, apart, union, without
 from tpc.program.functions import argument
 from tpc.program.ir import Vector, theta
-from tpc.program.node import Node, rebuild
+from tpc.program.node import Node, remade
 from tpc.program.program import Program
+from tpc.program.renaming import freshened
 from tpc.program.rewrite import Recursion
-from tpc.program.tensor import ONE, ZERO, Add, Broadcast, Contract, Map, Rename, StopGradient, Tensor, Weight
-
-Part = tuple[Tensor, Vector, Axes]  # Σ_over coefficient · base
+from tpc.program.tensor import ONE, ZERO, Broadcast, Contract, Rename, StopGradient, Tensor, Weight
 
 
-class Moments:
+class SecondMoments:
     """One derivation for a program of `single_output`, with or without its gradients; remembers what it has found.
 
     Two samples are two axes: `sample` of one vector and its primed copy of the other. What depends on the second
@@ -75,7 +75,7 @@ class Moments:
 
     @singledispatchmethod
     def _tensor(self, n: Tensor) -> Tensor:
-        made = rebuild(n, lambda m: self.tensor(m) if isinstance(m, Tensor) else m)
+        made = remade(n, lambda m: self.tensor(m) if isinstance(m, Tensor) else m)
         assert isinstance(made, Tensor)
         return made
 
@@ -84,28 +84,12 @@ class Moments:
         return ZERO
 
     @_tensor.register
-    def _(self, n: Contract) -> Tensor:
-        return tensor.contract((self.tensor(f) for f in n.factors), n.over)
-
-    @_tensor.register
-    def _(self, n: Add) -> Tensor:
-        return tensor.add(self.tensor(t) for t in n.terms)
-
-    @_tensor.register
-    def _(self, n: Map) -> Tensor:
-        return tensor.elementwise(n.fn, [self.tensor(a) for a in n.args])
-
-    @_tensor.register
     def _(self, n: Rename) -> Tensor:
-        return renamed(self.tensor(n.arg), dict(n.pairs))
+        return renamed_factors(self.tensor(n.arg), dict(n.pairs))
 
     @_tensor.register
-    def _(self, n: Broadcast) -> Tensor:
+    def _(self, n: Broadcast | StopGradient) -> Tensor:
         return self.tensor(n.arg)  # values broadcast by name anyway, and a sum over an absent axis is its length
-
-    @_tensor.register
-    def _(self, n: StopGradient) -> Tensor:
-        return self.tensor(n.arg)
 
     @_tensor.register
     def _(self, n: ir.Moment) -> Tensor:
@@ -115,13 +99,13 @@ class Moments:
         if n.fn == argument(0) ** 2:
             return self.second(n.xs[0], n.xs[0])
         terms = self.normal.applied(n.fn, n.xs, n.thetas, n)
-        return tensor.add(self._mean(t, t.fn, t.gs, t.thetas) for t in terms if not t.leaves)
+        return tensor.add(self._expected(t, t.fn, t.gs, t.thetas) for t in terms if not t.leaves)
 
-    def _mean(self, t: Term, fn: sp.Expr, gs: tuple[Vector, ...], thetas: tuple[Tensor, ...]) -> Tensor:
+    def _expected(self, t: Term, fn: sp.Expr, gs: tuple[Vector, ...], thetas: tuple[Tensor, ...]) -> Tensor:
         coefficient = self.tensor(t.coefficient)
         if coefficient is ZERO:
             return ZERO
-        value = mean(fn, gs, [self.tensor(p) for p in thetas], self.covariance)
+        value = gaussian_mean(fn, gs, [self.tensor(p) for p in thetas], self.covariance)
         return tensor.contract((coefficient, value), t.over)
 
     # --- vectors ---------------------------------------------------------------------------------------------------
@@ -177,11 +161,11 @@ class Moments:
         for c, y, over in inner.terms:
             c, y, over = _apart((self.tensor(c), y, over), new.values(), inner.axes)
             if c is not ZERO:
-                found.append((renamed(c, new), ir.rename_vector(y, new), over))
+                found.append((renamed_factors(c, new), ir.rename_vector(y, new), over))
         return found
 
     def _products(self, x: Vector, y: Vector) -> Tensor:
-        return tensor.add(self._product(s, freshened(t, s.axes)) for s in self.terms(x) for t in self.terms(y))
+        return tensor.add(self._product(s, freshened(t, t.over, s.axes)) for s in self.terms(x) for t in self.terms(y))
 
     def terms(self, x: Vector) -> tuple[Term, ...]:
         """The normal form of a vector without terms that are 0 in the limit."""
@@ -200,7 +184,7 @@ class Moments:
         if ZERO in factors:
             return ZERO
         thetas = [self.tensor(p) for p in (*s.thetas, *t.thetas)]
-        factors.append(mean(s.fn * t.fn.xreplace(shift), (*s.gs, *t.gs), thetas, self.covariance))
+        factors.append(gaussian_mean(s.fn * t.fn.xreplace(shift), (*s.gs, *t.gs), thetas, self.covariance))
         return tensor.contract(factors, (*s.over, *t.over))
 
     def leaves(self, x: Vector, y: Vector) -> Tensor:
@@ -308,7 +292,7 @@ class Moments:
                         raise InternalError(f"{v.name} is used without a sum over {a}")
                     same[right] = left
             value = tensor.contract((_square(v.std), *_shares(v)))
-            d, other = renamed(d, same), without(other, same)
+            d, other = renamed_factors(d, same), without(other, same)
             return tensor.contract((value, c, d), union(over, other))
         assert isinstance(v, ir.MatMul)
         if not isinstance(w, ir.MatMul) or w.matrix is not v.matrix:
@@ -331,7 +315,7 @@ def _sum(g: Vector) -> tuple[Part, ...]:
     found = []
     for part in x.terms:
         c, y, over = _apart(part, new.values(), x.axes)
-        found.append((renamed(c, new), ir.rename_vector(y, new), over))
+        found.append((renamed_factors(c, new), ir.rename_vector(y, new), over))
     return tuple(found)
 
 
@@ -341,10 +325,10 @@ def variance_of_entries(w: ir.VectorWeight | ir.MatrixWeight | Weight) -> Tensor
     return tensor.contract((_square(w.std), *shares))
 
 
-def renamed(x: Tensor, new: Mapping[Axis, Axis]) -> Tensor:
+def renamed_factors(x: Tensor, new: Mapping[Axis, Axis]) -> Tensor:
     """Rename the factors of a product one by one: numbers leave it, and data stays data."""
     if isinstance(x, Contract) and not x.over:
-        return tensor.contract(renamed(f, new) for f in x.factors)
+        return tensor.contract(renamed_factors(f, new) for f in x.factors)
     return tensor.rename(x, dict(new))
 
 
@@ -370,12 +354,8 @@ def _unrenamed(x: Vector) -> tuple[Vector, dict[Axis, Axis]]:
 def _apart(part: Part, taken: Iterable[Axis], free: Axes) -> Part:
     """A part whose bound axes are none of `taken`."""
     c, x, over = part
-    used = union(taken)
-    new: dict[Axis, Axis] = {}
-    for a in over:
-        if a in used:
-            new[a] = fresh(a.primed(), union(used, free, over, c.axes, x.axes, new.values()))
-    return renamed(c, new), ir.rename_vector(x, new), tuple(new.get(a, a) for a in over)
+    new = apart(over, taken, union(free, c.axes, x.axes))
+    return renamed_factors(c, new), ir.rename_vector(x, new), tuple(new.get(a, a) for a in over)
 
 
 # --- the second sample ---------------------------------------------------------------------------------------------

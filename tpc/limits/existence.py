@@ -8,7 +8,8 @@ from tpc.errors import GaussianError, ProgramError, SourceLine
 from tpc.gaussian import expectation
 from tpc.gaussian.kernel import kernel
 from tpc.limits.expect import divergences
-from tpc.limits.graph import Expectation, Kernel, LimitGraph
+from tpc.limits.graph import LimitGraph
+from tpc.limits.nodes import Expectation, Kernel
 from tpc.program.functions import X, argument
 from tpc.program.ir import Moment, Nonlin
 from tpc.program.program import Program

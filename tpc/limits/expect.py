@@ -17,7 +17,7 @@ from tpc.errors import GaussianError
 from tpc.gaussian.expectation import expectation as reduced
 from tpc.gaussian.kernel import kernel as derived
 from tpc.gaussian.regular import has_kink
-from tpc.limits.graph import Expectation, Kernel, gram, kernel
+from tpc.limits.nodes import Expectation, Kernel, gram, kernel
 from tpc.program import tensor
 from tpc.program.functions import X, argument, partial
 from tpc.program.ir import theta
@@ -29,10 +29,12 @@ G = TypeVar("G")
 
 def expectation(fn: Expr, latents: Sequence[Tensor], thetas: Sequence[Tensor] = ()) -> Tensor:
     """The expectation over z ~ N(0, I) of fn, in u_i = ⟨z, latents[i]⟩ and t_j = thetas[j]."""
-    return mean(fn, latents, thetas, gram)
+    return gaussian_mean(fn, latents, thetas, gram)
 
 
-def mean(fn: Expr, latents: Sequence[G], thetas: Sequence[Tensor], covariance: Callable[[G, G], Tensor]) -> Tensor:
+def gaussian_mean(
+    fn: Expr, latents: Sequence[G], thetas: Sequence[Tensor], covariance: Callable[[G, G], Tensor]
+) -> Tensor:
     """E fn over zero-mean Gaussians u_i with Cov(u_i, u_j) = covariance(latents[i], latents[j]); t_j = thetas[j].
 
     Bilinear: sums are taken apart where they join different variables, and numbers and parameters come out.
@@ -52,7 +54,7 @@ def mean(fn: Expr, latents: Sequence[G], thetas: Sequence[Tensor], covariance: C
         if len(us) > 1 or (us and ts):
             summands = _summands(fn, factor)
             if len(summands) > 1:
-                parts = [mean(t, latents, thetas, covariance) for t in summands]
+                parts = [gaussian_mean(t, latents, thetas, covariance) for t in summands]
                 return tensor.contract((Constant(number), tensor.add(parts)))
             return tensor.contract((*outside, _joint(fn, latents, ts, covariance)))
         if us:
@@ -122,7 +124,7 @@ def _product(groups: dict[int, Expr], latents: Sequence[G], covariance: Callable
         if phi == argument(i):  # Stein: E[u_i F] = Σ_j Cov(u_i, u_j) E[∂_j F]
             rest = sp.Mul(*(psi for j, psi in groups.items() if j != i))
             parts = [
-                tensor.contract((c, mean(partial(rest, argument(j)), latents, (), covariance)))
+                tensor.contract((c, gaussian_mean(partial(rest, argument(j)), latents, (), covariance)))
                 for j in groups
                 if j != i and (c := covariance(latents[i], latents[j])) is not ZERO
             ]

@@ -25,47 +25,22 @@ import sympy as sp
 from sympy import Expr
 
 from tpc.errors import InternalError, ProgramError, SourceLine, UserError
+from tpc.limits import tail as tails
 from tpc.limits.expect import expectation
-from tpc.limits.graph import LimitGraph, State, Store, rank_axis
+from tpc.limits.graph import LimitGraph
 from tpc.limits.hermite import Index, derivative, indices
-from tpc.limits.pi import Leaf, LimitTerm, PiLimit
+from tpc.limits.nodes import State, rank_axis
+from tpc.limits.pi import PiLimit
 from tpc.limits.power import Half, Opened, power, slope, slot_axis
-from tpc.limits.tail import Tail, read, tail_of
+from tpc.limits.store import Fold, HermiteTensor, Store
+from tpc.limits.term import Leaf, LimitTerm
 from tpc.passes.normal import Term
 from tpc.program import tensor
-from tpc.program.axes import Axes, Axis, fresh, union, without
+from tpc.program.axes import Axes, Axis, apart, union, without
 from tpc.program.functions import argument, partial
 from tpc.program.naming import text
 from tpc.program.program import Program
 from tpc.program.tensor import ONE, ZERO, Constant, Tensor
-
-
-@dataclass(frozen=True)
-class Moment:
-    """M_n = Σ_m A_m ⊗ E∇ⁿx_m for n = order, read with the weight.
-
-    `profiles` are the multi-indices α of degree n with ∂^α fn, where its mean does not vanish.
-    """
-
-    order: int
-    profiles: tuple[tuple[Index, Expr], ...]
-    state: State
-    weight: State
-
-
-@dataclass(frozen=True)
-class Fold:
-    """A store whose atoms are folded, and the tensors that hold them."""
-
-    store: Store
-    degree: int
-    moments: tuple[Moment, ...]
-    tail: Tail | None = None
-
-    @property
-    def points(self) -> int:
-        """How many points sample the tail."""
-        return self.tail.count if self.tail else 0
 
 
 def fold_store(store: Store, degree: int, points: int = 0) -> Fold:
@@ -76,8 +51,8 @@ def fold_store(store: Store, degree: int, points: int = 0) -> Fold:
         if profiles:
             shape = (*store.coefficients.axes[1:], *((slot_axis(store.name, n),) if n else ()))
             state, weight = State(f"{store.name}.M{n}", shape), State(f"{store.name}.w{n}", ())
-            moments.append(Moment(n, profiles, state, weight))
-    return Fold(store, degree, tuple(moments), tail_of(store, degree, points))
+            moments.append(HermiteTensor(n, profiles, state, weight))
+    return Fold(store, degree, tuple(moments), tails.tail_of(store, degree, points))
 
 
 @lru_cache(maxsize=4096)
@@ -130,16 +105,16 @@ class _FoldedLimit(PiLimit):
 
     def means(self, t: Term) -> Iterator[Tensor]:
         for s, leaf in self._sums(t):
-            yield self.mean(s, s.fn)
+            yield self.expected(s, s.fn)
             if leaf is not None:
-                yield from self._series(self.without_leaves(t), t.fn, leaf)
+                yield from self._values(self.without_leaves(t), t.fn, leaf)
 
     def applied(self, store: Store, t: Term) -> Iterator[Tensor]:
         yield from super().applied(store, t)
         if t.leaves:
             weights = [leaf.store.weight for x in t.leaves for leaf in self.leaves(x)]
             raise _two_sums([store.weight, *weights], self.program.where(t.leaves[0]))
-        yield from self._series(self.without_leaves(t), t.fn, Leaf(store, {}))
+        yield from self._values(self.without_leaves(t), t.fn, Leaf(store, {}))
 
     def projections(self, t: Term) -> Iterator[Tensor]:
         base = self.without_leaves(t)
@@ -149,18 +124,18 @@ class _FoldedLimit(PiLimit):
                 if slope_fn == 0:
                     continue
                 if leaf is None or j >= len(base.latents):  # the stored latents of an atom: E[R ∇x]
-                    yield self.mean(s, slope_fn, g, projected=True)
+                    yield self.expected(s, slope_fn, g, projected=True)
                     continue
                 base_slope = partial(t.fn, argument(j))
                 if set(g.axes) & set(s.over):
-                    yield self.mean(s, slope_fn, g, projected=True)
-                    yield from self._series(base, base_slope, leaf, (g,), by="latent")
+                    yield self.expected(s, slope_fn, g, projected=True)
+                    yield from self._slopes(base, base_slope, leaf, g)
                 else:
-                    known = self.mean(s, slope_fn, projected=True)
-                    sums = tensor.add((known, *self._series(base, base_slope, leaf, by="latent")))
+                    known = self.expected(s, slope_fn, projected=True)
+                    sums = tensor.add((known, *self._slopes(base, base_slope, leaf)))
                     yield tensor.contract((g, sums))
             if leaf is not None:
-                yield from self._series(base, t.fn, leaf, by="z")
+                yield from self._gradients(base, t.fn, leaf)
 
     def _sums(self, t: Term) -> list[tuple[LimitTerm, Leaf | None]]:
         """A term's sums over atoms, each with the leaf it comes from."""
@@ -172,29 +147,48 @@ class _FoldedLimit(PiLimit):
 
     # --- the same sums with the polynomial ---------------------------------------------------------------------------
 
-    def _series(
-        self, reader: LimitTerm, fn: Expr, leaf: Leaf, extra: tuple[Tensor, ...] = (), by: str = ""
-    ) -> Iterator[Tensor]:
-        """Σ_over coefficient · E[fn P], one term per degree; by "z" Σ_over coefficient · E[fn ∇P].
+    def _values(self, reader: LimitTerm, fn: Expr, leaf: Leaf) -> Iterator[Tensor]:
+        """Σ_over coefficient · E[fn P], one term per degree, and E[fn T] of the sampled tail."""
+        beside, f = self._beside(reader, leaf), self.folds[leaf.store.name]
+        yield from self._polynomial(reader, fn, f, beside)
+        if f.tail is not None:
+            yield from tails.values(f.tail, reader, fn, f.degree, beside)
 
-        The sampled tail adds E[fn T]; E[z R T] takes the terms of both kinds, fn being ∂R by a "latent" or R by "z".
-        """
-        store, opened = leaf.store, by == "z"
-        outer, left = store.coefficients.axes[1:], tuple(map(rank_axis, store.columns[:1])) if opened else ()
+    def _slopes(self, reader: LimitTerm, fn: Expr, leaf: Leaf, *extra: Tensor) -> Iterator[Tensor]:
+        """Σ_over coefficient · extra · E[∂R P] for ∂R = fn; with `_gradients` E[z R P], and the same of the tail."""
+        beside, f = self._beside(reader, leaf, *extra), self.folds[leaf.store.name]
+        yield from self._polynomial(reader, fn, f, beside)
+        if f.tail is not None:
+            yield from tails.slopes(f.tail, reader, fn, f.degree, beside)
+
+    def _gradients(self, reader: LimitTerm, fn: Expr, leaf: Leaf) -> Iterator[Tensor]:
+        """Σ_over coefficient · E[fn ∇P], one term per degree, and what the tail adds to it."""
+        store, f = leaf.store, self.folds[leaf.store.name]
+        beside = self._beside(reader, leaf, left=tuple(rank_axis(c) for c in store.columns[:1]))
+        yield from self._polynomial(reader, fn, f, beside, opened=True)
+        if f.tail is not None:
+            yield from tails.gradients(f.tail, reader, fn, f.degree, beside)
+
+    def _beside(self, reader: LimitTerm, leaf: Leaf, *extra: Tensor, left: Axes = ()) -> tails.Beside:
+        """A reader's coefficient and a leaf's dual beside the tensors of its store, of which the axes `left` stay."""
+        outer = leaf.store.coefficients.axes[1:]
         factors, names, over = (reader.coefficient, *extra), dict(leaf.names), reader.over
         if leaf.dual is not None:
             taken = union(left, over, *(f.axes for f in factors))
-            names |= {a: fresh(a.primed(), taken) for a in outer if a in taken}
+            names |= apart(outer, taken)
             factors = (*factors, tensor.rename(leaf.dual, {a: names[a] for a in outer if a in names}))
             over = (*over, *(names.get(a, a) for a in outer))
-        for m in self.folds[store.name].moments:
+        return tails.Beside(factors, over, names)
+
+    def _polynomial(
+        self, reader: LimitTerm, fn: Expr, f: Fold, beside: tails.Beside, opened: bool = False
+    ) -> Iterator[Tensor]:
+        """E[fn P], one term per degree; `opened` E[fn ∇P]."""
+        for m in f.moments:
             means = list(self._hermite(reader, fn, m.order - opened)) if m.order >= opened else []
             if means:
-                made = _Reading(store, m, names, slot_axis(store.name, m.order - opened), factors, over)
+                made = _Reading(f.store, m, slot_axis(f.store.name, m.order - opened), beside)
                 yield from made.halves(means, opened) if self.halves and m.order == 2 else made.whole(means, opened)
-        tail = self.folds[store.name].tail
-        if tail is not None:
-            yield from read(tail, reader, fn, self.folds[store.name].degree, by, factors, over, names)
 
     def _hermite(self, reader: LimitTerm, fn: Expr, order: int) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
         """E∇ⁿ fn / n! as factors E[∂^β fn]/β! of symmetric products of latents, g_i taken β_i times."""
@@ -214,11 +208,9 @@ class _Reading:
     """Σ_over factors · ⟨M, ·⟩, with the outer axes of M renamed; `lower` is the packed axis of what is put in."""
 
     store: Store
-    moment: Moment
-    names: dict[Axis, Axis]
+    held: HermiteTensor
     lower: Axis
-    factors: tuple[Tensor, ...]
-    over: Axes
+    beside: tails.Beside
 
     @property
     def rank(self) -> Axis:
@@ -226,27 +218,27 @@ class _Reading:
 
     @property
     def tensor(self) -> Tensor:
-        return tensor.rename(self.moment.state, self.names)
+        return tensor.rename(self.held.state, dict(self.beside.names))
 
     @property
     def slot(self) -> Axis:
-        return self.moment.state.axes[-1]
+        return self.held.state.axes[-1]
 
     def whole(self, means: Sequence[tuple[Tensor, tuple[Tensor, ...]]], opened: bool) -> Iterator[Tensor]:
         """With E∇ⁿR/n! packed, a sum of products; `opened` leaves one slot of M as the rank axis."""
-        m, weight, n = self.tensor, self.moment.weight, self.moment.order
+        m, weight, n = self.tensor, self.held.weight, self.held.order
         if n == opened:  # nothing to put in
             ((number, _),) = means
             left = tensor.rename(m, {self.slot: self.rank}) if opened else m
-            yield tensor.contract((number, weight, left, *self.factors), self.over)
+            yield tensor.contract((number, weight, left, *self.beside.factors), self.beside.over)
             return
         if not opened:  # product by product: the slopes of R by its latents put in the same ones
             for number, args in means:
                 packed = power(args, self.rank, self.lower)
-                yield tensor.contract((number, weight, m, packed, *self.factors), (*self.over, self.slot))
+                yield tensor.contract((number, weight, m, packed, *self.beside.factors), (*self.beside.over, self.slot))
             return
-        summed = tuple(a for a in m.axes if a in self.over)
-        flat = [g for f in self.factors for g in (f.factors if isinstance(f, tensor.Contract) and not f.over else (f,))]
+        summed = tuple(a for a in m.axes if a in self.beside.over)
+        flat = self.beside.flat
         inner = [f for f in flat if set(f.axes) & set(summed)]
         dual = tensor.contract((m, *inner), summed)
         if len(means) == 1 and len(set(means[0][1])) == 1:
@@ -257,20 +249,23 @@ class _Reading:
             packed = tensor.add(tensor.contract((c, power(args, self.rank, self.lower))) for c, args in means)
             made = Opened(dual, packed, self.rank, self.slot, self.lower)
         rest = (f for f in flat if f not in inner)
-        yield tensor.contract((number, weight, made, *rest), without(self.over, summed))
+        yield tensor.contract((number, weight, made, *rest), without(self.beside.over, summed))
 
     def halves(self, means: Sequence[tuple[Tensor, tuple[Tensor, ...]]], opened: bool) -> Iterator[Tensor]:
         """For a matrix M: ⟨M, g ⊗ ·⟩ first, for every latent g."""
         second = slot_axis(self.store.name, 1)
         for number, args in means:
-            half = Half(self.moment.state, args[0], self.rank, self.slot, second)
-            made = tensor.rename(half, self.names)
-            scalars = (number, self.moment.weight)
+            half = Half(self.held.state, args[0], self.rank, self.slot, second)
+            made = tensor.rename(half, dict(self.beside.names))
+            scalars = (number, self.held.weight)
+            over = self.beside.over
             if opened:
-                yield tensor.contract((*scalars, tensor.rename(made, {second: self.rank}), *self.factors), self.over)
+                yield tensor.contract(
+                    (*scalars, tensor.rename(made, {second: self.rank}), *self.beside.factors), self.beside.over
+                )
             else:
                 other = tensor.rename(args[1], {self.rank: second})
-                yield tensor.contract((*scalars, made, other, *self.factors), (*self.over, second))
+                yield tensor.contract((*scalars, made, other, *self.beside.factors), (*over, second))
 
 
 def _two_sums(weights: list[str], where: SourceLine | None) -> ProgramError:

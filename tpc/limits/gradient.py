@@ -99,9 +99,4 @@ class _Unprobed(Rewriter[Tensor]):
         super().__init__(dict.fromkeys(probes, ZERO))
 
     def rule(self, x: Tensor) -> Tensor:
-        match x:
-            case tensor.Add():
-                return tensor.add(self(t) for t in x.terms)
-            case tensor.Contract():
-                return tensor.contract((self(f) for f in x.factors), x.over)
-        return self.rebuilt(x)
+        return self.remade(x)

@@ -33,7 +33,7 @@ def derivative(fn: Expr, index: Index) -> Expr:
     return fn
 
 
-def covariance(i: int, j: int) -> sp.Symbol:
+def covariance_symbol(i: int, j: int) -> sp.Symbol:
     """The symbol of E[u_i u_j] in `wick`."""
     return sp.Symbol(f"c{min(i, j)}_{max(i, j)}", real=True)
 
@@ -47,6 +47,6 @@ def wick(index: Index) -> Expr:
     made: Expr = sp.Integer(1)
     for i, n in enumerate(index):
         for _ in range(n):
-            paired = (covariance(i, j) * sp.diff(made, argument(j)) for j in range(len(index)))
+            paired = (covariance_symbol(i, j) * sp.diff(made, argument(j)) for j in range(len(index)))
             made = sp.expand(argument(i) * made - sp.Add(*paired))
     return made

@@ -8,16 +8,17 @@ from sympy import Expr
 
 from tpc.gaussian.latex import expression, fenced, name, upright
 from tpc.gaussian.names import KernelNames
-from tpc.limits.graph import Accumulate, Append, Expectation, Gram, Kernel, State, Update
+from tpc.limits.nodes import Expectation, Gram, Kernel, State
 from tpc.limits.power import Half, Opened, Power, Product, Slope, order_of
+from tpc.limits.store import Accumulate, Append, Update
 from tpc.limits.text import LimitNames
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis
 from tpc.program.functions import argument
+from tpc.program.lines import Names
 from tpc.program.naming import named
 from tpc.program.node import Node
 from tpc.program.tensor import Tensor
-from tpc.program.text import Names
 
 
 def kernel_name(phi: Expr, psi: Expr, functions: KernelNames) -> str:

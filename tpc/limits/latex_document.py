@@ -16,16 +16,17 @@ from tpc.gaussian.latex import escaped, expression, function_name, name, upright
 from tpc.gaussian.names import KernelNames
 from tpc.gaussian.primitives import textbook
 from tpc.gaussian.symbols import C, P, Q
-from tpc.limits.graph import Append, LimitGraph, Update
+from tpc.limits.graph import LimitGraph
 from tpc.limits.kinds import limit_kind
 from tpc.limits.latex import Equations, kernel_name
 from tpc.limits.latex_program import Instructions, described
 from tpc.limits.latex_rules import explained
 from tpc.limits.numbering import Numbering, numbering
 from tpc.limits.origin import SCALAR, Origin, origins, stages_of
+from tpc.limits.store import Append, Update
 from tpc.limits.text import limit_names
+from tpc.program.lines import Names
 from tpc.program.program import Program
-from tpc.program.text import Names
 
 _HEAD = r"""\documentclass{article}
 \usepackage{amsmath,amssymb,multicol}

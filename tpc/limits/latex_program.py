@@ -50,7 +50,7 @@ class Instructions(Symbols):
                 return rf"\Pi\, {self.symbol(n.arg)}"
             case ir.RenameVector():
                 return self.symbol(n.arg) + renamed(n.pairs)
-            case ir.StopGradientVector():
+            case ir.StopGradientVector() | ir.Learned():
                 return self.symbol(n.arg)
         assert isinstance(n, Tensor)
         return self.finite(n)

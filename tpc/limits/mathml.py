@@ -8,8 +8,9 @@ import sympy as sp
 
 from tpc.gaussian.mathml import expression, fenced, listed, name, row, sign
 from tpc.gaussian.names import KernelNames
-from tpc.limits.graph import Accumulate, Append, Expectation, Gram, Kernel, State, Update
+from tpc.limits.nodes import Expectation, Gram, Kernel, State
 from tpc.limits.power import Half, Opened, Power, Product, Slope, order_of
+from tpc.limits.store import Accumulate, Append, Update
 from tpc.limits.text import LimitNames
 from tpc.program import tensor
 from tpc.program.axes import Axes

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tpc.errors import ProgramError
-from tpc.limits.covariance import Moments, renamed, second_sample, second_vector, variance_of_entries
+from tpc.limits.covariance import SecondMoments, renamed_factors, second_sample, second_vector, variance_of_entries
 from tpc.limits.graph import LimitGraph
 from tpc.passes.per_sample import OUTPUT, Randomness
 from tpc.program import ir, tensor
-from tpc.program.axes import Axes, fresh, union
+from tpc.program.axes import Axes, apart, union
 from tpc.program.ir import Vector
 from tpc.program.node import Node, topological
 from tpc.program.program import Program
@@ -31,11 +31,11 @@ def nngp_limit(program: Program) -> LimitGraph:
 
     Raises ProgramError where the output is not linear in readouts.
     """
-    moments = Moments(program)
+    moments = SecondMoments(program)
     return graph_of(program, NNGP, dict(covariances(moments)), moments)
 
 
-def graph_of(program: Program, limit: str, outputs: dict[str, Tensor], moments: Moments) -> LimitGraph:
+def graph_of(program: Program, limit: str, outputs: dict[str, Tensor], moments: SecondMoments) -> LimitGraph:
     """The graph of kernels by name; raises ProgramError for an output that does not depend on the weights."""
     if ZERO in outputs.values():
         raise ProgramError(
@@ -46,7 +46,7 @@ def graph_of(program: Program, limit: str, outputs: dict[str, Tensor], moments: 
     return LimitGraph(program.name, limit, tuple(outputs.items()), (), (), moments.sources)
 
 
-def covariances(moments: Moments) -> Iterator[tuple[str, Tensor]]:
+def covariances(moments: SecondMoments) -> Iterator[tuple[str, Tensor]]:
     """The output's covariance at two samples and its variance at one."""
     program = moments.program
     parts = OutputParts(program).parts(program.tensor(OUTPUT))
@@ -74,15 +74,15 @@ class OutputPart:
     over: Axes
 
 
-def _covariance(moments: Moments, p: OutputPart, q: OutputPart, other: bool) -> Tensor:
+def _covariance(moments: SecondMoments, p: OutputPart, q: OutputPart, other: bool) -> Tensor:
     c, d, x, y, over = moments.tensor(p.coefficient), moments.tensor(q.coefficient), p.x, q.x, q.over
     if other:
         d, over = second_sample(d), tuple(a.primed() for a in over)
         y = y and second_vector(y)
     else:
         taken = union(p.over, c.axes, x.axes if x else ())
-        new = {a: fresh(a.primed(), taken) for a in over if a in taken}
-        d, over = renamed(d, new), tuple(new.get(a, a) for a in over)
+        new = apart(over, taken, union(d.axes, y.axes if y else ()))
+        d, over = renamed_factors(d, new), tuple(new.get(a, a) for a in over)
         y = y and ir.rename_vector(y, new)
     inside = (moments.second(x, y),) if x is not None and y is not None else ()
     return tensor.contract((variance_of_entries(p.weight), c, d, *inside), (*p.over, *over))

@@ -11,16 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tpc.errors import InternalError
-from tpc.limits.covariance import Moments, second_sample, second_vector, variance_of_entries
+from tpc.limits.covariance import SecondMoments, second_sample, second_vector, variance_of_entries
 from tpc.limits.graph import LimitGraph
 from tpc.limits.nngp import DIAGONAL, NTK, covariances, graph_of
 from tpc.passes.per_sample import sampled_outers
 from tpc.passes.project import PREFIX
 from tpc.program import ir, tensor
-from tpc.program.axes import SAMPLE, Axes, fresh, union, without
+from tpc.program.axes import SAMPLE, Axes, union, without
 from tpc.program.ir import Matrix, Vector
 from tpc.program.node import Node
 from tpc.program.program import AnyWeight, Program
+from tpc.program.renaming import freshened
 from tpc.program.tensor import Tensor
 
 
@@ -30,7 +31,7 @@ def ntk_limit(program: Program) -> LimitGraph:
     Outputs "nngp" and "ntk" (sample, sample'), "nngp.diagonal" and "ntk.diagonal" (sample,). Raises ProgramError where
     the output is not linear in readouts.
     """
-    moments = Moments(program)
+    moments = SecondMoments(program)
     outputs = dict(covariances(moments))
     weights = {f"{PREFIX}{w.name}": w for w in program.weights}
     for name, other in ((NTK, True), (NTK + DIAGONAL, False)):
@@ -39,7 +40,7 @@ def ntk_limit(program: Program) -> LimitGraph:
     return graph_of(program, NTK, outputs, moments)
 
 
-def _shares(moments: Moments, w: AnyWeight, grad: Node, other: bool) -> Iterator[Tensor]:
+def _shares(moments: SecondMoments, w: AnyWeight, grad: Node, other: bool) -> Iterator[Tensor]:
     """What training a weight adds to the tangent kernel."""
     factor = variance_of_entries(w)
     if isinstance(grad, Matrix):
@@ -67,6 +68,4 @@ def _other(y: Vector, x: Vector, over: Axes, second: bool) -> tuple[Vector, Vect
     """The gradient of the second sample, or that of the first with bound axes of its own."""
     if second:
         return second_vector(y), second_vector(x), tuple(a.primed() for a in over)
-    taken = union(y.axes, x.axes)
-    new = {a: fresh(a.primed(), taken) for a in over}
-    return ir.rename_vector(y, new), ir.rename_vector(x, new), tuple(new[a] for a in over)
+    return freshened((y, x, over), over, union(y.axes, x.axes))

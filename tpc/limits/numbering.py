@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from sympy import Expr
 
-from tpc.limits.graph import LimitGraph, State, Update
+from tpc.limits.graph import LimitGraph
+from tpc.limits.nodes import State
+from tpc.limits.store import Update
 from tpc.program.node import Node
 from tpc.program.tensor import Constant, Input, Tensor
 

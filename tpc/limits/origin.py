@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tpc.errors import SourceLine
-from tpc.limits.graph import Accumulate, Append, Expectation, Gram, Kernel, LimitGraph, State, Update, atoms_in
+from tpc.limits.graph import LimitGraph
+from tpc.limits.nodes import Expectation, Gram, Kernel, State, atoms_in
 from tpc.limits.power import Half, Opened, Power, Product, Slope
+from tpc.limits.store import Accumulate, Append, Update
 from tpc.passes.project import PREFIX
 from tpc.program import ir, tensor
 from tpc.program.functions import argument
+from tpc.program.lines import Names, operation, type_of
 from tpc.program.node import Node, topological
 from tpc.program.program import Program
 from tpc.program.tensor import Tensor
-from tpc.program.text import Names, operation, type_of
 
 STAGES = ("network", "loss", "gradient", "gradient norm")
 
@@ -172,7 +174,7 @@ def line_of(n: Node, program: Program) -> SourceLine | None:
     """The user's line of an instruction, or of what it projects, renames or is an outer product of."""
     while program.where(n) is None:
         match n:
-            case ir.Project() | ir.RenameVector() | tensor.Rename() | tensor.Broadcast():
+            case ir.Project() | ir.Learned() | ir.RenameVector() | tensor.Rename() | tensor.Broadcast():
                 n = n.arg
             case ir.MatrixSum():
                 n = n.terms[0]

@@ -8,46 +8,28 @@ instruction; none knows any architecture.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import singledispatchmethod
 from itertools import chain, product
 
 from sympy import Expr
 
-from tpc.errors import GaussianError, InternalError, ProgramError
-from tpc.gaussian.kernel import kernel
+from tpc.errors import InternalError, ProgramError
 from tpc.limits.expect import divergences, expectation
-from tpc.limits.graph import Accumulate, Append, LimitGraph, State, Store, Update, gram
+from tpc.limits.graph import LimitGraph
+from tpc.limits.nodes import State, gram
+from tpc.limits.store import Accumulate, Append, Store, Update
+from tpc.limits.term import Leaf, LimitTerm, degree_of, multiply
 from tpc.passes.normal import Normaliser, Term
 from tpc.passes.project import PREFIX, outers
 from tpc.program import ir, tensor
-from tpc.program.axes import Axes, Axis, fresh, union, without
-from tpc.program.functions import X, argument, partial
-from tpc.program.ir import Matrix, Vector, theta
-from tpc.program.node import Node, rebuild
+from tpc.program.axes import Axes, Axis, union, without
+from tpc.program.functions import argument, partial
+from tpc.program.ir import Matrix, Vector
+from tpc.program.node import Node, remade
 from tpc.program.program import AnyWeight, Program
 from tpc.program.rewrite import Recursion
-from tpc.program.tensor import ONE, ZERO, Add, Broadcast, Contract, Map, Rename, Tensor, Weight
-
-
-@dataclass(frozen=True)
-class LimitTerm:
-    """Σ_over coefficient · fn(⟨z, latents⟩; thetas): a normal-form term in the limit."""
-
-    coefficient: Tensor
-    fn: Expr
-    latents: tuple[Tensor, ...]
-    thetas: tuple[Tensor, ...]
-    over: Axes
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """Σ_m a_m X_m over the atoms of a store: a = A with renamed axes, or ⟨A, dual⟩."""
-
-    store: Store
-    names: dict[Axis, Axis]
-    dual: Tensor | None = None
+from tpc.program.tensor import ONE, ZERO, Broadcast, Tensor, Weight
 
 
 def pi_limit(program: Program) -> LimitGraph:
@@ -107,7 +89,7 @@ class PiLimit:
         for k, (fn, columns, thetas) in enumerate(forms):
             name = w.name if k == 0 else f"{w.name}.{k + 1}"
             atom = Axis(name, role="atom")
-            degree = _degree(fn) if columns == 1 and not thetas else None
+            degree = degree_of(fn) if columns == 1 and not thetas else None
             yield Store(
                 w.name,
                 name,
@@ -191,29 +173,13 @@ class PiLimit:
 
     @singledispatchmethod
     def _tensor(self, n: Tensor) -> Tensor:
-        made = rebuild(n, lambda m: self.tensor(m) if isinstance(m, Tensor) else m)
+        made = remade(n, lambda m: self.tensor(m) if isinstance(m, Tensor) else m)
         assert isinstance(made, Tensor)
         return made
 
     @_tensor.register
     def _(self, n: Weight) -> Tensor:
         return self._state(n)
-
-    @_tensor.register
-    def _(self, n: Contract) -> Tensor:
-        return tensor.contract((self.tensor(f) for f in n.factors), n.over)
-
-    @_tensor.register
-    def _(self, n: Add) -> Tensor:
-        return tensor.add(self.tensor(t) for t in n.terms)
-
-    @_tensor.register
-    def _(self, n: Map) -> Tensor:
-        return tensor.elementwise(n.fn, [self.tensor(a) for a in n.args])
-
-    @_tensor.register
-    def _(self, n: Rename) -> Tensor:
-        return tensor.rename(self.tensor(n.arg), dict(n.pairs))
 
     @_tensor.register
     def _(self, n: Broadcast) -> Tensor:
@@ -269,14 +235,14 @@ class PiLimit:
     def means(self, t: Term) -> Iterator[Tensor]:
         """The summands of E t."""
         for s in self.limits(t):
-            yield self.mean(s, s.fn)
+            yield self.expected(s, s.fn)
 
     def applied(self, store: Store, t: Term) -> Iterator[Tensor]:
         """The summands of W t, for the part of W that a store holds: Σ_m A_m E[x_m t]."""
         atom = LimitTerm(ONE, store.fn, store.columns, store.thetas, ())
         for s in self.limits(t):
-            together = _multiply(atom, s, store.coefficients.axes)
-            k = self.mean(replace(together, over=without(together.over, (store.atom,))), together.fn)
+            together = multiply(atom, s, store.coefficients.axes)
+            k = self.expected(replace(together, over=without(together.over, (store.atom,))), together.fn)
             yield tensor.contract((store.coefficients, k), (store.atom,))
 
     def projections(self, t: Term) -> Iterator[Tensor]:
@@ -285,9 +251,9 @@ class PiLimit:
             for j, g in enumerate(s.latents):
                 slope = partial(s.fn, argument(j))
                 if slope != 0:
-                    yield self.mean(s, slope, g, projected=True)
+                    yield self.expected(s, slope, g, projected=True)
 
-    def mean(self, t: LimitTerm, fn: Expr, *extra: Tensor, projected: bool = False) -> Tensor:
+    def expected(self, t: LimitTerm, fn: Expr, *extra: Tensor, projected: bool = False) -> Tensor:
         """Σ_over coefficient · E fn · Π extra
 
         Infinite ones are noted. Those of a projection, Σ_j E[∂_j f] g_j, may grow like 1/√(pq − c²): they multiply a
@@ -307,7 +273,7 @@ class PiLimit:
         for choice in product(*(self._leaf(x) for x in t.leaves)):
             whole = self.without_leaves(t)
             for part in choice:
-                whole = _multiply(whole, part, t.axes)
+                whole = multiply(whole, part, t.axes)
             made.append(whole)
         return made
 
@@ -347,36 +313,3 @@ class PiLimit:
                 yield Leaf(s, {}, y)
         else:
             raise InternalError(f"{type(x).__name__} is not a leaf of a normal form")
-
-
-def _multiply(a: LimitTerm, b: LimitTerm, also: Axes) -> LimitTerm:
-    """The product of two terms, bound axes of b kept apart from all of a."""
-    taken = union(also, a.over, *(t.axes for t in (a.coefficient, *a.latents, *a.thetas)))
-    clash = {x: fresh(x.primed(), taken) for x in b.over if x in taken}
-    latents, thetas = list(a.latents), list(a.thetas)
-    images: dict[Expr, Expr] = {}
-    for i, g in enumerate(tensor.rename(g, clash) for g in b.latents):
-        if g not in latents:
-            latents.append(g)
-        images[argument(i)] = argument(latents.index(g))
-    for j, p in enumerate(tensor.rename(p, clash) for p in b.thetas):
-        if p not in thetas:
-            thetas.append(p)
-        images[theta(j)] = theta(thetas.index(p))
-    return LimitTerm(
-        tensor.contract((a.coefficient, tensor.rename(b.coefficient, clash))),
-        a.fn * b.fn.xreplace(images),
-        tuple(latents),
-        tuple(thetas),
-        (*a.over, *(clash.get(x, x) for x in b.over)),
-    )
-
-
-def _degree(fn: Expr) -> int | None:
-    """k when fn(u0) is positively homogeneous of degree k; its atoms are then stored as unit vectors."""
-    phi = fn.xreplace({argument(0): X})
-    try:
-        degrees = kernel(phi, phi).degrees
-    except GaussianError:  # reported with the user's line by `check_kernels`
-        return None
-    return None if degrees is None else degrees[0]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from math import comb
 
 from tpc.errors import InternalError
-from tpc.program.axes import Axes, Axis, union, without
-from tpc.program.node import node
+from tpc.program.axes import Axes, Axis
+from tpc.program.node import Scope, node
 from tpc.program.tensor import Tensor, rename
 
 ROLE = "power"
@@ -31,8 +31,13 @@ class Power(Tensor):
     rank: Axis
     slot: Axis
 
-    def _find_axes(self) -> Axes:
-        return (*without(self.arg.axes, (self.rank,)), self.slot)
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        return (Scope((self.arg,), (self.rank,)),)
+
+    @property
+    def introduces(self) -> Axes:
+        return (self.slot,)
 
 
 @node
@@ -43,8 +48,13 @@ class Product(Tensor):
     rank: Axis
     slot: Axis
 
-    def _find_axes(self) -> Axes:
-        return (*without(union(*(a.axes for a in self.args)), (self.rank,)), self.slot)
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        return (Scope(self.args, (self.rank,)),)
+
+    @property
+    def introduces(self) -> Axes:
+        return (self.slot,)
 
 
 @node
@@ -57,8 +67,16 @@ class Opened(Tensor):
     slot: Axis
     lower: Axis
 
-    def _find_axes(self) -> Axes:
-        return (*union(without(self.dual.axes, (self.slot,)), without(self.arg.axes, (self.lower,))), self.rank)
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        return (
+            Scope((self.dual,), (self.slot,)),
+            Scope((self.arg,), (self.lower,)),
+        )
+
+    @property
+    def introduces(self) -> Axes:
+        return (self.rank,)
 
 
 @node
@@ -70,8 +88,16 @@ class Slope(Tensor):
     rank: Axis
     slot: Axis
 
-    def _find_axes(self) -> Axes:
-        return (*union(without(self.dual.axes, (self.slot,)), without(self.arg.axes, (self.rank,))), self.rank)
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        return (
+            Scope((self.dual,), (self.slot,)),
+            Scope((self.arg,), (self.rank,)),
+        )
+
+    @property
+    def introduces(self) -> Axes:
+        return (self.rank,)
 
 
 @node
@@ -88,9 +114,16 @@ class Half(Tensor):
     slot: Axis
     left: Axis
 
-    def _find_axes(self) -> Axes:
-        outer = without(self.matrix.axes, (self.slot,))
-        return (*union(outer, without(self.arg.axes, (self.rank,))), self.left)
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        return (
+            Scope((self.matrix,), (self.slot,)),
+            Scope((self.arg,), (self.rank,)),
+        )
+
+    @property
+    def introduces(self) -> Axes:
+        return (self.left,)
 
 
 def slot_axis(store: str, order: int) -> Axis:

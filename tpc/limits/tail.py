@@ -19,43 +19,37 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import factorial, prod
-from typing import TYPE_CHECKING
 
 import sympy as sp
 from sympy import DiracDelta, Expr
 
 from tpc.limits.expect import expectation
-from tpc.limits.graph import State, Store, gram, rank_axis
-from tpc.limits.hermite import covariance, derivative, indices, wick
+from tpc.limits.hermite import covariance_symbol, derivative, indices, wick
+from tpc.limits.nodes import State, gram, rank_axis
+from tpc.limits.store import Store, Tail
+from tpc.limits.term import LimitTerm
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis
 from tpc.program.functions import argument
 from tpc.program.ir import theta
-from tpc.program.tensor import ZERO, Constant, Tensor
-
-if TYPE_CHECKING:
-    from tpc.limits.pi import LimitTerm
+from tpc.program.tensor import ZERO, Constant, Contract, Tensor
 
 ROLE = "point"
 
 
 @dataclass(frozen=True)
-class Tail:
-    """Points z_i [point, rank] and values T_i [point, outer axes], read with the weight."""
+class Beside:
+    """What stands beside a stored tensor, Σ_over factors · tensor, and the names that its outer axes have there."""
 
-    points: State
-    values: State
-    weight: State
-
-    @property
-    def axis(self) -> Axis:
-        """Along the points."""
-        return self.points.axes[0]
+    factors: tuple[Tensor, ...]
+    over: Axes
+    names: Mapping[Axis, Axis]
 
     @property
-    def count(self) -> int:
-        """The number N of points."""
-        return int(self.axis.size or 0)
+    def flat(self) -> tuple[Tensor, ...]:
+        """The factors, those of plain products one by one."""
+        products = (f.factors if isinstance(f, Contract) and not f.over else (f,) for f in self.factors)
+        return tuple(g for factors in products for g in factors)
 
 
 def tail_of(store: Store, degree: int, points: int) -> Tail | None:
@@ -83,28 +77,29 @@ def negated_terms(
     return _at(points, fn, degrees, latents, thetas, whole=False)
 
 
-def read(
-    tail: Tail,
-    reader: LimitTerm,
-    fn: Expr,
-    degree: int,
-    by: str,
-    factors: Sequence[Tensor],
-    over: Axes,
-    names: Mapping[Axis, Axis],
-) -> Iterator[Tensor]:
-    """Σ_over factors · Σ_i T_i of what stands beside T_i: R = fn for "", ∂_b R′ = fn for "latent", R′ = fn for "z"."""
-    given = reader.latents, reader.thetas, tail.points
-    if by == "latent":
-        made = negated_terms(fn, range(max(0, degree - 1), degree + 1), *given)
-    elif fn.has(DiracDelta):
-        return  # a distribution has terms, but no values
-    else:
-        made = beyond(fn, degree - (by == "z"), *given)
+def values(tail: Tail, reader: LimitTerm, fn: Expr, degree: int, beside: Beside) -> Iterator[Tensor]:
+    """Σ_i T_i R_{>D}(z_i) for R = fn."""
+    if not fn.has(DiracDelta):  # a distribution has terms, but no values
+        yield from _read(tail, beyond(fn, degree, reader.latents, reader.thetas, tail.points), beside)
+
+
+def slopes(tail: Tail, reader: LimitTerm, fn: Expr, degree: int, beside: Beside) -> Iterator[Tensor]:
+    """-Σ_i T_i (∂_b R′)_{D−1, D}(z_i) for ∂_b R′ = fn; `beside` has the latent g_b."""
+    degrees = range(max(0, degree - 1), degree + 1)
+    yield from _read(tail, negated_terms(fn, degrees, reader.latents, reader.thetas, tail.points), beside)
+
+
+def gradients(tail: Tail, reader: LimitTerm, fn: Expr, degree: int, beside: Beside) -> Iterator[Tensor]:
+    """Σ_i T_i R′_{≥D}(z_i) z_i for R′ = fn."""
+    if not fn.has(DiracDelta):
+        made = beyond(fn, degree - 1, reader.latents, reader.thetas, tail.points)
+        yield from _read(tail, made, beside, (tail.points,))
+
+
+def _read(tail: Tail, made: Tensor, beside: Beside, opened: tuple[Tensor, ...] = ()) -> Iterator[Tensor]:
     if made is not ZERO:
-        opened = (tail.points,) if by == "z" else ()
-        values = tensor.rename(tail.values, dict(names))
-        yield tensor.contract((tail.weight, values, made, *opened, *factors), (*over, tail.axis))
+        kept = tensor.rename(tail.values, dict(beside.names))
+        yield tensor.contract((tail.weight, kept, made, *opened, *beside.factors), (*beside.over, tail.axis))
 
 
 def _at(
@@ -129,7 +124,7 @@ def _at(
     parameters = {theta(j): symbol(t) for j, t in enumerate(thetas)}
     made = fn.xreplace({**variables, **parameters}) if whole else sp.Integer(0)
     pairs = [(i, j) for i in range(len(latents)) for j in range(i, len(latents))]
-    covariances = {covariance(i, j): symbol(gram(latents[i], latents[j])) for i, j in pairs}
+    covariances = {covariance_symbol(i, j): symbol(gram(latents[i], latents[j])) for i, j in pairs}
     for n in degrees:
         for index in indices(len(latents), n):
             slope = derivative(fn, index)

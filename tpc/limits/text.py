@@ -7,14 +7,15 @@ from math import factorial, prod
 from sympy import Expr
 
 from tpc.gaussian.names import KernelNames
-from tpc.limits.fold import Fold
-from tpc.limits.graph import Accumulate, Expectation, Gram, Kernel, LimitGraph, State, Store, Update
+from tpc.limits.graph import LimitGraph
+from tpc.limits.nodes import Expectation, Gram, Kernel, State
 from tpc.limits.power import Half, Opened, Power, Product, Slope, order_of
+from tpc.limits.store import Accumulate, Fold, Store, Update
 from tpc.program.functions import X, argument
+from tpc.program.lines import Names, operation
 from tpc.program.naming import text
 from tpc.program.node import Node, topological
 from tpc.program.tensor import Tensor
-from tpc.program.text import Names, operation
 
 
 class LimitNames(Names):

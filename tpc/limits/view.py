@@ -8,15 +8,17 @@ from typing import Any
 import networkx as nx
 
 from tpc.errors import SourceLine
-from tpc.limits.graph import Accumulate, Expectation, Gram, Kernel, LimitGraph, State, Update, atoms_in
+from tpc.limits.graph import LimitGraph
+from tpc.limits.nodes import Expectation, Gram, Kernel, State, atoms_in
 from tpc.limits.origin import UPDATE, Origin, instruction, line_of, origins, parts_of
+from tpc.limits.store import Accumulate, Update
 from tpc.limits.text import equation, limit_names, update_line
 from tpc.passes.project import PREFIX
 from tpc.program import tensor
 from tpc.program.axes import Axes
+from tpc.program.lines import Names
 from tpc.program.program import Program
 from tpc.program.tensor import Tensor
-from tpc.program.text import Names
 
 
 def to_networkx(graph: LimitGraph, program: Program | None = None) -> Any:

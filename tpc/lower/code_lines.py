@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tpc.limits.graph import LimitGraph, State
+from tpc.limits.graph import LimitGraph
+from tpc.limits.nodes import State
 from tpc.lower.concretise import Concretiser
 from tpc.lower.kernel_module import kernel_writers
 from tpc.lower.kernels import lower_kernels

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tpc.limits.expect import expectation
-from tpc.limits.fold import Fold
-from tpc.limits.graph import Append, LimitGraph, State, Store, Update
+from tpc.limits.graph import LimitGraph
+from tpc.limits.nodes import State
+from tpc.limits.store import Append, Fold, Store, Update
 from tpc.limits.tail import beyond
 from tpc.lower.ir import Accumulate, AppendAtoms, Change, FoldMoments, Function, Lowered, Operand
 from tpc.lower.places import COEFFICIENTS, columns

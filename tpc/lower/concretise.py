@@ -18,12 +18,14 @@ from tpc.gaussian.kernel import kernel
 from tpc.gaussian.primitives import rsqrt
 from tpc.gaussian.symbols import RHO, C, P, Q
 from tpc.gaussian.symbols import gram as gram_symbol
-from tpc.limits.graph import Expectation, Gram, Kernel, LimitGraph, State, Store, gram, rank_axis, upper_triangle
-from tpc.limits.graph import kernel as kernel_node
+from tpc.limits.graph import LimitGraph
+from tpc.limits.nodes import Expectation, Gram, Kernel, State, gram, rank_axis, upper_triangle
+from tpc.limits.nodes import kernel as kernel_node
+from tpc.limits.store import Store
 from tpc.lower.ir import Accumulate, AppendAtoms, Lowered
 from tpc.lower.places import places
 from tpc.program import tensor
-from tpc.program.axes import Axes, Axis, union, without
+from tpc.program.axes import Axes, Axis, without
 from tpc.program.functions import X, argument, step
 from tpc.program.node import node
 from tpc.program.rewrite import Rewriter
@@ -40,8 +42,9 @@ class Tabulated(Tensor):
     q: Tensor
     c: Tensor
 
-    def _find_axes(self) -> Axes:
-        return union(self.p.axes, self.q.axes, self.c.axes)
+    @property
+    def symbols(self) -> tuple[Expr, ...]:
+        return (X,)
 
 
 def unit(g: Tensor) -> Tensor:
@@ -89,19 +92,9 @@ class Concretiser(Rewriter[Tensor]):
                 return contraction(self(x.a), self(x.b), x.rank)
             case Expectation():
                 return self._expectation(x)
-            case tensor.Contract():
-                return tensor.contract((self(f) for f in x.factors), x.over)
-            case tensor.Add():
-                return tensor.add(self(t) for t in x.terms)
-            case tensor.Map():
-                return tensor.elementwise(x.fn, [self(a) for a in x.args])
-            case tensor.Rename():
-                return tensor.rename(self(x.arg), dict(x.pairs))
             case tensor.Broadcast():
                 return tensor.broadcast(self(x.arg), x.axes)
-            case State() | tensor.Input():
-                return x
-        return self.rebuilt(x)
+        return self.remade(x)
 
     def _kernel(self, x: Kernel) -> Tensor:
         v = kernel(x.phi, x.psi)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from tpc.limits.graph import State
+from tpc.limits.nodes import State
 from tpc.lower.cuda_group import Group, groups, has_rule
 from tpc.lower.ir import Loop
 from tpc.lower.layout import layout

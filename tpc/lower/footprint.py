@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 
-from tpc.limits.fold import Fold
-from tpc.limits.graph import State, Store
+from tpc.limits.nodes import State
 from tpc.limits.power import Half, Opened, Power, Product, Slope, order_of, packed_size
+from tpc.limits.store import Fold, Store
 from tpc.lower.ir import Accumulate, AppendAtoms, Function, Loop, Lowered
 from tpc.lower.lengths import Lengths
 from tpc.program import tensor

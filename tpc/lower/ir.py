@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from tpc.errors import InternalError
-from tpc.limits.fold import Fold
-from tpc.limits.graph import LimitGraph, State, Store
+from tpc.limits.graph import LimitGraph
+from tpc.limits.nodes import State
+from tpc.limits.store import Fold, Store
 from tpc.program.axes import Axes, Axis
 from tpc.program.tensor import Contract, Tensor
 

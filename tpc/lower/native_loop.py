@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tpc.limits.graph import State
+from tpc.limits.nodes import State
 from tpc.lower.c_elementwise import KNOWN
 from tpc.lower.elementwise import Builder
 from tpc.lower.ir import Loop

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tpc.errors import InternalError
-from tpc.limits.fold import Fold
-from tpc.limits.graph import LimitGraph, State, Store
+from tpc.limits.graph import LimitGraph
+from tpc.limits.nodes import State
+from tpc.limits.store import Fold, Store
 from tpc.program import tensor
 from tpc.program.node import node
 from tpc.program.tensor import Tensor

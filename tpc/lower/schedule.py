@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from tpc.errors import InternalError, UserError
-from tpc.limits.graph import State, atoms_in
+from tpc.limits.nodes import State, atoms_in
 from tpc.lower.ir import Accumulate, AgeAtoms, AgeMoments, Function, Instruction, Loop, Lowered
 from tpc.program import tensor
 from tpc.program.axes import Axis

@@ -20,10 +20,10 @@ from tpc.lower.ir import (
     Instruction,
     Loop,
 )
+from tpc.program.lines import Names, operation
 from tpc.program.naming import text
 from tpc.program.node import Node, topological
 from tpc.program.tensor import Tensor
-from tpc.program.text import Names
 
 
 def listing(title: str, functions: Sequence[Function], instructions: Sequence[Instruction]) -> str:
@@ -69,17 +69,11 @@ def _step(step: Tensor | Loop, names: LimitNames) -> Iterator[str]:
 
 def _line(n: Node, names: LimitNames) -> str:
     assert isinstance(n, Tensor)
-    return f"{names[n]} : {type_of(n)} = {operation(n, names)}"
-
-
-@singledispatch
-def operation(n: Tensor, names: LimitNames) -> str:
-    """The right-hand side of a line."""
-    return equation(n, names)
+    return f"{names[n]} : {type_of(n)} = {equation(n, names)}"
 
 
 @operation.register
-def _tabulated(n: Tabulated, names: LimitNames) -> str:
+def _tabulated(n: Tabulated, names: Names) -> str:
     return f"table[{text(n.phi)}; {text(n.psi)}]({names[n.p]}, {names[n.q]}, {names[n.c]})"
 
 

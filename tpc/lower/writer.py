@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from tpc.errors import InternalError
-from tpc.limits.graph import State
+from tpc.limits.nodes import State
 from tpc.lower.concretise import Tabulated
 from tpc.lower.elementwise import Builder
 from tpc.lower.ir import Function, Loop

@@ -19,7 +19,7 @@ from tpc.passes.backward import differentiate
 from tpc.passes.loss import LOSSES, per_sample
 from tpc.passes.project import outers
 from tpc.passes.samples import joined
-from tpc.passes.substitute import Increment, Part, Substitution, freshened, within
+from tpc.passes.substitute import Increment, Part, Substitution, within
 from tpc.program import ir, tensor
 from tpc.program.axes import FEATURE, SAMPLE, SUPPORT, Axis, without
 from tpc.program.context import fail, user_line
@@ -28,6 +28,7 @@ from tpc.program.ir import Matrix, Vector
 from tpc.program.naming import text
 from tpc.program.node import Node, topological
 from tpc.program.program import AnyWeight, Program
+from tpc.program.renaming import freshened, renamed
 from tpc.program.rewrite import Rewriter
 from tpc.program.tensor import ONE, Input, Tensor
 from tpc.program.trace import Traced, TracedTensor, scalar
@@ -59,17 +60,7 @@ def adapt(
     Raises ProgramError, at the user's line, where samples depend on each other, and for order 2 through a hidden
     layer with a jump (step, sign), whose second derivatives have infinite expectations at coinciding latents.
     """
-    if not isinstance(logits, TracedTensor) or not logits.origin:
-        fail("tpc.adapt expects the logits of a network", "write f = tpc.readout(…) and return tpc.adapt(f, …)")
-    if SAMPLE not in logits.axes or len(logits.axes) != 2:
-        found = ", ".join(map(str, logits.axes)) or "no axes"
-        fail(f"tpc.adapt expects logits with axes (sample, class), got a scalar with {found}")
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        fail(f"tpc.adapt expects steps ≥ 1, a whole number, got {steps!r}")
-    if isinstance(order, bool) or order not in (1, 2):
-        fail(f"tpc.adapt expects order 1 or 2, got {order!r}")
-    if loss not in LOSSES:
-        fail(f"tpc.adapt expects a loss among {', '.join(LOSSES)}, got {loss!r}")
+    _check_arguments(logits, steps, order, loss)
     names, start = _names(layers, "layers"), _names(zero, "zero")
     sizes = step_size if isinstance(step_size, Mapping) else dict.fromkeys(names, step_size)
     for name, size in sizes.items():
@@ -103,6 +94,20 @@ def adapt(
             "adapt with loss='mse', or give the readout two classes",
         )
     return scalar(logits.axes, build, logits)
+
+
+def _check_arguments(logits: Any, steps: Any, order: Any, loss: Any) -> None:
+    if not isinstance(logits, TracedTensor) or not logits.origin:
+        fail("tpc.adapt expects the logits of a network", "write f = tpc.readout(…) and return tpc.adapt(f, …)")
+    if SAMPLE not in logits.axes or len(logits.axes) != 2:
+        found = ", ".join(map(str, logits.axes)) or "no axes"
+        fail(f"tpc.adapt expects logits with axes (sample, class), got a scalar with {found}")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        fail(f"tpc.adapt expects steps ≥ 1, a whole number, got {steps!r}")
+    if isinstance(order, bool) or order not in (1, 2):
+        fail(f"tpc.adapt expects order 1 or 2, got {order!r}")
+    if loss not in LOSSES:
+        fail(f"tpc.adapt expects a loss among {', '.join(LOSSES)}, got {loss!r}")
 
 
 def _names(value: str | Iterable[str], what: str) -> tuple[str, ...]:
@@ -171,7 +176,7 @@ class _Adaptation:
         return f
 
     def _gradients(self) -> dict[str, Change]:
-        """What every support sample's loss asks of each weight, projected as training does."""
+        """What every support sample's loss asks of each weight."""
         (x,) = _inputs(self.f)
         f = self._widened()
         leaves: dict[Node, Node | None] = {w: self._template(w) for w in self.weights.values()}
@@ -181,7 +186,7 @@ class _Adaptation:
         total = tensor.contract((per_sample(f, y, classes, self.loss),), (SUPPORT,))
         wanted = {self._template(self.weights[name]): name for name in self.rates}
         found = differentiate(total, wanted)
-        return {name: _projected(w, found[w]) for w, name in wanted.items() if w in found}
+        return {name: _learned(w, found[w]) for w, name in wanted.items() if w in found}
 
     def _adapted(self, taken: list[dict[str, Change]], axis: Axis, names: Mapping[Any, AnyWeight]) -> Substitution:
         """Images of the weights, or of their stand-ins, as samples along `axis` see them after the steps taken."""
@@ -267,13 +272,13 @@ def _terms(x: Vector) -> tuple[Part, ...]:
     return x.terms if isinstance(x, ir.LinComb) else ((ONE, x, ()),)
 
 
-def _projected(w: Node, gradient: Node) -> Change:
-    """A gradient, sample by sample: Π is linear, so it goes to the vectors of a sum."""
+def _learned(w: Node, gradient: Node) -> Change:
+    """A gradient, sample by sample. What limits make of it is linear, so the mark goes to the vectors of a sum."""
     if isinstance(gradient, Matrix):
         found = outers(gradient)
-        return tuple(Increment(ONE, ir.Project(o.y), o.x, o.over) for o in found)
+        return tuple(Increment(ONE, ir.Learned(o.y), o.x, o.over) for o in found)
     if isinstance(gradient, Vector) and getattr(w, "role", "") == "input":
-        made = ir.lincomb((c, ir.Project(x), over) for c, x, over in _terms(gradient))
+        made = ir.lincomb((c, ir.Learned(x), over) for c, x, over in _terms(gradient))
         assert made is not None
         return made
     assert isinstance(gradient, Tensor | Vector)
@@ -297,11 +302,10 @@ def _substituted(change: Change, images: Substitution) -> Change:
 def _parts(change: Change, rate: Tensor, other: Axis) -> Iterator[Part]:
     """rate · Σ_other change, term by term."""
     if isinstance(change, Vector):
-        renamed = {SUPPORT: other}
         for term in _terms(change):
-            c, x, over = freshened(term, (other,))
-            outer: Part = (rate, x, (other,))
-            yield within(outer, (tensor.rename(c, renamed), ir.rename_vector(x, renamed), over))
+            c, x, over = freshened(term, term[2], (other,))
+            inner = renamed((c, x), {SUPPORT: other})
+            yield within((rate, inner[1], (other,)), (*inner, over))
 
 
 def _increments(change: Change) -> tuple[Increment, ...]:
@@ -309,7 +313,7 @@ def _increments(change: Change) -> tuple[Increment, ...]:
 
 
 def _applied(i: Increment, rate: Tensor, other: Axis) -> Increment:
-    made = i.freshened(without((other,), (SUPPORT,))).renamed({SUPPORT: other})
+    made = renamed(freshened(i, i.over, without((other,), (SUPPORT,))), {SUPPORT: other})
     return replace(made, coefficient=tensor.contract((rate, made.coefficient)))
 
 
@@ -323,4 +327,4 @@ def release(program: Program) -> Program:
 
 class _Released(Rewriter[Node]):
     def rule(self, n: Node) -> Node:
-        return self(n.arg) if isinstance(n, tensor.StopGradient | ir.StopGradientVector) else self.rebuilt(n)
+        return self.rebuilt(n) if n.differentiable else self(n.operands[0])

@@ -21,7 +21,6 @@ from tpc.program.node import Node, topological
 from tpc.program.program import Program
 from tpc.program.tensor import FLAT, ONE, Tensor
 
-STOPS = (tensor.StopGradient, ir.StopGradientVector)
 Flow = Iterator[tuple[Node, Node]]  # (operand, its share of the cotangent)
 
 
@@ -61,7 +60,7 @@ def differentiate(
     order = topological([loss])
     active: set[Node] = set()
     for n in order:
-        if n in wanted or (not isinstance(n, STOPS) and any(m in active for m in n.operands)):
+        if n in wanted or (n.differentiable and any(m in active for m in n.operands)):
             active.add(n)
     shares: dict[Node, list[Node]] = {loss: [ONE]}
     found: dict[Node, Node] = {}
@@ -227,3 +226,9 @@ def _transpose(n: ir.Transpose, dy: Matrix) -> Flow:
 def _project(n: ir.Project, dy: Vector) -> Flow:
     # Π is symmetric
     yield n.arg, ir.Project(dy)
+
+
+@vjp.register
+def _learned(n: ir.Learned, dy: Vector) -> Flow:
+    # as Π, which a limit may put in its place
+    yield n.arg, ir.Learned(dy)

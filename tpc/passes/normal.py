@@ -6,7 +6,7 @@ G-vectors is one term; where a leaf or a sum enters, the nonlinearity must be po
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TypeAlias
@@ -16,11 +16,12 @@ from sympy import Expr
 
 from tpc.errors import InternalError, ProgramError
 from tpc.program import ir, tensor
-from tpc.program.axes import Axes, Axis, fresh, union
+from tpc.program.axes import Axes, union
 from tpc.program.functions import argument
 from tpc.program.ir import Vector, theta
 from tpc.program.node import Node
 from tpc.program.program import Program
+from tpc.program.renaming import freshened, renamed
 from tpc.program.rewrite import Recursion
 from tpc.program.tensor import ONE, Tensor
 
@@ -97,13 +98,13 @@ class Normaliser:
     def _lincomb(self, x: ir.LinComb, inside: Inside | None = None) -> Iterator[Term]:
         for c, y, over in x.terms:
             for t in (inside or self.terms)(y):
-                t = freshened(t, union(c.axes, over, x.axes, y.axes))
+                t = freshened(t, t.over, union(c.axes, over, x.axes, y.axes))
                 yield Term(tensor.contract((c, t.coefficient)), t.fn, t.gs, t.thetas, t.leaves, (*over, *t.over))
 
     def _renamed(self, x: ir.RenameVector, inside: Inside | None = None) -> Iterator[Term]:
         new = dict(x.pairs)
         for t in (inside or self.terms)(x.arg):
-            yield renamed(freshened(t, union(new.values(), x.arg.axes)), new)
+            yield renamed(freshened(t, t.over, union(new.values(), x.arg.axes)), new)
 
     def applied(self, fn: Expr, xs: Sequence[Vector], thetas: Sequence[Tensor], at: Node) -> list[Term]:
         """The terms of fn(xs; thetas)."""
@@ -179,7 +180,7 @@ def _multiplied(factor: Expr, gathered: _Gathered, parts: Iterable[Term], free: 
     over: Axes = ()
     taken = free
     for t in parts:
-        t = freshened(t, taken)
+        t = freshened(t, t.over, taken)
         taken = union(taken, t.axes)
         factor = factor * gathered.add(t)
         coefficient = tensor.contract((coefficient, t.coefficient))
@@ -189,28 +190,3 @@ def _multiplied(factor: Expr, gathered: _Gathered, parts: Iterable[Term], free: 
     if number != 1:
         coefficient = tensor.contract((tensor.Constant(number), coefficient))
     return Term(coefficient, factor, tuple(gathered.gs), tuple(gathered.thetas), leaves, over)
-
-
-def freshened(t: Term, taken: Iterable[Axis]) -> Term:
-    """The same term with its bound axes renamed apart from `taken`."""
-    used = union(taken)
-    clashes = [a for a in t.over if a in used]
-    if not clashes:
-        return t
-    new: dict[Axis, Axis] = {}
-    for a in clashes:
-        new[a] = fresh(a.primed(), union(used, t.axes, new.values()))
-    return renamed(t, new)
-
-
-def renamed(t: Term, new: Mapping[Axis, Axis]) -> Term:
-    """The term with axes renamed, free and bound alike."""
-    pairs = dict(new)
-    return Term(
-        tensor.rename(t.coefficient, pairs),
-        t.fn,
-        tuple(ir.rename_vector(g, pairs) for g in t.gs),
-        tuple(tensor.rename(p, pairs) for p in t.thetas),
-        tuple(ir.rename_vector(x, pairs) for x in t.leaves),
-        tuple(pairs.get(a, a) for a in t.over),
-    )

@@ -13,7 +13,7 @@ from tpc.errors import ProgramError
 from tpc.passes.adapt import is_adapted
 from tpc.passes.backward import differentiate, lines_of
 from tpc.passes.project import PREFIX, outers
-from tpc.passes.samples import refuse_joined, summed
+from tpc.passes.samples import refuse_joined
 from tpc.passes.substitute import Substitution
 from tpc.program import ir, tensor
 from tpc.program.axes import SAMPLE, Axes, Axis, without
@@ -79,7 +79,7 @@ def _check(program: Program) -> None:
     classes = set(_classes(program))
     refuse_joined(program, "and a kernel is a function of two samples")
     for n in program.nodes:
-        if set(summed(n)) & classes:
+        if set(n.joins) & classes:
             raise ProgramError(
                 "outputs are mixed here, so they are not independent copies of one another, and no kernel describes "
                 "them",

@@ -7,26 +7,36 @@ whose output lives in a space is multiplied by Π from the left. A readout's out
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 from tpc.errors import InternalError
 from tpc.program import ir, tensor
-from tpc.program.axes import Axes, fresh, union
+from tpc.program.axes import union
 from tpc.program.ir import Matrix, Vector
 from tpc.program.node import Node
 from tpc.program.program import Program
+from tpc.program.renaming import freshened
+from tpc.program.rewrite import Rewriter
 from tpc.program.tensor import Tensor
 
 PREFIX = "grad:"
 
 
 def project(program: Program) -> Program:
-    """Replace every "grad:<weight>" by the projected gradient."""
+    """Project every "grad:<weight>", and the gradients that the network itself takes steps along."""
+    image = _Projected()
     roles = {w.name: getattr(w, "role", "") for w in program.weights}
     outputs = tuple(
-        (name, _projected(value, roles[name.removeprefix(PREFIX)]) if name.startswith(PREFIX) else value)
+        (name, _projected(image(value), roles[name.removeprefix(PREFIX)]) if name.startswith(PREFIX) else image(value))
         for name, value in program.outputs
     )
-    return replace(program, outputs=outputs)
+    sources = {image.known.get(n, n): line for n, line in program.sources.items()}
+    return replace(program, outputs=outputs, sources=sources)
+
+
+class _Projected(Rewriter[Node]):
+    def rule(self, n: Node) -> Node:
+        return ir.Project(cast(Vector, self(n.arg))) if isinstance(n, ir.Learned) else self.rebuilt(n)
 
 
 def _projected(grad: Node, role: str) -> Node:
@@ -71,8 +81,6 @@ def norm2(grad: Node) -> Tensor:
 
 
 def _inner(a: ir.Outer, b: ir.Outer) -> Tensor:
-    taken: Axes = union(a.over, b.over)
-    other = {axis: fresh(axis.primed(), taken) for axis in b.over}
-    y, x = ir.rename_vector(b.y, other), ir.rename_vector(b.x, other)
+    y, x, over = freshened((b.y, b.x, b.over), b.over, union(a.over, b.over))
     left, right = ir.moment(ir.PRODUCT, (a.y, y)), ir.moment(ir.PRODUCT, (a.x, x))
-    return tensor.contract((left, right), union(left.axes, right.axes, a.over, tuple(other.values())))
+    return tensor.contract((left, right), union(left.axes, right.axes, a.over, over))

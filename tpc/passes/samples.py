@@ -5,14 +5,13 @@ Adaptation (`tpc.adapt`) is left out here: there a sample meets the support of i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from tpc.errors import ProgramError
-from tpc.program import ir, tensor
-from tpc.program.axes import SAMPLE, Axis
+from tpc.program.axes import SAMPLE
 from tpc.program.node import Node, topological
-from tpc.program.program import Program, axes_in
+from tpc.program.program import Program
 from tpc.program.verify import verify
 
 Network = TypeVar("Network", bound=Callable[..., Any])
@@ -54,19 +53,5 @@ def refuse_joined(program: Program, reason: str, declared: str = "") -> None:
 
 def joined(n: Node) -> bool:
     """Whether samples meet in an instruction: along their axis, or by their number."""
-    return SAMPLE in summed(n) or any(a.base == SAMPLE.name and a != SAMPLE for a in axes_in(n)) or _counts(n)
-
-
-def _counts(n: Node) -> bool:
-    return isinstance(n, tensor.Size) and n.axis == SAMPLE
-
-
-def summed(n: Node) -> Iterator[Axis]:
-    """The axes that an instruction sums over, but for contractions with a weight's own axes."""
-    if isinstance(n, tensor.Contract):
-        yield from n.over
-    elif isinstance(n, tensor.LogSumExp):
-        yield n.over
-    elif isinstance(n, ir.LinComb):
-        for _, _, over in n.terms:
-            yield from over
+    others = any(a.base == SAMPLE.name and a != SAMPLE for a in n.mentions)
+    return others or SAMPLE in n.joins or SAMPLE in n.counts

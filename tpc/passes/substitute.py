@@ -14,10 +14,11 @@ import sympy as sp
 
 from tpc.errors import InternalError
 from tpc.program import ir, tensor
-from tpc.program.axes import Axes, Axis, fresh, union, without
+from tpc.program.axes import Axes, Axis, union, without
 from tpc.program.functions import argument
 from tpc.program.ir import Matrix, Vector
-from tpc.program.node import Node
+from tpc.program.node import Node, remade
+from tpc.program.renaming import freshened, renamed
 from tpc.program.rewrite import Recursion
 from tpc.program.tensor import ONE, ZERO, Tensor
 
@@ -32,17 +33,6 @@ class Increment:
     y: Vector
     x: Vector
     over: Axes
-
-    def freshened(self, taken: Axes) -> Increment:
-        """The same with bound axes that none of `taken` are."""
-        new = _apart(self.over, taken, union(self.coefficient.axes, self.y.axes, self.x.axes))
-        return self.renamed(new)
-
-    def renamed(self, new: Mapping[Axis, Axis]) -> Increment:
-        """The same with axes renamed, free and bound alike."""
-        pairs = dict(new)
-        y, x = ir.rename_vector(self.y, pairs), ir.rename_vector(self.x, pairs)
-        return Increment(tensor.rename(self.coefficient, pairs), y, x, tuple(pairs.get(a, a) for a in self.over))
 
 
 @dataclass
@@ -83,26 +73,10 @@ class Substitution:
 
     def along(self, axes: Axes) -> Axes:
         """Axes under their new names."""
-        return tuple(self.axes.get(a, a) for a in axes)
+        return renamed(axes, self.axes)
 
     def _rebuilt(self, n: Node) -> Node | None:
         match n:
-            case tensor.Size():
-                return tensor.Size(self.axes.get(n.axis, n.axis))
-            case tensor.Map():
-                return tensor.elementwise(n.fn, [self.tensor(a) for a in n.args])
-            case tensor.Add():
-                return tensor.add(self.tensor(t) for t in n.terms)
-            case tensor.Contract():
-                return tensor.contract((self.tensor(f) for f in n.factors), self.along(n.over))
-            case tensor.LogSumExp():
-                return _log_sum_exp(self.tensor(n.arg), self.axes.get(n.over, n.over))
-            case tensor.Rename():
-                return tensor.rename(self.tensor(n.arg), self._renaming(n.pairs))
-            case tensor.Broadcast():
-                return tensor.broadcast(self.tensor(n.arg), self.along(n.along))
-            case tensor.StopGradient():
-                return tensor.stop_gradient(self.tensor(n.arg))
             case ir.Moment():
                 fn, xs = self._arguments(n.fn, n.xs)
                 if not xs and fn.has(argument(0)):
@@ -117,21 +91,15 @@ class Substitution:
                 return self._lincomb(n)
             case ir.MatMul():
                 return self._matmul(n)
-            case ir.RenameVector():
-                x = self.vector(n.arg)
-                return None if x is None else ir.rename_vector(x, self._renaming(n.pairs))
-            case ir.Project():
-                x = self.vector(n.arg)
-                return None if x is None else ir.Project(x)
-            case ir.StopGradientVector():
-                x = self.vector(n.arg)
-                return None if x is None else ir.stop_gradient(x)
-            case Tensor() | Vector() | Matrix() if not n.operands:
-                return n
-        raise InternalError(f"no rule to substitute in {type(n).__name__}")
+            case Vector() if n.vectors and all(self.vector(x) is None for x in n.vectors):
+                return None
+        return remade(n, self._nonzero, self.axes)
 
-    def _renaming(self, pairs: tuple[tuple[Axis, Axis], ...]) -> dict[Axis, Axis]:
-        return {self.axes.get(a, a): self.axes.get(b, b) for a, b in pairs}
+    def _nonzero(self, n: Node) -> Node:
+        made = self._image(n)
+        if made is None:
+            raise InternalError(f"no rule to substitute zero for {n!r}")
+        return made
 
     def _arguments(self, fn: sp.Expr, xs: tuple[Vector, ...]) -> tuple[sp.Expr, list[Vector]]:
         """fn of the arguments that are not zero."""
@@ -167,7 +135,7 @@ class Substitution:
             raise InternalError(f"the image of the matrix {w!r} is not a matrix")
         parts: list[Part] = [(ONE, ir.MatMul(ir.transpose(base) if transposed else base, x), ())]
         for i in self.increments.get(w, ()):
-            i = i.freshened(x.axes)
+            i = freshened(i, i.over, x.axes)
             into, out = (i.y, i.x) if transposed else (i.x, i.y)
             parts.append((tensor.contract((i.coefficient, ir.moment(ir.PRODUCT, (into, x)))), out, i.over))
         return ir.lincomb(parts)
@@ -176,24 +144,8 @@ class Substitution:
 def within(outer: Part, inner: Part) -> Part:
     """c · (Σ c' x') as one part."""
     c, _, over = outer
-    d, x, bound = freshened(inner, union(c.axes, over))
+    d, x, bound = freshened(inner, inner[2], union(c.axes, over))
     return tensor.contract((c, d)), x, (*over, *bound)
-
-
-def freshened(part: Part, taken: Axes) -> Part:
-    """The same part with bound axes that none of `taken` are."""
-    c, x, over = part
-    new = _apart(over, taken, union(c.axes, x.axes))
-    return tensor.rename(c, new), ir.rename_vector(x, new), tuple(new.get(a, a) for a in over)
-
-
-def _apart(bound: Axes, taken: Axes, own: Axes) -> dict[Axis, Axis]:
-    """New names for bound axes that are taken."""
-    new: dict[Axis, Axis] = {}
-    for a in bound:
-        if a in taken:
-            new[a] = fresh(a.primed(), union(taken, own, bound, new.values()))
-    return new
 
 
 def _sized(part: Part) -> Part:
@@ -201,9 +153,3 @@ def _sized(part: Part) -> Part:
     c, x, over = part
     missing = without(over, union(c.axes, x.axes))
     return tensor.contract((c, *(tensor.size(a) for a in missing))), x, without(over, missing)
-
-
-def _log_sum_exp(x: Tensor, over: Axis) -> Tensor:
-    if over in x.axes:
-        return tensor.LogSumExp(x, over)
-    return tensor.add((x, tensor.elementwise(sp.log(argument(0)), (tensor.size(over),))))

@@ -71,9 +71,26 @@ def effective(pairs: Mapping[Axis, Axis], axes: Axes) -> dict[Axis, Axis]:
     return {a: b for a, b in pairs.items() if a != b and a in axes}
 
 
+def ordered(pairs: Mapping[Axis, Axis]) -> tuple[tuple[Axis, Axis], ...]:
+    """A renaming as the field of an instruction: equal ones are the same."""
+    return tuple(sorted(pairs.items(), key=lambda p: p[0].name))
+
+
 def after(first: Iterable[tuple[Axis, Axis]], second: Mapping[Axis, Axis]) -> dict[Axis, Axis]:
     """One renaming that does `first` and then `second`."""
     start = dict(first)
     merged = {a: second.get(b, b) for a, b in start.items()}
     merged.update({a: b for a, b in second.items() if a not in start.values()})
     return merged
+
+
+def apart(bound: Iterable[Axis], taken: Iterable[Axis], own: Iterable[Axis] = ()) -> dict[Axis, Axis]:
+    """New names for those of the bound axes that are taken, unlike each other and all of `own`."""
+    used = set(taken)
+    known = {*used, *bound, *own}
+    new: dict[Axis, Axis] = {}
+    for a in bound:
+        if a in used:
+            new[a] = fresh(a.primed(), known)
+            known.add(new[a])
+    return new

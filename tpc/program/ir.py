@@ -6,16 +6,17 @@ input-like matrix is a vector weight with a finite axis, so U ξ is a linear com
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from typing import Any, ClassVar
 
 import sympy as sp
 from sympy import Expr
 
 from tpc.errors import InternalError
-from tpc.program.axes import Axes, Axis, Space, after, effective, union, without
+from tpc.program.axes import Axes, Axis, Space, after, effective, ordered
 from tpc.program.functions import argument
-from tpc.program.node import Node, kept, node
+from tpc.program.node import Node, Scope, kept, node
 from tpc.program.tensor import ONE, Constant, Tensor, is_number
 
 
@@ -26,17 +27,17 @@ def theta(i: int) -> sp.Symbol:
 
 
 class Vector(Node):
-    """n values, one per neuron of `space`, along finite `axes`."""
+    """n values, one per neuron of `space`, along finite `axes`.
 
-    __slots__ = ("_axes", "_kind", "_space")
+    `linear` instructions make a G-vector of G-vectors.
+    """
+
+    __slots__ = ("_kind", "_space")
+    linear: ClassVar[bool] = False
 
     @property
     def space(self) -> Space:
         return kept(self, "_space", self._find_space)
-
-    @property
-    def axes(self) -> Axes:
-        return kept(self, "_axes", self._find_axes)
 
     @property
     def kind(self) -> str:
@@ -46,18 +47,20 @@ class Vector(Node):
     def derive(self) -> None:
         _ = self.axes, self.kind, self.space
 
-    def _find_space(self) -> Space:
-        raise InternalError(f"{type(self).__name__} has no space")
+    @property
+    def vectors(self) -> tuple[Vector, ...]:
+        """The vectors among its operands; they are of one space."""
+        return tuple(x for x in self.operands if isinstance(x, Vector))
 
-    def _find_axes(self) -> Axes:
-        raise InternalError(f"{type(self).__name__} has no axes")
+    def _find_space(self) -> Space:
+        return self.vectors[0].space
 
     def _find_kind(self) -> str:
-        return "X"
+        return "G" if self.linear and all(x.kind == "G" for x in self.vectors) else "X"
 
 
 class Matrix(Node):
-    """A linear map from the vectors of space `inn` to those of space `out`."""
+    """A linear map from the vectors of space `inn` to those of space `out`; it has no finite axes."""
 
     __slots__ = ()
 
@@ -80,11 +83,12 @@ class VectorWeight(Vector):
     role: str
     std: Expr
 
+    @property
+    def introduces(self) -> Axes:
+        return self.shape
+
     def _find_space(self) -> Space:
         return self.within
-
-    def _find_axes(self) -> Axes:
-        return self.shape
 
     def _find_kind(self) -> str:
         return "G" if self.role == "input" else "X"
@@ -122,6 +126,10 @@ class Transpose(Matrix):
     def inn(self) -> Space:
         return self.arg.out
 
+    @classmethod
+    def build(cls, *fields: Any) -> Matrix:
+        return transpose(*fields)
+
 
 @node
 class Outer(Matrix):
@@ -130,6 +138,10 @@ class Outer(Matrix):
     y: Vector
     x: Vector
     over: Axes
+
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        return (Scope((self.y, self.x), self.over),)
 
     @property
     def out(self) -> Space:
@@ -154,6 +166,10 @@ class MatrixSum(Matrix):
     def inn(self) -> Space:
         return self.terms[0].inn
 
+    @classmethod
+    def build(cls, *fields: Any) -> Matrix:
+        return matrix_sum(*fields)
+
 
 @node
 class MatMul(Vector):
@@ -164,9 +180,6 @@ class MatMul(Vector):
 
     def _find_space(self) -> Space:
         return self.matrix.out
-
-    def _find_axes(self) -> Axes:
-        return self.x.axes
 
     def _find_kind(self) -> str:
         return "X" if isinstance(self.matrix, Transpose) else "G"
@@ -180,45 +193,46 @@ class Nonlin(Vector):
     xs: tuple[Vector, ...]
     thetas: tuple[Tensor, ...]
 
-    def _find_space(self) -> Space:
-        return self.xs[0].space
+    @property
+    def symbols(self) -> tuple[Expr, ...]:
+        return _symbols(self)
 
-    def _find_axes(self) -> Axes:
-        return union(*(x.axes for x in self.xs), *(t.axes for t in self.thetas))
+    @classmethod
+    def build(cls, *fields: Any) -> Vector:
+        return nonlin(*fields)
 
 
 @node
 class LinComb(Vector):
     """y = Σ_i Σ_over_i c_i x_i; each term is (coefficient, vector, axes summed over)."""
 
+    linear: ClassVar[bool] = True
     terms: tuple[tuple[Tensor, Vector, Axes], ...]
 
-    def _find_space(self) -> Space:
-        return self.terms[0][1].space
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        return tuple(Scope((c, x), over) for c, x, over in self.terms)
 
-    def _find_axes(self) -> Axes:
-        return union(*(without(union(c.axes, x.axes), over) for c, x, over in self.terms))
-
-    def _find_kind(self) -> str:
-        return "G" if all(x.kind == "G" for _, x, _ in self.terms) else "X"
+    @classmethod
+    def build(cls, *fields: Any) -> Vector | None:
+        return lincomb(*fields)
 
 
 @node
 class RenameVector(Vector):
     """The same vectors under other axis names."""
 
+    linear: ClassVar[bool] = True
     arg: Vector
     pairs: tuple[tuple[Axis, Axis], ...]
 
-    def _find_space(self) -> Space:
-        return self.arg.space
+    @property
+    def renames(self) -> tuple[tuple[Axis, Axis], ...]:
+        return self.pairs
 
-    def _find_axes(self) -> Axes:
-        new = dict(self.pairs)
-        return tuple(new.get(a, a) for a in self.arg.axes)
-
-    def _find_kind(self) -> str:
-        return self.arg.kind
+    @classmethod
+    def build(cls, arg: Vector, pairs: tuple[tuple[Axis, Axis], ...]) -> Vector:
+        return rename_vector(arg, dict(pairs))
 
 
 @node
@@ -227,30 +241,29 @@ class Project(Vector):
 
     arg: Vector
 
-    def _find_space(self) -> Space:
-        return self.arg.space
-
-    def _find_axes(self) -> Axes:
-        return self.arg.axes
-
     def _find_kind(self) -> str:
         return "G"
+
+
+@node
+class Learned(Vector):
+    """A gradient that the network itself takes a step along: the same vectors, which limits may project."""
+
+    linear: ClassVar[bool] = True
+    arg: Vector
 
 
 @node
 class StopGradientVector(Vector):
     """The same vectors, taken as constant by differentiation."""
 
+    linear: ClassVar[bool] = True
+    differentiable: ClassVar[bool] = False
     arg: Vector
 
-    def _find_space(self) -> Space:
-        return self.arg.space
-
-    def _find_axes(self) -> Axes:
-        return self.arg.axes
-
-    def _find_kind(self) -> str:
-        return self.arg.kind
+    @classmethod
+    def build(cls, *fields: Any) -> Vector:
+        return stop_gradient(*fields)
 
 
 @node
@@ -261,8 +274,17 @@ class Moment(Tensor):
     xs: tuple[Vector, ...]
     thetas: tuple[Tensor, ...]
 
-    def _find_axes(self) -> Axes:
-        return union(*(x.axes for x in self.xs), *(t.axes for t in self.thetas))
+    @property
+    def symbols(self) -> tuple[Expr, ...]:
+        return _symbols(self)
+
+    @classmethod
+    def build(cls, *fields: Any) -> Tensor:
+        return moment(*fields)
+
+
+def _symbols(n: Nonlin | Moment) -> tuple[Expr, ...]:
+    return (*(argument(i) for i in range(len(n.xs))), *(theta(j) for j in range(len(n.thetas))))
 
 
 PRODUCT = argument(0) * argument(1)
@@ -313,14 +335,14 @@ def matrix_sum(terms: Sequence[Matrix]) -> Matrix:
     return terms[0] if len(terms) == 1 else MatrixSum(tuple(terms))
 
 
-def rename_vector(x: Vector, pairs: dict[Axis, Axis]) -> Vector:
+def rename_vector(x: Vector, pairs: Mapping[Axis, Axis]) -> Vector:
     """Rename axes; renamings merge and vanish where they change nothing."""
     pairs = effective(pairs, x.axes)
     if not pairs:
         return x
     if isinstance(x, RenameVector):
         return rename_vector(x.arg, after(x.pairs, pairs))
-    return RenameVector(x, tuple(sorted(pairs.items(), key=lambda p: p[0].name)))
+    return RenameVector(x, ordered(pairs))
 
 
 def stop_gradient(x: Vector) -> Vector:

@@ -11,8 +11,9 @@ import sympy as sp
 from tpc.errors import UsageError, UserError
 from tpc.program import functions as F
 from tpc.program import ir, tensor
-from tpc.program.axes import SAMPLE, Axis, union, without
+from tpc.program.axes import FEATURE, SAMPLE, Axis, union, without
 from tpc.program.context import Trace, fail
+from tpc.program.expression import checked_nonlinearity, parse_nonlinearity
 from tpc.program.functions import X, argument
 from tpc.program.numbers import exact
 from tpc.program.trace import (
@@ -62,11 +63,14 @@ def _declare(name: str, kind: str, signature: Any) -> None:
         )
 
 
-def dense(x: Any, name: str, weight_std: float = 1.0, *, space: str | None = None) -> TracedVector:
-    """W x: an input layer when x is data (feature axis contracted), else a hidden layer into a new space.
+def dense(
+    x: Any, name: str, weight_std: float = 1.0, *, space: str | None = None, axis: str | None = None
+) -> TracedVector:
+    """W x: an input layer when x is data, contracted along a finite axis, else a hidden layer into a new space.
 
-    `weight_std` scales the initialization. `space` pins the output space by name. Calling it twice with one name
-    shares the weights. Raises ProgramError when x is the output of a readout.
+    `weight_std` scales the initialization. `space` pins the output space by name. `axis` names what is contracted of
+    data, "feature" by default; there are vectors along all other axes. Calling it twice with one name shares the
+    weights. Raises ProgramError when x is the output of a readout, and for an axis that data lacks.
     """
     name = _name(name, "tpc.dense")
     std = _std(weight_std, "weight_std")
@@ -74,9 +78,7 @@ def dense(x: Any, name: str, weight_std: float = 1.0, *, space: str | None = Non
     if space is not None:
         out.merge(Trace.current().space(_name(space, "space="), pinned=True))
     if isinstance(x, TracedTensor) and not x.origin:
-        inner = x.axes[-1:] if x.axes and x.axes[-1] != SAMPLE else ()
-        if not inner:
-            fail("tpc.dense expects a vector or data with a feature axis, got a number", "pass the network's input x")
+        inner = (_contracted(x, axis),)
         _declare(name, "an input layer", (inner, std))
         return TracedVector(
             out,
@@ -84,12 +86,27 @@ def dense(x: Any, name: str, weight_std: float = 1.0, *, space: str | None = Non
             lambda: ir.LinComb(((x.build_tensor(), ir.VectorWeight(name, out.resolve(), inner, "input", std), inner),)),
         )
     v = as_vector(x, "tpc.dense")
+    if axis is not None:
+        fail("tpc.dense contracts a vector along its space, and data along an axis", "leave axis= out")
     _declare(name, "a hidden layer", (v.space, std))
     return TracedVector(
         out,
         v.axes,
         lambda: ir.MatMul(ir.MatrixWeight(name, out.resolve(), v.space.resolve(), std), v.build_vector()),
     )
+
+
+def _contracted(x: TracedTensor, axis: str | None) -> Axis:
+    """The axis of data that an input layer contracts."""
+    if axis is None and FEATURE not in x.axes:
+        fail(
+            "tpc.dense expects a vector or data with a feature axis, got a number",
+            "pass the network's input x, or name the axis to contract: axis=",
+        )
+    found = FEATURE if axis is None else _axis_of(x, axis)
+    if found == SAMPLE:
+        fail("tpc.dense contracts an axis of every sample's data, not the samples", "name another axis")
+    return found
 
 
 def readout(x: Any, classes: int, name: str = "readout", weight_std: float = 1.0) -> TracedTensor:
@@ -199,8 +216,6 @@ def total(value: Any, axis: str) -> Any:
 
 def nonlin(phi: Any) -> Callable[[Any], TracedVector]:
     """A nonlinearity from an expression in x ("x*tanh(x)"), a sympy expression or a sympy Lambda."""
-    from tpc.program.expression import checked_nonlinearity, parse_nonlinearity
-
     try:
         expr = parse_nonlinearity(phi) if isinstance(phi, str) else checked_nonlinearity(_expression(phi))
     except UserError as e:

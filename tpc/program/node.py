@@ -1,12 +1,20 @@
-"""Interned, immutable nodes: equal nodes are the same object, so sharing needs no search."""
+"""Interned, immutable nodes: equal nodes are the same object, so sharing needs no search.
+
+An instruction is a class of nodes. It declares here what passes need to know of it: its operands, what it does to axes,
+and how it is built anew. Verifiers, renamings and rewrites read that, and hold no lists of instructions.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 from weakref import WeakValueDictionary
+
+import sympy as sp
+
+from tpc.program.axes import Axes, Axis, union, without
 
 _interned: WeakValueDictionary[tuple[Any, ...], Node] = WeakValueDictionary()
 
@@ -34,10 +42,24 @@ def _fields(cls: type) -> tuple[str, ...]:
     return tuple(f.name for f in dataclasses.fields(cls) if f.init)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Scope:
+    """Operands whose axes are joined, and the axes that are summed over of what they make together."""
+
+    operands: tuple[Node, ...]
+    sums: Axes = ()
+
+    @property
+    def joint(self) -> Axes:
+        """The axes of the operands together."""
+        return union(*(n.axes for n in self.operands))
+
+
 class Node(metaclass=_Interning):
     """One value of a program; compared and hashed by identity."""
 
-    __slots__ = ()
+    __slots__ = ("_axes",)
+    differentiable: ClassVar[bool] = True  # whether cotangents go on to its operands
 
     def __repr__(self) -> str:
         name = getattr(self, "name", "")
@@ -51,6 +73,66 @@ class Node(metaclass=_Interning):
 
     def derive(self) -> None:
         """Find what follows from the operands, while it is at hand: later it would take a deep recursion."""
+        _ = self.axes
+
+    # --- what an instruction declares -----------------------------------------------------------------------------
+
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        """Its operands by what is summed of them; by default nothing is."""
+        return (Scope(self.operands),)
+
+    @property
+    def introduces(self) -> Axes:
+        """Axes that it has without its operands."""
+        return ()
+
+    @property
+    def renames(self) -> tuple[tuple[Axis, Axis], ...]:
+        """Axes of operands, with the names that they have in it."""
+        return ()
+
+    @property
+    def counts(self) -> Axes:
+        """Axes that it depends on by their length alone."""
+        return ()
+
+    @property
+    def joins(self) -> Axes:
+        """Axes along which a value depends on operands at other places; by default those it sums over."""
+        return self.sums
+
+    @property
+    def symbols(self) -> tuple[sp.Expr, ...]:
+        """The arguments of its functions."""
+        return ()
+
+    @classmethod
+    def build(cls, *fields: Any) -> Any:
+        """An instruction with these fields, or what it comes to."""
+        return cls(*fields)
+
+    # --- what follows ---------------------------------------------------------------------------------------------
+
+    @property
+    def axes(self) -> Axes:
+        """Its finite axes."""
+        return kept(self, "_axes", self._find_axes)
+
+    def _find_axes(self) -> Axes:
+        found = union(*(without(s.joint, s.sums) for s in self.scopes), self.introduces)
+        new = dict(self.renames)
+        return tuple(new.get(a, a) for a in found) if new else found
+
+    @property
+    def sums(self) -> Axes:
+        """The axes that it sums over."""
+        return union(*(s.sums for s in self.scopes))
+
+    @property
+    def mentions(self) -> Axes:
+        """Every axis that it has or names."""
+        return union(self.axes, self.counts, self.sums)
 
     @property
     def operands(self) -> tuple[Node, ...]:
@@ -61,6 +143,11 @@ class Node(metaclass=_Interning):
             if isinstance(value, Node | tuple):
                 _collect(value, found)
         return tuple(found)
+
+
+def fields(n: Node) -> tuple[Any, ...]:
+    """The values of the fields of a node, in order."""
+    return tuple([getattr(n, name) for name in _fields(type(n))])
 
 
 def _collect(value: Any, found: list[Node]) -> None:
@@ -121,17 +208,29 @@ def _operands(n: Node) -> tuple[Node, ...]:
 
 def rebuild(original: Node, image: Callable[[Node], Node]) -> Node:
     """`original` with every operand replaced by its image; the same object when nothing changed."""
-
-    def mapped(value: Any) -> Any:
-        if isinstance(value, Node):
-            return image(value)
-        if isinstance(value, tuple):
-            return tuple(mapped(item) for item in value)
-        return value
-
-    old = [getattr(original, name) for name in _fields(type(original))]
-    new = [mapped(value) for value in old]
+    old = fields(original)
+    new = [_mapped(value, image, {}) for value in old]
     if all(a is b or a == b for a, b in zip(old, new)):
         return original
     made: Node = type(original)(*new)
     return made
+
+
+def remade(original: Node, image: Callable[[Node], Node], axes: Mapping[Axis, Axis] | None = None) -> Node:
+    """The instruction built anew of the images of its operands, which simplifies it; `axes` have new names.
+
+    Data, weights and numbers are themselves.
+    """
+    if not original.operands and not original.counts:
+        return original
+    new = [_mapped(value, image, axes or {}) for value in fields(original)]
+    made: Node = type(original).build(*new)
+    return made
+
+
+def _mapped(value: Any, image: Callable[[Node], Node], axes: Mapping[Axis, Axis]) -> Any:
+    if isinstance(value, Node):
+        return image(value)
+    if isinstance(value, tuple):
+        return tuple([_mapped(item, image, axes) for item in value])
+    return axes.get(value, value) if axes and isinstance(value, Axis) else value

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from tpc.errors import InternalError, SourceLine
 from tpc.program.axes import Axis
-from tpc.program.ir import LinComb, MatrixWeight, Outer, Vector, VectorWeight
+from tpc.program.ir import MatrixWeight, Vector, VectorWeight
+from tpc.program.lines import written
 from tpc.program.node import Node, topological
-from tpc.program.tensor import Contract, Input, Size, Tensor, Weight
+from tpc.program.parse import read
+from tpc.program.tensor import Input, Tensor, Weight
 
 AnyWeight = Weight | VectorWeight | MatrixWeight
 
@@ -31,9 +33,7 @@ class Program:
     joins_samples: bool = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from tpc.program.text import pickled, unpickled
-
-        return unpickled, pickled(self)
+        return _unpickled, (self.listing, tuple(self.sources.get(n) for n in self.nodes))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Program:
         return self  # it never changes
@@ -45,9 +45,18 @@ class Program:
     def _repr_html_(self) -> str:
         from html import escape
 
-        from tpc.program.text import listing
+        return f"<pre>{escape(self.listing)}</pre>"
 
-        return f"<pre>{escape(listing(self))}</pre>"
+    @classmethod
+    def listed(cls, text: str, file: str) -> Program:
+        """The program of a listing; raises ProgramError naming the line that cannot be read."""
+        name, outputs, joins = read(text, file)
+        return cls(name, outputs, joins_samples=joins)
+
+    @property
+    def listing(self) -> str:
+        """The program as text."""
+        return written(self.name, self.nodes, self.axes, self.outputs, self.joins_samples)
 
     @cached_property
     def _by_name(self) -> dict[str, Node]:
@@ -89,7 +98,7 @@ class Program:
     def axes(self) -> tuple[Axis, ...]:
         seen: dict[Axis, None] = {}
         for n in self.nodes:
-            for axis in axes_in(n):
+            for axis in n.mentions:
                 seen.setdefault(axis)
         return tuple(seen)
 
@@ -106,14 +115,6 @@ class Program:
         return self.sources.get(n)
 
 
-def axes_in(n: Node) -> Iterator[Axis]:
-    """Free and bound axes of a node."""
-    if isinstance(n, Tensor | Vector):
-        yield from n.axes
-    if isinstance(n, Size):
-        yield n.axis
-    if isinstance(n, Contract | Outer):
-        yield from n.over
-    if isinstance(n, LinComb):
-        for _, _, over in n.terms:
-            yield from over
+def _unpickled(text: str, lines: Sequence[SourceLine | None]) -> Program:
+    made = Program.listed(text, "<listing>")
+    return replace(made, sources={n: line for n, line in zip(made.nodes, lines) if line is not None})

@@ -17,7 +17,7 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Generic, TypeVar, cast
 
 from tpc.errors import InternalError
-from tpc.program.node import Node, rebuild
+from tpc.program.node import Node, rebuild, remade
 
 N = TypeVar("N", bound=Node)
 K = TypeVar("K", bound=Hashable)
@@ -95,3 +95,7 @@ class Rewriter(Generic[N]):
     def rebuilt(self, n: N) -> N:
         """The same node of the images of its operands."""
         return cast(N, rebuild(n, cast(Callable[[Node], Node], self)))
+
+    def remade(self, n: N) -> N:
+        """The instruction built anew of the images of its operands, which simplifies it."""
+        return cast(N, remade(n, cast(Callable[[Node], Node], self)))

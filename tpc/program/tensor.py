@@ -6,32 +6,21 @@ The lower-case functions build nodes and apply the identities that keep listings
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import sympy as sp
 from sympy import Expr
 
-from tpc.errors import InternalError
-from tpc.program.axes import Axes, Axis, after, effective, union, without
+from tpc.program.axes import Axes, Axis, after, effective, ordered, union, without
 from tpc.program.functions import argument
-from tpc.program.node import Node, kept, node
+from tpc.program.node import Node, Scope, node
 
 
 class Tensor(Node):
     """A value with finite axes only."""
 
-    __slots__ = ("_axes",)
-
-    @property
-    def axes(self) -> Axes:
-        return kept(self, "_axes", self._find_axes)
-
-    def derive(self) -> None:
-        _ = self.axes
-
-    def _find_axes(self) -> Axes:
-        raise InternalError(f"{type(self).__name__} has no axes")
+    __slots__ = ()
 
 
 @node
@@ -41,7 +30,8 @@ class Input(Tensor):
     name: str
     shape: Axes
 
-    def _find_axes(self) -> Axes:
+    @property
+    def introduces(self) -> Axes:
         return self.shape
 
 
@@ -53,7 +43,8 @@ class Weight(Tensor):
     shape: Axes
     std: Expr
 
-    def _find_axes(self) -> Axes:
+    @property
+    def introduces(self) -> Axes:
         return self.shape
 
 
@@ -63,9 +54,6 @@ class Constant(Tensor):
 
     value: Expr
 
-    def _find_axes(self) -> Axes:
-        return ()
-
 
 @node
 class Size(Tensor):
@@ -73,8 +61,9 @@ class Size(Tensor):
 
     axis: Axis
 
-    def _find_axes(self) -> Axes:
-        return ()
+    @property
+    def counts(self) -> Axes:
+        return (self.axis,)
 
 
 @node
@@ -84,8 +73,13 @@ class Map(Tensor):
     fn: Expr
     args: tuple[Tensor, ...]
 
-    def _find_axes(self) -> Axes:
-        return union(*(a.axes for a in self.args))
+    @property
+    def symbols(self) -> tuple[Expr, ...]:
+        return tuple(argument(i) for i in range(len(self.args)))
+
+    @classmethod
+    def build(cls, *fields: Any) -> Tensor:
+        return elementwise(*fields)
 
 
 @node
@@ -94,8 +88,9 @@ class Add(Tensor):
 
     terms: tuple[Tensor, ...]
 
-    def _find_axes(self) -> Axes:
-        return union(*(t.axes for t in self.terms))
+    @classmethod
+    def build(cls, *fields: Any) -> Tensor:
+        return add(*fields)
 
 
 @node
@@ -105,8 +100,13 @@ class Contract(Tensor):
     factors: tuple[Tensor, ...]
     over: Axes
 
-    def _find_axes(self) -> Axes:
-        return without(union(*(f.axes for f in self.factors)), self.over)
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        return (Scope(self.factors, self.over),)
+
+    @classmethod
+    def build(cls, *fields: Any) -> Tensor:
+        return contract(*fields)
 
 
 @node
@@ -116,8 +116,13 @@ class LogSumExp(Tensor):
     arg: Tensor
     over: Axis
 
-    def _find_axes(self) -> Axes:
-        return without(self.arg.axes, (self.over,))
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        return (Scope((self.arg,), (self.over,)),)
+
+    @classmethod
+    def build(cls, *fields: Any) -> Tensor:
+        return log_sum_exp(*fields)
 
 
 @node
@@ -127,9 +132,13 @@ class Rename(Tensor):
     arg: Tensor
     pairs: tuple[tuple[Axis, Axis], ...]
 
-    def _find_axes(self) -> Axes:
-        new = dict(self.pairs)
-        return tuple(new.get(a, a) for a in self.arg.axes)
+    @property
+    def renames(self) -> tuple[tuple[Axis, Axis], ...]:
+        return self.pairs
+
+    @classmethod
+    def build(cls, arg: Tensor, pairs: tuple[tuple[Axis, Axis], ...]) -> Tensor:
+        return rename(arg, dict(pairs))
 
 
 @node
@@ -139,18 +148,25 @@ class Broadcast(Tensor):
     arg: Tensor
     along: Axes
 
-    def _find_axes(self) -> Axes:
-        return union(self.arg.axes, self.along)
+    @property
+    def introduces(self) -> Axes:
+        return self.along
+
+    @classmethod
+    def build(cls, *fields: Any) -> Tensor:
+        return broadcast(*fields)
 
 
 @node
 class StopGradient(Tensor):
     """The same values, taken as constant by differentiation."""
 
+    differentiable: ClassVar[bool] = False
     arg: Tensor
 
-    def _find_axes(self) -> Axes:
-        return self.arg.axes
+    @classmethod
+    def build(cls, *fields: Any) -> Tensor:
+        return stop_gradient(*fields)
 
 
 # terms of a sum and factors of a product that are written out in another; longer ones are shared, as otherwise the sums
@@ -245,14 +261,21 @@ def elementwise(fn: Expr, args: Sequence[Tensor]) -> Tensor:
     return Map(fn, tuple(args[i] for i in used))
 
 
-def rename(x: Tensor, pairs: dict[Axis, Axis]) -> Tensor:
+def log_sum_exp(x: Tensor, over: Axis) -> Tensor:
+    """LogSumExp; along an axis that x lacks, x plus the logarithm of its length."""
+    if over in x.axes:
+        return LogSumExp(x, over)
+    return add((x, elementwise(sp.log(argument(0)), (size(over),))))
+
+
+def rename(x: Tensor, pairs: Mapping[Axis, Axis]) -> Tensor:
     """Rename axes; renamings merge and vanish where they change nothing."""
     pairs = effective(pairs, x.axes)
     if not pairs:
         return x
     if isinstance(x, Rename):
         return rename(x.arg, after(x.pairs, pairs))
-    return Rename(x, tuple(sorted(pairs.items(), key=lambda p: p[0].name)))
+    return Rename(x, ordered(pairs))
 
 
 def broadcast(x: Tensor, axes: Axes) -> Tensor:

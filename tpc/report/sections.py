@@ -18,8 +18,9 @@ from tpc.gaussian.names import KernelNames
 from tpc.limits.mathml import Equations
 from tpc.limits.numbering import numbering
 from tpc.limits.text import limit_names, update_line
+from tpc.program.lines import Names
 from tpc.program.program import Program
-from tpc.program.text import Names, listing
+from tpc.program.text import listing
 from tpc.report.kernel_section import kernel_block
 
 TITLES = {

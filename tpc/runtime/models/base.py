@@ -10,8 +10,8 @@ from typing import Any
 
 from tpc.derivation import Derivation
 from tpc.errors import UsageError
-from tpc.limits.fold import Fold
-from tpc.limits.graph import LimitGraph, Store
+from tpc.limits.graph import LimitGraph
+from tpc.limits.store import Fold, Store
 from tpc.lower.layout import layout
 from tpc.lower.places import columns
 from tpc.passes.adapt import is_adapted

@@ -15,9 +15,10 @@ from tpc.errors import UsageError, UserError
 from tpc.gaussian.expectation import expectation
 from tpc.gaussian.kernel import kernel
 from tpc.gaussian.symbols import gram
-from tpc.limits.fold import Fold, fold_store, least_useful_degree
+from tpc.limits.fold import fold_store, least_useful_degree
 from tpc.limits.graph import LimitGraph
 from tpc.limits.power import packed_size
+from tpc.limits.store import Fold
 from tpc.program.functions import argument
 from tpc.program.ir import theta
 from tpc.program.naming import text

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tpc.errors import UsageError, did_you_mean
-from tpc.limits.graph import Accumulate, LimitGraph, Store
+from tpc.limits.graph import LimitGraph
+from tpc.limits.store import Accumulate, Store
 from tpc.program.axes import Axes, Axis
 
 F64 = NDArray[np.float64]

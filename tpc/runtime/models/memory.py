@@ -13,7 +13,8 @@ import numpy as np
 from tpc.available import Available
 from tpc.derivation import Derivation
 from tpc.errors import UserError
-from tpc.limits.graph import Append, LimitGraph, Store
+from tpc.limits.graph import LimitGraph
+from tpc.limits.store import Append, Store
 from tpc.lower.footprint import WIDE, Footprint, table_bytes
 from tpc.lower.ir import Lowered
 from tpc.lower.lengths import Lengths, length_of

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from tpc.derivation import Derivation
 from tpc.errors import UsageError
-from tpc.limits.fold import Fold
 from tpc.limits.power import packed_size
+from tpc.limits.store import Fold
 from tpc.lower.lowered import lower
 from tpc.runtime.models.arguments import (
     check_seed,

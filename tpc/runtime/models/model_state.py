@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tpc.errors import UsageError
-from tpc.limits.fold import Fold
-from tpc.limits.graph import Store
 from tpc.limits.power import packed_size
+from tpc.limits.store import Fold, Store
 from tpc.lower.places import COEFFICIENTS, MULTIPLIER, columns, moment_column
 from tpc.runtime.models.arguments import check_range, check_shape, real_array, unknown_name
 from tpc.runtime.models.base import ModelBase

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tpc.derivation import derived
 from tpc.errors import DataError, ProgramError, UsageError
-from tpc.limits.graph import Store
+from tpc.limits.store import Store
 from tpc.lower.places import moment_column
 from tpc.program.text import listing, parse
 from tpc.runtime.files.archive import write_npz

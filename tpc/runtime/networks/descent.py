@@ -9,8 +9,8 @@ from typing import Any
 
 from tpc.passes.adapt import release
 from tpc.passes.backward import backward
-from tpc.passes.factors import Product, products
 from tpc.passes.loss import attach_loss
+from tpc.passes.outer_products import OuterProduct, products
 from tpc.passes.project import PREFIX
 from tpc.program.axes import Axes
 from tpc.program.ir import MatrixWeight, Vector
@@ -28,7 +28,7 @@ class Plan:
 
     program: Program
     order: tuple[Node, ...]
-    gradients: Mapping[AnyWeight, tuple[tuple[Product, ...], tuple[Tensor | Vector, ...]]]
+    gradients: Mapping[AnyWeight, tuple[tuple[OuterProduct, ...], tuple[Tensor | Vector, ...]]]
 
 
 def make_plan(program: Program, loss: str, ending: Callable[[Program], Program]) -> Plan:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from tpc.derivation import Derivation
 from tpc.errors import UsageError
-from tpc.limits.graph import Accumulate, Append, Store, Update
+from tpc.limits.store import Accumulate, Append, Store, Update
 from tpc.passes.adapt import is_adapted
 from tpc.program import ir
 from tpc.program.axes import SAMPLE, without
@@ -77,7 +77,7 @@ class FiniteNetwork:
 
     def predict(self, x: ArrayLike, support: Support | None = None) -> F64:
         """Logits of `x`, (N, input_dim) → (N, classes); an adapted network learns from `support` first."""
-        program = self.limit.program
+        program = self.limit.trained()
         leaves = {**self.weights, **self._data(program, x, support)}
         return _array(evaluate(program, ["logits"], self.width, leaves, self._bases)["logits"])
 

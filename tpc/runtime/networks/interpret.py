@@ -235,7 +235,7 @@ def _logsumexp(n: tensor.LogSumExp, run: Evaluation) -> Value:
     return cast(F64, xp.log(xp.exp(x - top).sum(axis=axis)) + xp.squeeze(top, axis))
 
 
-@value.register(tensor.Rename | ir.RenameVector | tensor.StopGradient | ir.StopGradientVector)
+@value.register(tensor.Rename | ir.RenameVector | tensor.StopGradient | ir.StopGradientVector | ir.Learned)
 def _rename(n: Any, run: Evaluation) -> Value:
     return run.array(n.arg)
 

@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from tpc.derivation import Derivation
 from tpc.errors import UsageError
 from tpc.passes.adapt import is_adapted
-from tpc.passes.factors import has_projections, unprojected
 from tpc.passes.loss import LOSSES
+from tpc.passes.outer_products import learns_vectors, unprojected
 from tpc.passes.project import project
 from tpc.passes.samples import admitted
 from tpc.program import ir
@@ -96,7 +96,7 @@ class Network:
         (classes,) = without(self.program.tensor("logits").axes, (SAMPLE,))
         self.classes = int(classes.size or 0)
         self.adapts = is_adapted(self.program)
-        if self.adapts and parametrization in ("ntk", "standard") and has_projections(self.program):
+        if self.adapts and parametrization in ("ntk", "standard") and learns_vectors(self.program):
             raise UsageError(
                 f"tpc.adapt takes its steps in the scaling of mup and pi; in {parametrization} only readouts can adapt"
             )

@@ -15,7 +15,7 @@ from tpc.program.tensor import ONE, Tensor
 
 
 @dataclass(frozen=True)
-class Product:
+class OuterProduct:
     """Σ_over left ⊗ right; a scalar `left` has the weight's own finite axes besides."""
 
     left: Tensor | Vector
@@ -23,25 +23,25 @@ class Product:
     over: Axes
 
 
-def products(w: AnyWeight, grad: Node) -> tuple[tuple[Product, ...], tuple[Tensor | Vector, ...]]:
+def products(w: AnyWeight, grad: Node) -> tuple[tuple[OuterProduct, ...], tuple[Tensor | Vector, ...]]:
     """The gradient of a weight as outer products and what is none; for a matrix there is a factor 1/n in front.
 
     Projections go from sums to their terms: Π Σ c x = Σ c Π x.
     """
     if isinstance(grad, Matrix):
-        return tuple(Product(o.y, o.x, o.over) for o in outers(grad)), ()
+        return tuple(OuterProduct(o.y, o.x, o.over) for o in outers(grad)), ()
     assert isinstance(grad, Tensor | Vector)
     if not isinstance(w, ir.VectorWeight) or not w.shape:
         return (), (grad,)
     assert isinstance(grad, Vector)
     inner = grad.arg if isinstance(grad, ir.Project) else grad
-    found: list[Product] = []
+    found: list[OuterProduct] = []
     rest: list[Vector] = []
     for c, x, over in inner.terms if isinstance(inner, ir.LinComb) else ((ONE, inner, ()),):
         vector = ir.Project(x) if inner is not grad else x
         spans = set(c.axes) <= {*over, *w.shape} and set(x.axes) <= set(over) and set(w.shape) <= set(c.axes)
         if spans:
-            found.append(Product(c, vector, over))
+            found.append(OuterProduct(c, vector, over))
         else:
             term = ir.lincomb([(c, vector, over)])
             rest += [] if term is None else [term]
@@ -58,9 +58,9 @@ def unprojected(program: Program) -> Program:
 
 class _Unprojected(Rewriter[Node]):
     def rule(self, n: Node) -> Node:
-        return self(n.arg) if isinstance(n, ir.Project) else self.rebuilt(n)
+        return self(n.arg) if isinstance(n, ir.Project | ir.Learned) else self.rebuilt(n)
 
 
-def has_projections(program: Program) -> bool:
-    """Whether anything is projected."""
-    return any(isinstance(n, ir.Project) for n in program.nodes)
+def learns_vectors(program: Program) -> bool:
+    """Whether the network itself takes steps in a weight with a width axis on its left."""
+    return any(isinstance(n, ir.Learned | ir.Project) for n in program.nodes)

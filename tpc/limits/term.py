@@ -1,0 +1,70 @@
+"""A term of a normal form in the limit: what sums over atoms, expectations and projections are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sympy import Expr
+
+from tpc.errors import GaussianError
+from tpc.gaussian.kernel import kernel
+from tpc.limits.store import Store
+from tpc.program import tensor
+from tpc.program.axes import Axes, Axis, union
+from tpc.program.functions import X, argument
+from tpc.program.ir import theta
+from tpc.program.renaming import freshened
+from tpc.program.tensor import Tensor
+
+
+@dataclass(frozen=True)
+class LimitTerm:
+    """Σ_over coefficient · fn(⟨z, latents⟩; thetas): a normal-form term in the limit."""
+
+    coefficient: Tensor
+    fn: Expr
+    latents: tuple[Tensor, ...]
+    thetas: tuple[Tensor, ...]
+    over: Axes
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """Σ_m a_m X_m over the atoms of a store: a = A with renamed axes, or ⟨A, dual⟩."""
+
+    store: Store
+    names: dict[Axis, Axis]
+    dual: Tensor | None = None
+
+
+def multiply(a: LimitTerm, b: LimitTerm, also: Axes) -> LimitTerm:
+    """The product of two terms, bound axes of b kept apart from all of a."""
+    taken = union(also, a.over, *(t.axes for t in (a.coefficient, *a.latents, *a.thetas)))
+    b = freshened(b, b.over, taken)
+    latents, thetas = list(a.latents), list(a.thetas)
+    images: dict[Expr, Expr] = {}
+    for i, g in enumerate(b.latents):
+        if g not in latents:
+            latents.append(g)
+        images[argument(i)] = argument(latents.index(g))
+    for j, p in enumerate(b.thetas):
+        if p not in thetas:
+            thetas.append(p)
+        images[theta(j)] = theta(thetas.index(p))
+    return LimitTerm(
+        tensor.contract((a.coefficient, b.coefficient)),
+        a.fn * b.fn.xreplace(images),
+        tuple(latents),
+        tuple(thetas),
+        (*a.over, *b.over),
+    )
+
+
+def degree_of(fn: Expr) -> int | None:
+    """k when fn(u0) is positively homogeneous of degree k; its atoms are then stored as unit vectors."""
+    phi = fn.xreplace({argument(0): X})
+    try:
+        degrees = kernel(phi, phi).degrees
+    except GaussianError:  # reported with the user's line by `check_kernels`
+        return None
+    return None if degrees is None else degrees[0]
