@@ -14,12 +14,12 @@ from tests.support.problems import batch, make
 from tpc.errors import InternalError
 from tpc.limits.graph import atoms_in
 from tpc.lower.cuda_module import cuda_module
-from tpc.lower.ir import Loop
+from tpc.lower.instructions import Loop
 from tpc.lower.lowered import STAGES, Stage, before, lower, stage_listing
 from tpc.lower.native_module import native_module
 from tpc.lower.numpy_module import numpy_module
 from tpc.lower.numpy_statements import expression
-from tpc.lower.text import operation
+from tpc.lower.stage_text import operation
 from tpc.program.node import node
 from tpc.program.rewrite import Rewriter
 from tpc.program.tensor import Add, Constant, Contract, Tensor

@@ -8,7 +8,7 @@ from tpc.limits.expect import expectation
 from tpc.limits.fold import Fold
 from tpc.limits.graph import Append, LimitGraph, State, Store, Update
 from tpc.limits.tail import beyond
-from tpc.lower.ir import Accumulate, AppendAtoms, Change, FoldMoments, Function, Lowered, Operand
+from tpc.lower.instructions import Accumulate, AppendAtoms, Change, FoldMoments, Function, Lowered, Operand
 from tpc.lower.places import COEFFICIENTS, columns
 from tpc.program.axes import Axis
 from tpc.program.functions import argument

@@ -20,7 +20,7 @@ from tpc.gaussian.symbols import RHO, C, P, Q
 from tpc.gaussian.symbols import gram as gram_symbol
 from tpc.limits.graph import Expectation, Gram, Kernel, LimitGraph, State, Store, gram, rank_axis, upper_triangle
 from tpc.limits.graph import kernel as kernel_node
-from tpc.lower.ir import Accumulate, AppendAtoms, Lowered
+from tpc.lower.instructions import Accumulate, AppendAtoms, Lowered
 from tpc.lower.places import places
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, union, without
