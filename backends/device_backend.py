@@ -24,7 +24,7 @@ from tpc.available import Available
 from tpc.lower.c_elementwise import OPERATIONS
 from tpc.lower.cuda_module import cuda_module
 from tpc.lower.footprint import Footprint
-from tpc.lower.ir import Lowered
+from tpc.lower.instructions import Lowered
 from tpc.lower.kernel_module import kernel_module, pairs_module
 from tpc.lower.kernels import LoweredKernels
 from tpc.lower.lowered import STAGES
@@ -36,7 +36,7 @@ TOGETHER = 8  # arrays or numbers that one kernel looks at
 
 
 class DeviceBackend:
-    """The protocol of tpc/lower/backend.py; the device is looked for when it is first needed."""
+    """The protocol of tpc/lower/protocol.py; the device is looked for when it is first needed."""
 
     DTYPES = ("float32",)
     STORAGE = ("float32", "bfloat16", "float16")

@@ -12,7 +12,7 @@ from backends.device_runtime import BLOCK_ELEMENTS
 from backends.moments import PROBES
 from tpc.limits.power import packed_size
 from tpc.lower.footprint import BLOCK_ARRAYS, Footprint, Need, lower_powers, row_bytes, widest
-from tpc.lower.ir import Loop
+from tpc.lower.instructions import Loop
 from tpc.lower.lengths import Lengths
 from tpc.lower.native_loop import native_loop
 from tpc.program.tensor import Contract

@@ -8,7 +8,7 @@ from backends.powers import CHUNK
 from backends.threads import threads
 from tpc.limits.power import packed_size
 from tpc.lower.footprint import BLOCK_ARRAYS, Footprint, Need, row_bytes, widest
-from tpc.lower.ir import Loop
+from tpc.lower.instructions import Loop
 from tpc.lower.lengths import Lengths
 
 HUGE_PAGE = 1 << 21  # what the kernel may hand out for the first byte of a column

@@ -14,13 +14,13 @@ from backends.native_footprint import ROUNDED, NativeFootprint
 from backends.native_loops import Loop
 from backends.numpy_backend import NumpyBackend, run_source
 from tpc.limits.power import Half
-from tpc.lower.backend import Backend
 from tpc.lower.c_elementwise import OPERATIONS
 from tpc.lower.footprint import Footprint
-from tpc.lower.ir import Lowered
+from tpc.lower.instructions import Lowered
 from tpc.lower.kernel_native import native_kernels
 from tpc.lower.kernels import LoweredKernels
 from tpc.lower.native_module import native_module
+from tpc.lower.protocol import Backend
 
 
 class NativeBackend(NumpyBackend):

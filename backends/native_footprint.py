@@ -6,7 +6,7 @@ from backends import native_products
 from backends.host_footprint import HostFootprint
 from backends.native_loops import FUSED_BATCH, LANES
 from tpc.lower.footprint import Need
-from tpc.lower.ir import Loop
+from tpc.lower.instructions import Loop
 from tpc.lower.lengths import Lengths
 from tpc.lower.native_loop import native_loop
 

@@ -18,18 +18,18 @@ from backends.lifted import parsed
 from backends.moments import Moments
 from backends.numpy_runtime import Array, Atoms
 from tpc.available import Available, available
-from tpc.lower.backend import Backend
 from tpc.lower.footprint import Footprint
-from tpc.lower.ir import Lowered
+from tpc.lower.instructions import Lowered
 from tpc.lower.kernel_module import kernel_module
 from tpc.lower.kernels import LoweredKernels
 from tpc.lower.lowered import STAGES
 from tpc.lower.numpy_module import numpy_module
 from tpc.lower.numpy_operations import OPERATIONS
+from tpc.lower.protocol import Backend
 
 
 class NumpyBackend:
-    """The protocol of tpc/lower/backend.py, in the memory of this machine."""
+    """The protocol of tpc/lower/protocol.py, in the memory of this machine."""
 
     NAME = "numpy"
     DTYPES: tuple[str, ...] = ("float32", "float64")

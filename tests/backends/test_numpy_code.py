@@ -11,7 +11,7 @@ import tpc
 from tests.support import adapted
 from tests.support.generators import HOMOGENEOUS, networks, traced
 from tests.support.problems import DIM, assert_close, batch, computed, expected, make, plain, taking
-from tpc.lower.ir import Loop
+from tpc.lower.instructions import Loop
 from tpc.lower.lowered import lower
 from tpc.lower.numpy_module import numpy_module
 

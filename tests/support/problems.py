@@ -9,7 +9,7 @@ import pytest
 
 import tpc
 from tests.support import interpreter
-from tpc.lower.ir import Accumulate, Lowered
+from tpc.lower.instructions import Accumulate, Lowered
 from tpc.runtime.models.model import Model
 
 DIM, RANK, CLASSES = 5, 4, 3

@@ -14,7 +14,7 @@ from tests.support.problems import batch, make
 from tpc.errors import InternalError
 from tpc.limits.nodes import atoms_in
 from tpc.lower.cuda_module import cuda_module
-from tpc.lower.ir import Loop
+from tpc.lower.instructions import Loop
 from tpc.lower.lowered import STAGES, Stage, before, lower, stage_listing
 from tpc.lower.native_module import native_module
 from tpc.lower.numpy_module import numpy_module

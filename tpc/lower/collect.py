@@ -9,7 +9,7 @@ from tpc.limits.graph import LimitGraph
 from tpc.limits.nodes import State
 from tpc.limits.store import Append, Fold, Store, Update
 from tpc.limits.tail import beyond
-from tpc.lower.ir import Accumulate, AppendAtoms, Change, FoldMoments, Function, Lowered, Operand
+from tpc.lower.instructions import Accumulate, AppendAtoms, Change, FoldMoments, Function, Lowered, Operand
 from tpc.lower.places import COEFFICIENTS, columns
 from tpc.program.axes import Axis
 from tpc.program.functions import argument

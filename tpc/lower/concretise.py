@@ -22,7 +22,7 @@ from tpc.limits.graph import LimitGraph
 from tpc.limits.nodes import Expectation, Gram, Kernel, State, gram, rank_axis, upper_triangle
 from tpc.limits.nodes import kernel as kernel_node
 from tpc.limits.store import Store
-from tpc.lower.ir import Accumulate, AppendAtoms, Lowered
+from tpc.lower.instructions import Accumulate, AppendAtoms, Lowered
 from tpc.lower.places import places
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, without

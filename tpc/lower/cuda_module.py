@@ -8,7 +8,7 @@ from tpc.lower.c_elementwise import FUNCTIONS
 from tpc.lower.cuda_group import Group, cuda_group
 from tpc.lower.cuda_loop import KERNELS, cuda_loop
 from tpc.lower.cuda_printer import cuda_dialect
-from tpc.lower.ir import Function, Lowered
+from tpc.lower.instructions import Function, Lowered
 from tpc.lower.native_loop import NativeLoop
 from tpc.lower.native_module import with_native_loops
 from tpc.lower.numpy_module import numpy_module

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tpc.limits.nodes import State
 from tpc.lower.cuda_group import Group, groups, has_rule
-from tpc.lower.ir import Loop
+from tpc.lower.instructions import Loop
 from tpc.lower.layout import layout
 from tpc.lower.native_loop import NativeLoop
 from tpc.lower.native_module import calls, of_atoms

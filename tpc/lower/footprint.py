@@ -15,7 +15,7 @@ from itertools import product
 from tpc.limits.nodes import State
 from tpc.limits.power import Half, Opened, Power, Product, Slope, order_of, packed_size
 from tpc.limits.store import Fold, Store
-from tpc.lower.ir import Accumulate, AppendAtoms, Function, Loop, Lowered
+from tpc.lower.instructions import Accumulate, AppendAtoms, Function, Loop, Lowered
 from tpc.lower.lengths import Lengths
 from tpc.program import tensor
 from tpc.program.axes import without

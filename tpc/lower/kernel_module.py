@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from tpc.lower.elementwise import Builder
-from tpc.lower.ir import Loop
+from tpc.lower.instructions import Loop
 from tpc.lower.kernels import LoweredKernels
 from tpc.lower.layout import layout
 from tpc.lower.numpy_module import tabulations

@@ -9,7 +9,7 @@ from pathlib import Path
 from tpc.errors import InternalError
 from tpc.lower.c_elementwise import FUNCTIONS, KNOWN, device_function
 from tpc.lower.elementwise import Builder
-from tpc.lower.ir import Function, Loop
+from tpc.lower.instructions import Function, Loop
 from tpc.lower.kernel_module import KERNEL, kernel_module
 from tpc.lower.kernels import OTHER, LoweredKernels
 from tpc.lower.operations import Value

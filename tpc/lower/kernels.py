@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from tpc.errors import InternalError
 from tpc.limits.graph import LimitGraph
 from tpc.limits.nngp import DIAGONAL
-from tpc.lower.ir import Function, Lowered
+from tpc.lower.instructions import Function, Lowered
 from tpc.lower.lowered import through, until
 from tpc.program import tensor
 from tpc.program.axes import FEATURE, SAMPLE, Axes, Axis

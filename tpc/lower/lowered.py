@@ -12,11 +12,11 @@ from tpc.errors import InternalError
 from tpc.limits.graph import LimitGraph
 from tpc.lower.collect import collect
 from tpc.lower.concretise import concretise
-from tpc.lower.ir import Lowered
+from tpc.lower.instructions import Lowered
 from tpc.lower.plan import planned
 from tpc.lower.rules import is_concrete, is_consistent, is_planned, is_scheduled
 from tpc.lower.schedule import scheduled
-from tpc.lower.text import listing
+from tpc.lower.stage_text import listing
 
 Rule = Callable[[Lowered], Iterator[str]]
 

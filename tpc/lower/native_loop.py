@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from tpc.limits.nodes import State
 from tpc.lower.c_elementwise import KNOWN
 from tpc.lower.elementwise import Builder
-from tpc.lower.ir import Loop
+from tpc.lower.instructions import Loop
 from tpc.lower.layout import layout
 from tpc.lower.operations import Operation, Value
 from tpc.lower.places import column_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from tpc.limits.power import Half
 from tpc.lower.c_elementwise import FUNCTIONS
 from tpc.lower.c_loop import KERNELS, c_loop
-from tpc.lower.ir import Accumulate, Function, Loop, Lowered
+from tpc.lower.instructions import Accumulate, Function, Loop, Lowered
 from tpc.lower.layout import half_layout, layout
 from tpc.lower.native_loop import NativeLoop, native_loop
 from tpc.lower.numpy_blocks import loop_over_blocks

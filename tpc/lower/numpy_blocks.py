@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tpc.errors import InternalError
 from tpc.lower.concretise import Tabulated
 from tpc.lower.elementwise import Builder
-from tpc.lower.ir import Loop
+from tpc.lower.instructions import Loop
 from tpc.lower.layout import SAMPLES, layout
 from tpc.lower.numpy_operations import OPERATIONS
 from tpc.lower.operations import Operation, Value

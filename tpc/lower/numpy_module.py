@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tpc.lower.ir import Function, Lowered
+from tpc.lower.instructions import Function, Lowered
 from tpc.lower.numpy_printer import numpy_writer
 from tpc.lower.numpy_update import fold_text, update_text
 from tpc.lower.schedule import saved_keys

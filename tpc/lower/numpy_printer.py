@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tpc.lower import numpy_sums
-from tpc.lower.ir import Function, Loop
+from tpc.lower.instructions import Function, Loop
 from tpc.lower.numpy_blocks import loop_over_blocks
 from tpc.lower.numpy_statements import statement
 from tpc.lower.writer import Dialect, Line, Tables, Writer

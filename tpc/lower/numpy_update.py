@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import singledispatch
 
 from tpc.errors import InternalError
-from tpc.lower.ir import Accumulate, AgeAtoms, AgeMoments, AppendAtoms, FoldMoments, Guard, Lowered
+from tpc.lower.instructions import Accumulate, AgeAtoms, AgeMoments, AppendAtoms, FoldMoments, Guard, Lowered
 
 
 def update_text(lowered: Lowered) -> str:

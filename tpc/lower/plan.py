@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import combinations
 from math import prod
 
-from tpc.lower.ir import Lowered
+from tpc.lower.instructions import Lowered
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, union, without
 from tpc.program.rewrite import Rewriter

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tpc.limits.nodes import Expectation, Gram, Kernel, State
-from tpc.lower.ir import Function, Loop, Lowered
+from tpc.lower.instructions import Function, Loop, Lowered
 from tpc.program.node import topological
 from tpc.program.tensor import Constant, Contract, Input, Tensor
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from tpc.errors import InternalError, UserError
 from tpc.limits.nodes import State, atoms_in
-from tpc.lower.ir import Accumulate, AgeAtoms, AgeMoments, Function, Instruction, Loop, Lowered
+from tpc.lower.instructions import Accumulate, AgeAtoms, AgeMoments, Function, Instruction, Loop, Lowered
 from tpc.program import tensor
 from tpc.program.axes import Axis
 from tpc.program.node import Node, topological

@@ -12,7 +12,7 @@ from tpc.errors import InternalError
 from tpc.limits.nodes import State
 from tpc.lower.concretise import Tabulated
 from tpc.lower.elementwise import Builder
-from tpc.lower.ir import Function, Loop
+from tpc.lower.instructions import Function, Loop
 from tpc.lower.layout import layout
 from tpc.lower.operations import Value
 from tpc.lower.places import Column, MomentState, MomentWeight, Multiplier, TailState

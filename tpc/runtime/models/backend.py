@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from tpc.available import Available
 from tpc.errors import UsageError
-from tpc.lower.backend import Backend
+from tpc.lower.protocol import Backend
 
 BACKENDS = ("numpy", "native", "cupy")
 

@@ -16,7 +16,7 @@ from tpc.errors import UserError
 from tpc.limits.graph import LimitGraph
 from tpc.limits.store import Append, Store
 from tpc.lower.footprint import WIDE, Footprint, table_bytes
-from tpc.lower.ir import Lowered
+from tpc.lower.instructions import Lowered
 from tpc.lower.lengths import Lengths, length_of
 from tpc.lower.lowered import Stages, lower
 from tpc.program.axes import FEATURE, SAMPLE, SUPPORT

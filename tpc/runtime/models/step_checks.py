@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from tpc.lower.ir import Accumulate, AppendAtoms, Guard
+from tpc.lower.instructions import Accumulate, AppendAtoms, Guard
 from tpc.runtime.models.base import ModelBase
 from tpc.runtime.models.divergence import not_taken
 

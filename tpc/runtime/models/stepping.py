@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tpc.errors import GaussianError
-from tpc.lower.ir import Guard
+from tpc.lower.instructions import Guard
 from tpc.runtime.models.arguments import clip_factors
 from tpc.runtime.models.base import ModelBase
 from tpc.runtime.models.divergence import DivergedError, beyond_kernels

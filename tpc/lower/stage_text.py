@@ -9,7 +9,7 @@ from tpc.errors import InternalError
 from tpc.gaussian.names import KernelNames
 from tpc.limits.text import LimitNames, equation, prefix, type_of
 from tpc.lower.concretise import Tabulated
-from tpc.lower.ir import (
+from tpc.lower.instructions import (
     Accumulate,
     AgeAtoms,
     AgeMoments,

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from tpc.available import Available
 from tpc.lower.footprint import Footprint
-from tpc.lower.ir import Lowered
+from tpc.lower.instructions import Lowered
 from tpc.lower.kernels import LoweredKernels
 from tpc.lower.lowered import Stages
 
