@@ -106,7 +106,7 @@ def _cuda(limit: Derivation, degree: int | None, points: int) -> str:
 
 def _drawn(kind: str) -> Callable[[Derivation, int | None, int], str]:
     def draw(limit: Derivation, degree: int | None, points: int) -> str:
-        from tpc.draw.graph import render
+        from tpc.draw.formats import render
 
         return render(limit.to_networkx(degree, points), kind, f"{limit.kind}-limit of {limit.program.name}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from tpc.derivation import Derivation
-from tpc.draw.graph import forward_part, readable
+from tpc.draw.formats import forward_part, readable
 from tpc.draw.svg import to_svg
 from tpc.errors import TpcError
 from tpc.gaussian.kernel import kernel

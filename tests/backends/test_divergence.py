@@ -11,7 +11,7 @@ from tpc.runtime.kernels.regression import KernelRegression
 from tpc.runtime.models.divergence import DivergedError
 from tpc.runtime.models.folding import FoldOptions
 from tpc.runtime.networks.finite import FiniteNetwork
-from tpc.runtime.training.evaluate import evaluate
+from tpc.runtime.training.evaluation import evaluate
 
 X, Y = batch()
 

@@ -17,12 +17,13 @@ from tests.support.problems import CLASSES, DIM
 from tpc.errors import UserError
 from tpc.program.functions import NAMED
 from tpc.runtime.models.memory import Training
-from tpc.runtime.networks import arrays, network_memory
-from tpc.runtime.networks.arrays import library
+from tpc.runtime.networks import library as arrays
+from tpc.runtime.networks import network_memory
 from tpc.runtime.networks.drawn import initialize
+from tpc.runtime.networks.library import library
 from tpc.runtime.networks.network_memory import predict_network, require_network_memory
 from tpc.runtime.networks.parametrization import PARAMETRIZATIONS
-from tpc.runtime.training.evaluate import evaluate
+from tpc.runtime.training.evaluation import evaluate
 from tpc.runtime.training.rundir import open_run
 from tpc.tasks import classify
 from tpc.tasks.job import TrainJob

@@ -175,7 +175,7 @@ import sys
 import numpy as np
 import sklearn.datasets
 import tpc
-from tpc.runtime.training.evaluate import evaluate
+from tpc.runtime.training.evaluation import evaluate
 
 width, momentum = int(sys.argv[1]), float(sys.argv[2])
 net = tpc.finite(tpc.load("programs/mlp.py"), width, 500)

@@ -10,7 +10,7 @@ import pytest
 import tpc
 from tests.support import deep
 from tests.support.deep import calls, shallow
-from tpc.draw.graph import FORMATS, render
+from tpc.draw.formats import FORMATS, render
 from tpc.emit import STAGES
 from tpc.errors import UsageError
 from tpc.lower.code_lines import code_lines

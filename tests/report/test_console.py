@@ -5,7 +5,7 @@ import numpy as np
 from tpc.data import FileCheck, Holding
 from tpc.report import console
 from tpc.report.download_progress import download_progress
-from tpc.runtime.training.evaluate import Evaluation
+from tpc.runtime.training.evaluation import Evaluation
 
 
 def test_evaluation_lists_every_class_with_its_share(capsys):

@@ -5,7 +5,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 from tests.support.checked import result_of
-from tpc.report.convergence import write_convergence
+from tpc.report.check_report import write_convergence
 from tpc.tasks.convergence import Fit
 from tpc.tasks.intervals import Deviation
 

@@ -8,7 +8,7 @@ import networkx as nx
 import pytest
 
 from tpc.draw.collapse import collapse_trivial
-from tpc.draw.graph import FORMATS, render
+from tpc.draw.formats import FORMATS, render
 from tpc.draw.json_graph import from_record
 from tpc.draw.style import LOOKS
 

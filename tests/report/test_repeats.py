@@ -6,7 +6,7 @@ import pytest
 import tpc
 from tpc import relu
 from tpc.draw.collapse import collapse_trivial, nest_sums
-from tpc.draw.graph import forward_part, readable, render
+from tpc.draw.formats import forward_part, readable, render
 from tpc.draw.repeats import STANDS_FOR, TIMES, Repeat, collapse_repeats, repeats
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import tpc
-from tpc.draw.graph import render
+from tpc.draw.formats import render
 from tpc.draw.viewer import details
 from tpc.limits.numbering import numbering
 from tpc.report.compile_report import compile_report

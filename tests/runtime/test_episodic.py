@@ -9,7 +9,7 @@ from tpc.data.classes import ClassTable
 from tpc.data.episodes import episodes
 from tpc.errors import UsageError
 from tpc.runtime.training.episodic import ANSWERED_SAMPLES, Episodes, answer, batch_of, tasks_at_once
-from tpc.runtime.training.evaluate import Stopped, mean_loss
+from tpc.runtime.training.evaluation import Stopped, mean_loss
 
 ALPHABETS = ("Greek", "Greek", "Greek", "N_Ko", "N_Ko", "Latin", "Latin", "Latin")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tpc.errors import UsageError
-from tpc.runtime.training.evaluate import Stopped, evaluate, mean_loss
+from tpc.runtime.training.evaluation import Stopped, evaluate, mean_loss
 
 
 class Table:

@@ -40,7 +40,7 @@ import json, resource, sys
 import numpy as np
 import sklearn.datasets
 import tpc
-from tpc.runtime.training.evaluate import evaluate
+from tpc.runtime.training.evaluation import evaluate
 from tpc.runtime.models.folding import FoldOptions
 from tpc.runtime.models.memory import Training, predict_peak
 

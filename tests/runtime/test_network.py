@@ -9,11 +9,11 @@ from tests.support.problems import CLASSES, DIM, batch
 from tpc.data import load
 from tpc.errors import DataError, UsageError
 from tpc.runtime.models.divergence import DivergedError
-from tpc.runtime.networks.arrays import Library, library
+from tpc.runtime.networks.library import Library, library
 from tpc.runtime.networks.network_file import is_network
 from tpc.runtime.networks.parametrization import ABC, PARAMETRIZATIONS, stability
 from tpc.runtime.trained import load_trained
-from tpc.runtime.training.evaluate import mean_loss
+from tpc.runtime.training.evaluation import mean_loss
 
 WIDTH, RANK = 16, 4
 

@@ -9,7 +9,7 @@ from tpc.runtime.kernels.kernel_adaptation import KernelAdaptation
 from tpc.runtime.kernels.regression import KernelRegression
 from tpc.runtime.models.targets import read_targets
 from tpc.runtime.networks.finite import FiniteNetwork
-from tpc.runtime.training.evaluate import ValueEvaluation, evaluate
+from tpc.runtime.training.evaluation import ValueEvaluation, evaluate
 from tpc.tasks.check import run_check
 
 N, DIM = 6, 4

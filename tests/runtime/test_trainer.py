@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from tpc.available import Available
+from tpc.runtime.training.batches import Samples
 from tpc.runtime.training.checkpoint import CheckpointStore
 from tpc.runtime.training.rundir import MetricsLog
 from tpc.runtime.training.settings import Schedule, TrainSettings
-from tpc.runtime.training.source import Samples
 from tpc.runtime.training.trainer import (
     DivergedError,
     InterruptedRunError,
@@ -212,7 +212,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from tests.runtime.test_trainer import SETTINGS, Softmax, train
-from tpc.runtime.training.source import Samples
+from tpc.runtime.training.batches import Samples
 from tpc.runtime.training.settings import TrainSettings
 model = Softmax()
 def slow(count):

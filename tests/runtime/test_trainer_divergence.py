@@ -8,10 +8,10 @@ import pytest
 import tpc
 from tests.runtime.test_trainer import Softmax, samples
 from tpc.runtime.training import remedy
+from tpc.runtime.training.batches import Samples
 from tpc.runtime.training.checkpoint import CheckpointStore
 from tpc.runtime.training.rundir import MetricsLog
 from tpc.runtime.training.settings import Schedule, TrainSettings
-from tpc.runtime.training.source import Samples
 from tpc.runtime.training.trainer import DivergedError, Trainer
 
 

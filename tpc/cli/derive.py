@@ -110,7 +110,7 @@ def graph(
       tpc graph programs/mlp.py --part step -o step.svg
       tpc graph programs/mlp.py --format json | python -m json.tool
     """
-    from tpc.draw.graph import FORMATS, render
+    from tpc.draw.formats import FORMATS, render
     from tpc.draw.viewer import NO_DETAILS, details
 
     kind = _graph_format(kind, output, FORMATS)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
+from tpc.cli.compare import check, regress, reproduce
 from tpc.cli.completion import completion
 from tpc.cli.data import data
 from tpc.cli.derive import compile_command, graph, kernel
 from tpc.cli.group import Commands, printable
-from tpc.cli.kernels import check, regress, reproduce
 from tpc.cli.options import debug_option
 from tpc.cli.train import eval_command, fewshot, train
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from tpc.data import FileCheck, Holding
 from tpc.runtime.training.episodic import FewShotEvaluation
-from tpc.runtime.training.evaluate import Evaluation
+from tpc.runtime.training.evaluation import Evaluation
 from tpc.tasks.regress import Regression
 from tpc.tasks.table1 import COLUMNS, PUBLISHED, ROWS, Score
 from tpc.words import human_bytes

@@ -18,10 +18,10 @@ from tpc.report.compile_report import document
 from tpc.report.sections import Section, compilation, make_section, program_section
 from tpc.runtime.files.whole import write_atomic
 from tpc.runtime.networks.parametrization import exponents, role
+from tpc.runtime.training.batches import Result
 from tpc.runtime.training.episodic import FewShotEvaluation
-from tpc.runtime.training.evaluate import Evaluation
+from tpc.runtime.training.evaluation import Evaluation
 from tpc.runtime.training.rundir import RunDir
-from tpc.runtime.training.source import Result
 from tpc.tasks.job import Job, job_of
 from tpc.version import VERSION
 from tpc.words import human_bytes, human_time

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from tpc.derivation import Derivation
-from tpc.draw.graph import parts
+from tpc.draw.formats import parts
 from tpc.draw.page import code, folded, numbered_equation, section, table
 from tpc.draw.viewer import details, viewer
 from tpc.emit import emit

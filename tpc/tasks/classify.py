@@ -20,11 +20,11 @@ from tpc.passes.adapt import is_adapted
 from tpc.runtime.models.model import Model
 from tpc.runtime.networks.network import Network
 from tpc.runtime.trained import load_trained
+from tpc.runtime.training.batches import Samples
 from tpc.runtime.training.checkpoint import Checkpoint
-from tpc.runtime.training.evaluate import Evaluation, evaluate
+from tpc.runtime.training.evaluation import Evaluation, evaluate
 from tpc.runtime.training.position import Position
 from tpc.runtime.training.rundir import RunDir
-from tpc.runtime.training.source import Samples
 from tpc.tasks import run as runs
 from tpc.tasks.job import TrainJob
 from tpc.tasks.recorded import agreed_job, check_data, require_finite, with_newest

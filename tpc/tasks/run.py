@@ -25,10 +25,10 @@ from tpc.runtime.networks.network import Network
 from tpc.runtime.networks.network_file import is_network
 from tpc.runtime.networks.network_memory import require_network_memory
 from tpc.runtime.training import metrics, rundir
+from tpc.runtime.training.batches import Result
 from tpc.runtime.training.position import Position
 from tpc.runtime.training.progress import Display, warn
 from tpc.runtime.training.rundir import MetricsLog, RunDir
-from tpc.runtime.training.source import Result
 from tpc.runtime.training.trainer import Trainer
 from tpc.tasks.job import Job, job_of
 from tpc.tasks.recorded import agreed_job, check_copy, check_data, check_program, record, usable_checkpoint

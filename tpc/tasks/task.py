@@ -12,8 +12,8 @@ from tpc.runtime.models.arguments import unknown_name
 from tpc.runtime.models.memory import Training
 from tpc.runtime.models.model import Model
 from tpc.runtime.networks.network import Network
+from tpc.runtime.training.batches import Batch, Source
 from tpc.runtime.training.position import Position
-from tpc.runtime.training.source import Batch, Source
 from tpc.tasks.job import Job
 
 

@@ -18,8 +18,8 @@ from tpc.program.node import Node, topological
 from tpc.program.program import AnyWeight, Program
 from tpc.program.tensor import Tensor, Weight
 from tpc.program.verify import verify
-from tpc.runtime.networks.arrays import Library
 from tpc.runtime.networks.interpret import WIDTH, Evaluation
+from tpc.runtime.networks.library import Library
 
 
 @dataclass(frozen=True)

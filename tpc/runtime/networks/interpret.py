@@ -2,7 +2,7 @@
 
 A finite tensor is an array with one dimension per axis, in the order of the node's `axes`; a vector has the
 width as a further, last dimension. All spaces have one width. Matrices are only ever applied. Arrays are those of a
-library (`tpc/runtime/networks/arrays.py`), of one number type.
+library (`tpc/runtime/networks/library.py`), of one number type.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tpc.program.ir import Vector, theta
 from tpc.program.node import Node, topological
 from tpc.program.program import Program
 from tpc.program.tensor import Input, Tensor
-from tpc.runtime.networks.arrays import Library, library
+from tpc.runtime.networks.library import Library, library
 from tpc.runtime.networks.matrix import F64, LowRank, MatrixValue, total
 
 WIDTH = Axis("width", role="width")

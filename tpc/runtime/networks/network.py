@@ -41,9 +41,9 @@ from tpc.runtime.models.divergence import not_taken
 from tpc.runtime.models.step_checks import UNHEARD, largest
 from tpc.runtime.models.support import BY_SAMPLE, Support, check_given
 from tpc.runtime.models.targets import check_loss, read_targets
-from tpc.runtime.networks.arrays import library
 from tpc.runtime.networks.descent import Gradient, Plan, add_scaled, gradient, make_plan
 from tpc.runtime.networks.interpret import Evaluation
+from tpc.runtime.networks.library import library
 from tpc.runtime.networks.matrix import Dense
 from tpc.runtime.networks.parametrization import PARAMETRIZATIONS, Scales, role, scales
 

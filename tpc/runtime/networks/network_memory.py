@@ -14,7 +14,7 @@ from tpc.program.ir import Vector
 from tpc.program.node import Node
 from tpc.runtime.models.backend import load_backend
 from tpc.runtime.models.memory import EVALUATED, LIBRARIES, PLOTS, Prediction, Training, gigabytes
-from tpc.runtime.networks.arrays import ADDED
+from tpc.runtime.networks.library import ADDED
 from tpc.runtime.networks.network import PREDICT_NUMBERS, Network
 
 

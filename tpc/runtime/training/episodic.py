@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from tpc.errors import UsageError
 from tpc.runtime.models.support import Support
-from tpc.runtime.training.evaluate import Stopped, mean_loss
-from tpc.runtime.training.source import Batch
+from tpc.runtime.training.batches import Batch
+from tpc.runtime.training.evaluation import Stopped, mean_loss
 
 Array = NDArray[Any]
 NORMAL_95 = 1.959964  # the 97.5 % quantile of N(0, 1)

@@ -13,10 +13,10 @@ import numpy as np
 from tpc.errors import GaussianError
 from tpc.runtime.models.backend import free_memory
 from tpc.runtime.models.divergence import DivergedError
+from tpc.runtime.training.batches import Source
 from tpc.runtime.training.checkpoint import Checkpoint
 from tpc.runtime.training.progress import Observer
 from tpc.runtime.training.settings import Schedule, TrainSettings
-from tpc.runtime.training.source import Source
 
 STEPS = 20
 SECONDS = 20.0  # for all trials together

@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from tpc.errors import GaussianError, UserError
 from tpc.runtime.models.backend import free_memory
 from tpc.runtime.models.divergence import DivergedError
+from tpc.runtime.training.batches import Batch, Result, Source
 from tpc.runtime.training.checkpoint import CheckpointStore
-from tpc.runtime.training.evaluate import Stopped
+from tpc.runtime.training.evaluation import Stopped
 from tpc.runtime.training.interrupt import Interrupt, catch_signals
 from tpc.runtime.training.position import Position
 from tpc.runtime.training.progress import Observer, Quiet, warn
 from tpc.runtime.training.remedy import Remedy, find_remedy
 from tpc.runtime.training.rundir import MetricsLog
 from tpc.runtime.training.settings import TrainSettings
-from tpc.runtime.training.source import Batch, Result, Source
 from tpc.words import human_bytes, human_time
 
 Array = NDArray[Any]

@@ -162,7 +162,7 @@ def _told(results: Sequence[CheckResult], plot: Path | None, report: Path | None
 
         save(convergence(*results), plot)
     if report is not None:
-        from tpc.report.convergence import write_convergence
+        from tpc.report.check_report import write_convergence
 
         write_convergence(results, shlex.join(["tpc", *sys.argv[1:]]), report)
     if as_json:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tpc.runtime.models.support import Support
-from tpc.runtime.training.evaluate import Evaluation, ValueEvaluation, evaluate
+from tpc.runtime.training.evaluation import Evaluation, ValueEvaluation, evaluate
 
 Array = NDArray[Any]
 
@@ -62,7 +62,7 @@ class Source(Protocol):
     def batch(self, epoch: int, number: int) -> Batch: ...
 
     def evaluate(self, model: Any, stop: object = False) -> Result:
-        """Raises `tpc.runtime.training.evaluate.Stopped` once `stop` is true."""
+        """Raises `tpc.runtime.training.evaluation.Stopped` once `stop` is true."""
 
 
 class Samples:
