@@ -16,7 +16,7 @@ from backends.device_arrays import DeviceArrays
 from backends.device_footprint import DeviceFootprint
 from backends.device_groups import ElementwiseKernel
 from backends.device_kernels import DeviceKernelCode, DeviceKernelRuntime
-from backends.device_loops import Loop
+from backends.device_loops import LoopCall
 from backends.device_runtime import DeviceRuntime
 from backends.moments import Moments
 from backends.numpy_backend import run_source
@@ -67,7 +67,7 @@ class DeviceBackend:
         """The generated module of a limit, ready to call."""
         made = cuda_module(lowered)
         kernel = self.device.build(made.cuda)
-        calls: dict[str, Any] = {loop.name: Loop(self.device, kernel(loop.name), loop) for loop in made.loops}
+        calls: dict[str, Any] = {loop.name: LoopCall(self.device, kernel(loop.name), loop) for loop in made.loops}
         calls |= {g.name: ElementwiseKernel(self.device, kernel(g.name), g) for g in made.groups}
         names = {"native": calls, "np": self.device.xp, "rt": self._runtime}
         return run_source(made.python, lowered.graph.name, False, **names)

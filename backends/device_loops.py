@@ -59,7 +59,7 @@ def chunk_rows(device: Device, atoms: Atoms, lanes: int) -> int:
     return max(1024, device.cache_bytes // row_bytes)
 
 
-class Loop:
+class LoopCall:
     """A loop of a compiled text."""
 
     def __init__(self, device: Device, kernel: Kernel, loop: NativeLoop) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from backends import native_build, native_dense, native_powers, native_products
 from backends.kernel_code import KernelCode, NativeKernelCode
 from backends.native_footprint import ROUNDED, NativeFootprint
-from backends.native_loops import Loop
+from backends.native_loops import LoopCall
 from backends.numpy_backend import NumpyBackend, run_source
 from tpc.limits.power import Half
 from tpc.lower.c_elementwise import OPERATIONS
@@ -39,7 +39,7 @@ class NativeBackend(NumpyBackend):
         try:
             library = native_build.load(made.compiled)
             loops: dict[str, Callable[..., object]] = {
-                loop.name: Loop(library, loop, made.symbols[loop.name]) for loop in made.loops
+                loop.name: LoopCall(library, loop, made.symbols[loop.name]) for loop in made.loops
             }
             native_dense.functions()  # here, where there is someone to tell
             if any(isinstance(s, Half) for f in lowered.functions for s in f.steps):

@@ -41,7 +41,7 @@ class Call(ctypes.Structure):
     ]
 
 
-class Loop:
+class LoopCall:
     """A loop of a loaded library, there under the name `symbol` if not its own."""
 
     def __init__(self, library: ctypes.CDLL, loop: NativeLoop, symbol: str = "") -> None:
@@ -144,4 +144,4 @@ def _table(numbers: list[int]) -> ctypes.Array[ctypes.c_int64]:
     return (ctypes.c_int64 * max(1, len(numbers)))(*numbers)
 
 
-__all__ = ["FUSED_BATCH", "Call", "Loop"]
+__all__ = ["FUSED_BATCH", "Call", "LoopCall"]

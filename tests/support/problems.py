@@ -9,7 +9,7 @@ import pytest
 
 import tpc
 from tests.support import interpreter
-from tpc.lower.instructions import Accumulate, Lowered
+from tpc.lower.instructions import AccumulateGradient, Lowered
 from tpc.runtime.models.model import Model
 
 DIM, RANK, CLASSES = 5, 4, 3
@@ -94,7 +94,7 @@ def computed(module, lowered: Lowered, model: Model, x, y, data=None) -> dict[st
     found = {"logits": out["logits"], "loss": np.asarray(out["loss"])}
     found |= {f"norm2:{name}": np.asarray(value) for name, value in norms.items()}
     for change in lowered.changes:
-        if isinstance(change, Accumulate):
+        if isinstance(change, AccumulateGradient):
             found[change.state.name] = out[change.operands[0].key]
             continue
         for o in change.operands:

@@ -9,7 +9,7 @@ from tpc.limits.graph import LimitGraph
 from tpc.limits.nodes import State
 from tpc.limits.store import Append, Fold, Store, Update
 from tpc.limits.tail import beyond
-from tpc.lower.instructions import Accumulate, AppendAtoms, Change, FoldMoments, Function, Lowered, Operand
+from tpc.lower.instructions import AccumulateGradient, AppendAtoms, Change, FoldMoments, Function, Lowered, Operand
 from tpc.lower.places import COEFFICIENTS, columns
 from tpc.program.axes import Axis
 from tpc.program.functions import argument
@@ -47,7 +47,7 @@ def collect(graph: LimitGraph, multipliers: bool = False, predicted: LimitGraph 
 def _change(weight: str, stem: str, u: Update) -> tuple[Change, tuple[Tensor, ...]]:
     """An instruction with what its operands are; `stem` begins their names."""
     if not isinstance(u, Append):
-        return Accumulate(weight, u.state, (Operand(f"{stem}:gradient", "gradient"),)), (u.gradient,)
+        return AccumulateGradient(weight, u.state, (Operand(f"{stem}:gradient", "gradient"),)), (u.gradient,)
     operands = tuple(Operand(f"{stem}:{column}", column, column != COEFFICIENTS) for column in columns(u.store))
     return AppendAtoms(weight, u.store, u.batch, operands), (u.coefficient, *u.columns, *u.thetas)
 

@@ -22,7 +22,7 @@ from tpc.limits.graph import LimitGraph
 from tpc.limits.nodes import Expectation, Gram, Kernel, State, gram, rank_axis, upper_triangle
 from tpc.limits.nodes import kernel as kernel_node
 from tpc.limits.store import Store
-from tpc.lower.instructions import Accumulate, AppendAtoms, Lowered
+from tpc.lower.instructions import AccumulateGradient, AppendAtoms, Lowered
 from tpc.lower.places import places
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, without
@@ -159,7 +159,7 @@ def concretise(lowered: Lowered) -> Lowered:
     made: dict[str, Tensor] = {}
     for c in lowered.changes:
         operands = [given.pop(o.key) for o in c.operands]
-        if isinstance(c, Accumulate):
+        if isinstance(c, AccumulateGradient):
             made[c.operands[0].key] = _along(c.state, concrete(operands[0]))
         elif concrete(operands[0]) is not ZERO:
             made.update(zip((o.key for o in c.operands), _appended(c, operands, concrete)))

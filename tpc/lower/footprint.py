@@ -15,7 +15,7 @@ from itertools import product
 from tpc.limits.nodes import State
 from tpc.limits.power import Half, Opened, Power, Product, Slope, order_of, packed_size
 from tpc.limits.store import Fold, Store
-from tpc.lower.instructions import Accumulate, AppendAtoms, Function, Loop, Lowered
+from tpc.lower.instructions import AccumulateGradient, AppendAtoms, Function, Loop, Lowered
 from tpc.lower.lengths import Lengths
 from tpc.program import tensor
 from tpc.program.axes import without
@@ -78,7 +78,7 @@ class Footprint(ABC):
         item = lengths.itemsize
         gradients = self.function(lowered.gradients, lengths, batch)
         outputs = item * sum(lengths.numbers(t.axes, batch) for _, t in lowered.gradients.outputs)
-        accumulated = (c.state for c in lowered.changes if isinstance(c, Accumulate))
+        accumulated = (c.state for c in lowered.changes if isinstance(c, AccumulateGradient))
         largest = max((lengths.numbers(s.axes, batch) for s in accumulated), default=0)
         appends = [c for c in lowered.changes if isinstance(c, AppendAtoms)]
         appended = sum(item * lengths.numbers(c.batch, batch) * _width(c.store, lengths) for c in appends)

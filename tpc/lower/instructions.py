@@ -67,7 +67,7 @@ class AppendAtoms:
 
 
 @dataclass(frozen=True)
-class Accumulate:
+class AccumulateGradient:
     """m ← μ m + clip·∇;  W ← keep·W - rate·m, for the gradient that is the only operand."""
 
     weight: str
@@ -75,7 +75,7 @@ class Accumulate:
     operands: tuple[Operand, ...]
 
 
-Change = AppendAtoms | Accumulate
+Change = AppendAtoms | AccumulateGradient
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class FoldMoments:
         return tuple(name for name in (self.profiles, self.exact, self.sampled) if name is not None)
 
 
-Instruction = Guard | AgeAtoms | AgeMoments | AppendAtoms | Accumulate | FoldMoments
+Instruction = Guard | AgeAtoms | AgeMoments | AppendAtoms | AccumulateGradient | FoldMoments
 
 
 # --- all of it -------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from tpc.program.tensor import Constant, Contract, Tensor
 
 
 @dataclass(frozen=True)
-class Product:
+class RowProduct:
     """⟨row, latent⟩ for every atom and lane, or ⟨row, other row⟩ for every atom."""
 
     node: Tensor
@@ -56,7 +56,7 @@ class NativeLoop:
     columns: list[str] = field(default_factory=list)
     long: set[int] = field(default_factory=set)  # columns of rows that memory takes time to deliver
     captured: list[Tensor] = field(default_factory=list)
-    products: list[Product] = field(default_factory=list)
+    products: list[RowProduct] = field(default_factory=list)
     arguments: dict[str, Argument] = field(default_factory=dict)
     operations: list[Operation] = field(default_factory=list)
     results: list[Value] = field(default_factory=list)
@@ -64,7 +64,7 @@ class NativeLoop:
     given: frozenset[int] = frozenset()  # products that an earlier loop computed
     kept: tuple[int, ...] = ()  # products that a later loop takes
 
-    def by_lane(self, p: Product) -> bool:
+    def by_lane(self, p: RowProduct) -> bool:
         """Whether a product has a number per lane."""
         return p.captured is not None
 
@@ -211,16 +211,16 @@ class _Analysis:
         if not isinstance(first, _Rows) or n.over != (first.axis,):
             raise _Unsupported("a contraction without rows")
         if isinstance(second, _Rows):
-            value = self._product(Product(n, first.column, None, second.column), (self._loop.atom,))
+            value = self._product(RowProduct(n, first.column, None, second.column), (self._loop.atom,))
             return self._times(self._times(first.factor, second.factor), value)
         latent = n.factors[1] if isinstance(rows[0], _Rows) else n.factors[0]
         if latent in self._known or layout(latent.axes) not in ((self._lane, first.axis), (first.axis,)):
             raise _Unsupported("latents have numbers, and lanes or none")
         axes = (self._loop.atom, self._lane) if self._lane in latent.axes else (self._loop.atom,)
-        value = self._product(Product(n, first.column, self._captured(latent), None), axes)
+        value = self._product(RowProduct(n, first.column, self._captured(latent), None), axes)
         return self._times(first.factor, value)
 
-    def _product(self, p: Product, axes: Axes) -> Value:
+    def _product(self, p: RowProduct, axes: Axes) -> Value:
         key = (p.column, p.captured, p.other)
         for i, old in enumerate(self._made.products):
             if (old.column, old.captured, old.other) == key:

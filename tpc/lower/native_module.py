@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from tpc.limits.power import Half
 from tpc.lower.c_elementwise import FUNCTIONS
 from tpc.lower.c_loop import KERNELS, c_loop
-from tpc.lower.instructions import Accumulate, Function, Loop, Lowered
+from tpc.lower.instructions import AccumulateGradient, Function, Loop, Lowered
 from tpc.lower.layout import half_layout, layout
 from tpc.lower.native_loop import NativeLoop, native_loop
 from tpc.lower.numpy_blocks import loop_over_blocks
@@ -160,7 +160,7 @@ def outer_sums(lowered: Lowered) -> frozenset[Tensor]:
     their norm read: both can work on the factors.
     """
     outputs = lowered.gradients.outputs
-    updated = {c.operands[0].key for c in lowered.changes if isinstance(c, Accumulate)}
+    updated = {c.operands[0].key for c in lowered.changes if isinstance(c, AccumulateGradient)}
     found = {t for name, t in outputs if name in updated and _is_outer_sum(t)}
     found -= {t for name, t in outputs if name not in updated}
     for s in (*lowered.gradients.steps, *lowered.norms.steps):

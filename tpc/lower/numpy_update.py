@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import singledispatch
 
 from tpc.errors import InternalError
-from tpc.lower.instructions import Accumulate, AgeAtoms, AgeMoments, AppendAtoms, FoldMoments, Guard, Lowered
+from tpc.lower.instructions import AccumulateGradient, AgeAtoms, AgeMoments, AppendAtoms, FoldMoments, Guard, Lowered
 
 
 def update_text(lowered: Lowered) -> str:
@@ -51,7 +51,7 @@ def _append(i: AppendAtoms) -> tuple[str, ...]:
 
 
 @statement.register
-def _accumulate(i: Accumulate) -> tuple[str, ...]:
+def _accumulate(i: AccumulateGradient) -> tuple[str, ...]:
     ((gradient, w),) = ((o.key, i.weight) for o in i.operands)
     given = f'gradients["{gradient}"], rate["{w}"], clip["{w}"], keep["{w}"], momentum'
     return (f'rt.accumulate(state, "{i.state.name}", {given})',)

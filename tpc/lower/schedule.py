@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from tpc.errors import InternalError, UserError
 from tpc.limits.nodes import State, atoms_in
-from tpc.lower.instructions import Accumulate, AgeAtoms, AgeMoments, Function, Instruction, Loop, Lowered
+from tpc.lower.instructions import AccumulateGradient, AgeAtoms, AgeMoments, Function, Instruction, Loop, Lowered
 from tpc.program import tensor
 from tpc.program.axes import Axis
 from tpc.program.node import Node, topological
@@ -44,7 +44,7 @@ def _update(lowered: Lowered) -> Iterator[Instruction]:
         yield AgeAtoms(s.weight, s)
         if s.name in folded:
             yield AgeMoments(s.weight, s)
-    yield from sorted(lowered.changes, key=lambda c: isinstance(c, Accumulate))
+    yield from sorted(lowered.changes, key=lambda c: isinstance(c, AccumulateGradient))
 
 
 def _computed(function: Function) -> set[Tensor]:

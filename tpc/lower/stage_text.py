@@ -10,7 +10,7 @@ from tpc.gaussian.names import KernelNames
 from tpc.limits.text import LimitNames, equation, prefix, type_of
 from tpc.lower.concretise import Tabulated
 from tpc.lower.instructions import (
-    Accumulate,
+    AccumulateGradient,
     AgeAtoms,
     AgeMoments,
     AppendAtoms,
@@ -105,7 +105,7 @@ def _append(i: AppendAtoms) -> str:
 
 
 @statement.register
-def _accumulate(i: Accumulate) -> str:
+def _accumulate(i: AccumulateGradient) -> str:
     return f"accumulate {i.state.name} <- {i.operands[0].key}"
 
 

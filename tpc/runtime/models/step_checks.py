@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from tpc.lower.instructions import Accumulate, AppendAtoms, Guard
+from tpc.lower.instructions import AccumulateGradient, AppendAtoms, Guard
 from tpc.runtime.models.base import ModelBase
 from tpc.runtime.models.divergence import not_taken
 
@@ -58,13 +58,13 @@ class StepChecks:
         for change in self._guard.changes:
             w = change.weight
             factor = rate[w] * clip[w]
-            if isinstance(change, Accumulate):
+            if isinstance(change, AccumulateGradient):
                 if absurd or factor > 1:
                     self._accumulated(change, out, factor, rate[w])
             elif absurd or factor > 1 or self._model.storage == "float16":
                 self._appended(change, out, factor, keep[w], moving)
 
-    def _accumulated(self, change: Accumulate, out: Mapping[str, Any], factor: float, rate: float) -> None:
+    def _accumulated(self, change: AccumulateGradient, out: Mapping[str, Any], factor: float, rate: float) -> None:
         state, most = self._model.raw_state, float(np.finfo(self._model.dtype).max)
         name = change.state.name
         size = factor * largest(out[change.operands[0].key])
