@@ -18,7 +18,7 @@ from backends.device_groups import ElementwiseKernel
 from backends.device_kernels import DeviceKernelCode, DeviceKernelRuntime
 from backends.device_loops import LoopCall
 from backends.device_runtime import DeviceRuntime
-from backends.moments import Moments
+from backends.folded_atoms import Moments
 from backends.numpy_backend import run_source
 from tpc.available import Available
 from tpc.lower.c_elementwise import OPERATIONS

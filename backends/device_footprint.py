@@ -9,7 +9,7 @@ from backends.device import Device
 from backends.device_arrays import POWER_BYTES, DeviceArrays
 from backends.device_loops import KEEP_BYTES, ROW_LANE_BYTES
 from backends.device_runtime import BLOCK_ELEMENTS
-from backends.moments import PROBES
+from backends.folded_atoms import PROBES
 from tpc.limits.power import packed_size
 from tpc.lower.footprint import BLOCK_ARRAYS, Footprint, Need, lower_powers, row_bytes, widest
 from tpc.lower.instructions import Loop

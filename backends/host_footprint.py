@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backends.blocks import BLOCK_ELEMENTS, BLOCK_ROWS, KEEP_SHARE
-from backends.moments import PROBES
+from backends.folded_atoms import PROBES
 from backends.powers import CHUNK
 from backends.threads import threads
 from tpc.limits.power import packed_size

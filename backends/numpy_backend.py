@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from backends import numpy_runtime
+from backends.folded_atoms import Moments
 from backends.host_footprint import HostFootprint
 from backends.kernel_code import KernelCode
 from backends.large import is_finite
 from backends.lifted import parsed
-from backends.moments import Moments
 from backends.numpy_runtime import Array, Atoms
 from tpc.available import Available, available
 from tpc.lower.footprint import Footprint

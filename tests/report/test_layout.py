@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tpc.draw.layout import layout
+from tpc.draw.layered import layout
 
 
 def random_graph(edges, count):

@@ -10,7 +10,7 @@ import tpc
 from tests.support.adapted import network, queried, support
 from tests.support.problems import CLASSES, DIM, RANK, make
 from tpc.errors import UsageError
-from tpc.passes.representation import unadapted
+from tpc.passes.gram_output import unadapted
 from tpc.runtime.models import representation
 from tpc.runtime.models.folding import FoldOptions
 from tpc.runtime.models.representation import gram, principal_components

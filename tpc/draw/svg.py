@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 import networkx as nx
 
-from tpc.draw.layout import Layout, Point, layout
+from tpc.draw.layered import Layout, Point, layout
 from tpc.draw.pretty import node_label
 from tpc.draw.repeats import LAST, STANDS_FOR, TIMES
 from tpc.draw.style import LOOKS, kind_css, look

@@ -2,7 +2,7 @@
 
 Weights are N(0, σ²/fan-in), biases N(0, σ²), each layer with its own σ (Lee et al. 2018; Yang, Tensor Programs I). The
 output is a sum of readouts and their biases with coefficients that are not random, so it becomes a Gaussian process
-with covariance Σ c c' σ² E Z^x Z^x', E Z^x Z^x' by the rules of `tpc.limits.covariance`.
+with covariance Σ c c' σ² E Z^x Z^x', E Z^x Z^x' by the rules of `tpc.limits.second_moments`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tpc.errors import ProgramError
-from tpc.limits.covariance import SecondMoments, renamed_factors, second_sample, second_vector, variance_of_entries
 from tpc.limits.graph import LimitGraph
+from tpc.limits.second_moments import SecondMoments, renamed_factors, second_sample, second_vector, variance_of_entries
 from tpc.passes.per_sample import OUTPUT, Randomness
 from tpc.program import ir, tensor
 from tpc.program.axes import Axes, apart, union

@@ -20,7 +20,7 @@ from tpc.data.omniglot import Omniglot, load_omniglot
 from tpc.errors import UsageError, UserError, did_you_mean
 from tpc.limits.kinds import kernel_limits, limit_kind
 from tpc.passes.adapt import is_adapted
-from tpc.passes.representation import unadapted
+from tpc.passes.gram_output import unadapted
 from tpc.program.program import Program
 from tpc.runtime.models.model import Model
 from tpc.runtime.networks.network import Network

@@ -18,7 +18,7 @@ from tpc.data import load as load_data
 from tpc.errors import UsageError, UserError
 from tpc.limits.kinds import kernel_limits, limit_kind
 from tpc.passes.adapt import is_adapted
-from tpc.passes.representation import unadapted
+from tpc.passes.gram_output import unadapted
 from tpc.program.load import load
 from tpc.runtime.files.whole import WriteError, write_atomic
 from tpc.runtime.kernels.function import KernelFunction

@@ -207,7 +207,7 @@ def _stored(graph: LimitGraph, s: Store, t: Training, samples: int) -> int:
     options, step = _options(t), _per_step(graph, s, t.batch, t.support)
     waiting = options.window
     if t.momentum > 0:
-        from backends.moments import SETTLED
+        from backends.folded_atoms import SETTLED
 
         waiting = max(waiting, step * ceil(log(np.finfo(t.dtype).eps / SETTLED) / log(t.momentum)))
     return min(count, max(initial, waiting + 2 * options.rows + step))

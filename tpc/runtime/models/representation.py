@@ -12,7 +12,7 @@ from tpc.lower.numpy_module import tabulations
 from tpc.lower.numpy_printer import numpy_writer
 from tpc.lower.plan import Planner
 from tpc.lower.schedule import schedule
-from tpc.passes.representation import GRAM, with_gram
+from tpc.passes.gram_output import GRAM, with_gram
 from tpc.runtime.models.model import Model
 
 Array = NDArray[Any]
