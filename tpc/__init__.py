@@ -52,7 +52,12 @@ if TYPE_CHECKING:  # `__getattr__` imports them when first used: sympy alone tak
     from tpc.program.trace import TracedTensor as Scalar
     from tpc.program.trace import TracedVector as Vector
     from tpc.program.trace import trace
+    from tpc.runtime.kernels.regression import KernelRegression
+    from tpc.runtime.models.divergence import DivergedError
+    from tpc.runtime.models.folding import FoldOptions
+    from tpc.runtime.models.memory import Training, predict_peak
     from tpc.runtime.models.model import Model
+    from tpc.runtime.models.representation import gram
     from tpc.runtime.models.support import Support
     from tpc.runtime.networks.drawn import finite
     from tpc.runtime.networks.network import Network
@@ -60,12 +65,16 @@ if TYPE_CHECKING:  # `__getattr__` imports them when first used: sympy alone tak
 __version__ = VERSION
 
 __all__ = [
+    "DivergedError",
+    "FoldOptions",
+    "KernelRegression",
     "Limit",
     "Model",
     "Network",
     "Program",
     "Scalar",
     "Support",
+    "Training",
     "Vector",
     "abs",
     "adapt",
@@ -78,6 +87,7 @@ __all__ = [
     "exp",
     "finite",
     "gelu",
+    "gram",
     "identity",
     "joins_samples",
     "leaky_relu",
@@ -87,6 +97,7 @@ __all__ = [
     "moment",
     "nonlin",
     "parse",
+    "predict_peak",
     "readout",
     "relu",
     "rms_norm",
@@ -104,6 +115,12 @@ __all__ = [
 ]
 
 _HOME = {
+    "KernelRegression": ("tpc.runtime.kernels.regression", "KernelRegression"),
+    "FoldOptions": ("tpc.runtime.models.folding", "FoldOptions"),
+    "DivergedError": ("tpc.runtime.models.divergence", "DivergedError"),
+    "Training": ("tpc.runtime.models.memory", "Training"),
+    "predict_peak": ("tpc.runtime.models.memory", "predict_peak"),
+    "gram": ("tpc.runtime.models.representation", "gram"),
     "Limit": ("tpc.compiler", "Limit"),
     "Model": ("tpc.runtime.models.model", "Model"),
     "Network": ("tpc.runtime.networks.network", "Network"),
