@@ -91,7 +91,7 @@ def test_few_shot_training_on_digits(name, digits):
     assert set(model.atoms.values()) == {RANK + 60 * TASKS * WAYS * 3}
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", TRAINED)
 def test_the_same_seed_gives_the_same_model(name, digits):
     adapts = name in ADAPTING
 
