@@ -90,6 +90,11 @@ class _FoldedLimit(PiLimit):
         self.halves = halves
         self.folds = {s.name: fold_store(s, degree, points) for stores in self.stores.values() for s in stores}
         for f in self.folds.values():
+            if f.store.tied:
+                raise UserError(
+                    f"the atoms of {f.store.weight!r} differ along {', '.join(map(str, f.store.tied))}, and cannot be "
+                    "folded: train with mode exact, or average over these axes before it"
+                )
             if f.store.columns and all(m.order == 0 for m in f.moments):
                 raise UserError(
                     f"folding {text(f.store.fn)} to degree {degree} would keep nothing of it but a constant; "
@@ -114,7 +119,7 @@ class _FoldedLimit(PiLimit):
         if t.leaves:
             weights = [leaf.store.weight for x in t.leaves for leaf in self.leaves(x)]
             raise _two_sums([store.weight, *weights], self.program.where(t.leaves[0]))
-        yield from self._values(self.without_leaves(t), t.fn, Leaf(store, {}))
+        yield from self._values(self.without_leaves(t), t.fn, Leaf(store))
 
     def projections(self, t: Term) -> Iterator[Tensor]:
         base = self.without_leaves(t)
@@ -171,13 +176,18 @@ class _FoldedLimit(PiLimit):
 
     def _beside(self, reader: LimitTerm, leaf: Leaf, *extra: Tensor, left: Axes = ()) -> tails.Beside:
         """A reader's coefficient and a leaf's dual beside the tensors of its store, of which the axes `left` stay."""
-        outer = leaf.store.coefficients.axes[1:]
-        factors, names, over = (reader.coefficient, *extra), dict(leaf.names), reader.over
+        factors, over = (reader.coefficient, *extra), reader.over
+        if (names := leaf.names) is None:
+            raise ProgramError(
+                f"the weights of {leaf.store.weight!r} are seen through a window, and cannot be folded",
+                None,
+                "train with mode exact",
+            )
         if leaf.dual is not None:
-            taken = union(left, over, *(f.axes for f in factors))
-            names |= apart(outer, taken)
-            factors = (*factors, tensor.rename(leaf.dual, {a: names[a] for a in outer if a in names}))
-            over = (*over, *(names.get(a, a) for a in outer))
+            rank = (rank_axis(leaf.store.coefficients),)
+            names |= apart(rank, union(left, over, *(f.axes for f in factors)))
+            factors = (*factors, tensor.rename(leaf.dual, names))
+            over = (*over, *(names.get(a, a) for a in rank))
         return tails.Beside(factors, over, names)
 
     def _polynomial(
