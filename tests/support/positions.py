@@ -19,7 +19,7 @@ NONLINEARITIES = {"relu": relu(U), "erf": sp.erf(U), "poly": U**2 / 4 + U}
 
 def convolved(name: str, x: ir.Vector, source: Axis, *, size: int = 3, **options: object) -> ir.Vector:
     """Σ_o shift(W[o] x)[p, o] / √size"""
-    offset = Axis(f"{name}.{source.base}", size)
+    offset = Axis(f"{name}_{source.base}", size)
     w = ir.MatrixWeight(name, Space(name), x.space, sp.Integer(1), (offset,))
     window = Window(source, target_of(name, source, size, **options), offset, **options)
     made = ir.lincomb([(Constant(1 / sp.sqrt(size)), shift.shift(ir.MatMul(w, x), window), (offset,))])
@@ -31,12 +31,12 @@ def target_of(name: str, source: Axis, size: int, *, stride: int = 1, pad: int =
     """The axis of places that are left."""
     assert source.size is not None
     count = source.size // stride if circular else (source.size + 2 * pad - size) // stride + 1
-    return source if count == source.size else Axis(f"{name}.target", count)
+    return source if count == source.size else Axis(f"{name}_target", count)
 
 
 def pooled(x: ir.Vector, source: Axis, size: int, stride: int, pad: int = 0) -> tuple[ir.Vector, Axis]:
     """Averages of `size` places."""
-    offset = Axis("pool.offset", size)
+    offset = Axis("pool_offset", size)
     target = target_of("pool", source, size, stride=stride, pad=pad)
     window = Window(source, target, offset, stride=stride, pad=pad)
     made = ir.lincomb([(Constant(sp.Rational(1, size)), shift.shift(x, window), (offset,))])
@@ -49,7 +49,7 @@ def network(
     stride: int = 1,
 ) -> Program:  # fmt: skip
     """conv, φ, pooling if asked for, conv, φ, and a readout of the mean or one a place ("flat")."""
-    place, channel, offset = Axis("place", PLACES), Axis("channel", CHANNELS), Axis("conv0.place", 3)
+    place, channel, offset = Axis("place", PLACES), Axis("channel", CHANNELS), Axis("conv0_place", 3)
     x = Input("x", (SAMPLE, place, channel))
     window = Window(place, place, offset, pad=1, circular=circular)
     first = ir.VectorWeight("conv0", Space("conv0"), (offset, channel), "input", sp.Integer(1))
