@@ -12,6 +12,7 @@ from tpc.limits.nodes import State
 from tpc.limits.store import Accumulate
 from tpc.lower.layout import layout
 from tpc.lower.lowered import lower
+from tpc.tasks.check import run_check
 
 assert EPS
 
@@ -109,3 +110,15 @@ def test_stored_arrays_lie_as_code_expects():
         for node in tpc.compile(network(**CASES[case])).graph().nodes:
             if isinstance(node, State):
                 assert node.axes == layout(node.axes), node.name
+
+
+@pytest.mark.parametrize("case", ["flat", "pooled, padded and overlapping"])
+def test_finite_networks_converge(case):
+    """Logits of training with momentum, decay and clipping, and means of evenly drawn networks."""
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((40, PLACES, CHANNELS)), rng.standard_normal((PLACES * CHANNELS, CLASSES))
+    y = (np.tanh(x.reshape(len(x), -1)) @ w).argmax(axis=1)
+    options = {"momentum": 0.5, "weight_decay": 0.1, "clip": 1.0}
+    result = run_check(network(**CASES[case]), x=x, y=y, batch=6, widths=(64, 128, 256), seeds=2, rank=4, **options)
+    assert all(m > 0.05 for m in result.moved[1:])
+    assert all(d.size < 0.05 for d in result.deviations)

@@ -54,7 +54,10 @@ class Leaf:
     @property
     def thetas(self) -> tuple[Tensor, ...]:
         """The parameters of the atoms."""
-        return tuple(reduce(lambda t, x: moved_parameter(x, t), self.moves, t) for t in self.store.thetas)
+        made: list[Tensor] = list(self.store.thetas)
+        for x in self.moves:
+            made = [moved_parameter(x, t) for t in made]
+        return tuple(made)
 
     @property
     def names(self) -> dict[Axis, Axis] | None:
