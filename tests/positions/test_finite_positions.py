@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import tpc
+from tpc.runtime.models.initial import initial_state
+from tpc.runtime.networks.finite import FiniteNetwork
 from tpc.runtime.networks.network import Network
 
 WIDTH, N, CLASSES = 6, 3, 2
@@ -161,6 +163,19 @@ def test_gradients_are_those_of_differences(parametrization):
         assert slope == pytest.approx((gradient * direction).sum(), rel=1e-6, abs=1e-9)
         norm = net.scales[name].norm * np.linalg.norm(gradient)
         assert metrics["grad_norm"][name] == pytest.approx(norm, rel=1e-6)
+
+
+def test_dense_and_low_rank_networks_of_a_limit_agree():
+    limit = tpc.compile(tpc.trace(deep))
+    net = tpc.finite(limit, 24, parametrization="pi", rank=4, seed=2, init="paper", dtype="float64")
+    assert net.limit is not None
+    start = initial_state(net.limit.graph(), net.sizes, 4, 2, "paper")
+    other, x = FiniteNetwork(net.limit, start, 24, 2), images(5)
+    for _ in range(2):
+        np.testing.assert_allclose(net.predict(x), other.predict(x), rtol=1e-10, atol=1e-14)
+        for trained in (net, other):
+            trained.step(x, np.array([0, 1, 1]), lr=0.5, clip=0.3)
+    assert np.abs(net.predict(x)).max() > 1e-3
 
 
 def test_a_network_is_saved_with_its_shape(tmp_path):
