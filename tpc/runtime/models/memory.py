@@ -13,16 +13,18 @@ import numpy as np
 from tpc.available import Available
 from tpc.derivation import Derivation
 from tpc.errors import UserError
+from tpc.limits.fold import is_folded
 from tpc.limits.graph import LimitGraph
 from tpc.limits.store import Append, Store
 from tpc.lower.footprint import WIDE, Footprint, table_bytes
 from tpc.lower.instructions import Lowered
 from tpc.lower.lengths import Lengths, length_of
 from tpc.lower.lowered import Stages, lower
-from tpc.program.axes import FEATURE, SAMPLE, SUPPORT
+from tpc.program.axes import SAMPLE, SUPPORT
 from tpc.runtime.models.backend import load_backend
 from tpc.runtime.models.folding import FoldOptions, numbers_stored, outer_numbers
 from tpc.runtime.models.initial import shape_of
+from tpc.runtime.models.input_shape import Shape, axis_sizes, sample_axes, sample_shape
 from tpc.runtime.models.model import predicted_rows
 from tpc.runtime.training.episodic import tasks_at_once
 
@@ -43,7 +45,7 @@ class Training:
     `Model.step`.
     """
 
-    input_dim: int
+    input_dim: Shape
     rank: int
     samples: int
     batch: int
@@ -137,6 +139,11 @@ class _Predictor:
         """The degree that mode "folded" folds to."""
         return self._degree(_options(t)) if t.mode == "folded" else None
 
+    def _sizes(self, t: Training) -> dict[str, int]:
+        """The lengths of the axes of a sample."""
+        axes = sample_axes(self._limit.program)
+        return axis_sizes(axes, sample_shape(axes, t.input_dim))
+
     def _find_degree(self, fold: FoldOptions) -> int:
         return fold.degree_for(self._limit.graph())
 
@@ -144,9 +151,12 @@ class _Predictor:
         backend = load_backend(t.backend)
         lowered = self._lowered(self.degree(t), backend.HALVES, _options(t).points, t.momentum > 0, backend.stages)
         graph, footprint, item = lowered.graph, backend.footprint, np.dtype(t.dtype).itemsize
-        rows = {s.name: footprint.atom(_widths(s, t), item, t.storage, t.momentum > 0) for s in graph.stores}
+        sizes = self._sizes(t)
+        rows = {
+            s.name: footprint.atom(_widths(s, t.rank, sizes), item, t.storage, t.momentum > 0) for s in graph.stores
+        }
         atoms = {s.name: _stored(graph, s, t, max(t.epochs * t.samples, t.done or 0)) for s in graph.stores}
-        lengths = Lengths({FEATURE.name: t.input_dim, SUPPORT.name: t.support}, t.rank, item, atoms, rows)
+        lengths = Lengths({**sizes, SUPPORT.name: t.support}, t.rank, item, atoms, rows)
         tensors = {f.store.name: item * numbers_stored(f, t.rank) for f in graph.folds}
         parts = {} if backend.DEVICE else {"Python and libraries": LIBRARIES, "data set": t.data_bytes}
         segment = _options(t).rows if graph.folds else None
@@ -161,7 +171,7 @@ class _Predictor:
         batch = max(1, min(t.batch, t.samples))
         folded = max([t.rank, *(_per_step(graph, s, batch, t.support) + _options(t).rows for s in graph.stores)])
         step = footprint.step(lowered, lengths, batch, t.clip, folded)
-        rows_predicted = predicted_rows(graph.folds, t.rank)
+        rows_predicted = predicted_rows(graph, t.rank)
         answered, shown = _answered(t, rows_predicted) if t.tasks else (min(EVALUATED, rows_predicted), 0)
         answering = replace(lengths, sizes={**lengths.sizes, SUPPORT.name: shown})
         evaluation = footprint.function(lowered.predict, answering, answered)
@@ -170,20 +180,22 @@ class _Predictor:
         if not backend.DEVICE:
             work["plots"] = PLOTS
         if t.done is not None and not backend.DEVICE:  # a device gets it segment by segment
-            work["reading the checkpoint"] = self._reading(graph, t, rows, tensors, atoms, footprint)
+            work["reading the checkpoint"] = self._reading(graph, t, rows, tensors, atoms, footprint, sizes)
         what = max(work, key=lambda name: work[name])
         return Prediction({name: n for name, n in (parts | {what: work[what]}).items() if n})
 
     @staticmethod
     def _reading(
         graph: LimitGraph, t: Training, rows: Mapping[str, int], tensors: Mapping[str, int],
-        atoms: Mapping[str, int], footprint: Footprint,
+        atoms: Mapping[str, int], footprint: Footprint, sizes: Mapping[str, int],
     ) -> int:  # fmt: skip
         """A checkpoint is read array by array, each beside the state: less what is stored only later."""
         now = {s.name: _stored(graph, s, t, t.done or 0) for s in graph.stores}
         later = sum((atoms[name] - now[name]) * rows[name] for name in atoms)
         item = np.dtype(t.dtype).itemsize
-        arrays = [now[s.name] * max(footprint.columns(_widths(s, t), item, t.storage)) for s in graph.stores]
+        arrays = [
+            now[s.name] * max(footprint.columns(_widths(s, t.rank, sizes), item, t.storage)) for s in graph.stores
+        ]
         return max(0, max([*arrays, *tensors.values()], default=0) - later)
 
 
@@ -202,7 +214,7 @@ def _stored(graph: LimitGraph, s: Store, t: Training, samples: int) -> int:
     """The most atoms that a store holds one by one until so many samples are stepped over."""
     initial = t.rank if s.name == s.weight and not s.thetas else 0
     count = initial + ceil(samples / t.batch * _per_step(graph, s, t.batch, t.support))
-    if t.mode != "folded":
+    if t.mode != "folded" or not is_folded(s):
         return count
     options, step = _options(t), _per_step(graph, s, t.batch, t.support)
     waiting = options.window
@@ -213,10 +225,10 @@ def _stored(graph: LimitGraph, s: Store, t: Training, samples: int) -> int:
     return min(count, max(initial, waiting + 2 * options.rows + step))
 
 
-def _widths(s: Store, t: Training) -> list[int]:
+def _widths(s: Store, rank: int, sizes: Mapping[str, int]) -> list[int]:
     """Numbers of one atom in each column."""
     columns = (s.coefficients, *s.columns, *s.thetas)
-    return [prod(shape_of(c.axes[1:], {FEATURE.name: t.input_dim}, t.rank)) for c in columns]
+    return [prod(shape_of(c.axes[1:], sizes, rank)) for c in columns]
 
 
 def _answered(t: Training, rows: int) -> tuple[int, int]:
