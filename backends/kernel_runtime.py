@@ -18,9 +18,11 @@ from backends.numpy_runtime import (
     relu,
     root_sum,
     rsqrt,
+    shift,
     softplus,
     step,
     tabulated,
+    unshift,
 )
 
 Array = NDArray[Any]
@@ -57,7 +59,9 @@ __all__ = [
     "relu",
     "root_sum",
     "rsqrt",
+    "shift",
     "softplus",
     "step",
     "tabulated",
+    "unshift",
 ]

@@ -16,6 +16,7 @@ from backends.blocks import over_blocks
 from backends.large import matmul, matvecs, outer_sum, over_rows, square, vecmats
 from backends.powers import opened, power, product, slope
 from backends.threads import threads
+from backends.windows import shift, unshift
 
 Array = NDArray[Any]
 
@@ -192,11 +193,13 @@ __all__ = [
     "relu",
     "root_sum",
     "rsqrt",
+    "shift",
     "slope",
     "softplus",
     "square",
     "step",
     "tabulated",
     "threads",
+    "unshift",
     "vecmats",
 ]

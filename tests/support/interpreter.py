@@ -21,6 +21,8 @@ from tpc.program import tensor
 from tpc.program.axes import Axes, Axis
 from tpc.program.functions import X, argument
 from tpc.program.node import topological
+from tpc.program.shift import Shifted, Unshifted
+from tpc.program.window import Window
 
 ANGLES = 40  # Gauss–Legendre nodes on each of the four sectors, at least
 RADII = ((0.0, 1.0, 32), (1.0, 9.0, 56))  # (from, to, nodes)
@@ -136,6 +138,14 @@ def joint_value(fn: sp.Expr, covariance: np.ndarray) -> np.ndarray:
     return np.array(out) / (2 * np.pi) ** (size / 2)
 
 
+def windows(w: Window) -> np.ndarray:
+    """W[p, o, q] = 1 where place p of the target sees q by offset o."""
+    source, target, offsets = w.sizes
+    q = w.stride * np.arange(target)[:, None] + w.dilation * np.arange(offsets) - w.pad
+    places = np.arange(source)
+    return ((q % source if w.circular else q)[..., None] == places).astype(float)
+
+
 # --- nodes -----------------------------------------------------------------------------------------------------------
 
 
@@ -203,6 +213,10 @@ class Interpreter:
                 return self.values[n.arg]
             case tensor.Broadcast():
                 return self.along(n.arg, n.axes)
+            case Shifted():
+                return np.einsum(self._seen(n, "poq", n.window.source), self.values[n.arg], windows(n.window))
+            case Unshifted():
+                return np.einsum(self._seen(n, "qop", n.window.target), self.values[n.arg], windows(n.window))
             case Gram():
                 return self._einsum((n.a, n.b), (n.rank,), n.axes)
             case Kernel():
@@ -211,6 +225,15 @@ class Interpreter:
             case Expectation():
                 return self._expectation(n)
         raise AssertionError(f"the interpreter has no rule for {type(n).__name__}")
+
+    @staticmethod
+    def _seen(n: Shifted | Unshifted, ends: str, summed: Axis) -> str:
+        """The einsum of an operand with W[p, o, q]; its last letter in `ends` is summed."""
+        new, _, old = ends
+        letters = {a: ascii_letters[i].upper() for i, a in enumerate((*n.arg.axes, *n.axes))} | {n.window.offset: "o"}
+        given = "".join(letters[a] if a != summed else old for a in n.arg.axes)
+        made = n.window.target if summed == n.window.source and new == "p" else n.window.source
+        return f"{given},poq->" + "".join(new if a == made else letters[a] for a in n.axes)
 
     def _expectation(self, n: Expectation) -> np.ndarray:
         size = next(k for k in range(2, 12) if k * (k + 1) // 2 == len(n.grams))

@@ -11,7 +11,7 @@ from tpc.limits.store import Append
 from tpc.program.axes import Axis
 from tpc.program.ir import Vector
 from tpc.program.node import Node, topological
-from tpc.program.verify import check_axes, check_functions
+from tpc.program.verify import check_axes, check_functions, check_window
 
 
 def verify_limit(graph: LimitGraph, after: str) -> LimitGraph:
@@ -27,6 +27,7 @@ def verify_limit(graph: LimitGraph, after: str) -> LimitGraph:
             broken(n, "it still has a width axis")
         check_axes(n, sizes, broken)
         check_functions(n, broken)
+        check_window(n, broken)
         if isinstance(n, Gram) and not (n.rank in n.a.axes and n.rank in n.b.axes):
             broken(n, "joins latents of different spaces")
     for name, tensor in graph.outputs:

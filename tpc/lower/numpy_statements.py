@@ -17,6 +17,7 @@ from tpc.lower.places import MomentState
 from tpc.lower.writer import Line, Writer, indexed, is_elementwise, permuted
 from tpc.program import tensor
 from tpc.program.axes import Axis, union, without
+from tpc.program.shift import Shifted, Unshifted
 from tpc.program.tensor import Contract, Tensor
 
 
@@ -66,6 +67,23 @@ def _broadcast(x: tensor.Broadcast, w: Writer) -> str:
 def _tabulated(x: Tabulated, w: Writer) -> str:
     arrays = ", ".join(w.aligned(w.value(t), x.axes, True) for t in (x.p, x.q, x.c))
     return f"{w.table(x)}({arrays})"
+
+
+@expression.register
+def _shifted(x: Shifted, w: Writer) -> str:
+    return _windowed("shift", x, x.window.source, x.window.target, w)
+
+
+@expression.register
+def _unshifted(x: Unshifted, w: Writer) -> str:
+    return _windowed("unshift", x, x.window.target, x.window.source, w)
+
+
+def _windowed(function: str, x: Shifted | Unshifted, old: Axis, new: Axis, w: Writer) -> str:
+    """The places of axes before and after, and the window."""
+    have, want, o = layout(x.arg.axes), layout(x.axes), x.window.offset
+    before = have.index(old), have.index(o) if o in have else None
+    return f"rt.{function}({w.array(x.arg)}, {before}, {(want.index(new), want.index(o))}, {x.window.geometry})"
 
 
 @expression.register

@@ -13,7 +13,7 @@ from functools import singledispatch
 import sympy as sp
 
 from tpc.errors import InternalError, SourceLine
-from tpc.program import ir, tensor
+from tpc.program import ir, shift, tensor
 from tpc.program.axes import Axes, union, without
 from tpc.program.functions import argument
 from tpc.program.ir import Matrix, Vector
@@ -94,6 +94,14 @@ def _sum(n: Node, parts: list[Node]) -> Node | None:
         return ir.lincomb(terms)
     assert isinstance(n, Tensor)
     return tensor.broadcast(tensor.add(p for p in parts if isinstance(p, Tensor)), n.axes)
+
+
+def _summed(share: Tensor | Vector, own: Axes) -> Tensor | Vector:
+    """A share summed over what the operand lacks."""
+    over = without(share.axes, own)
+    if isinstance(share, Tensor):
+        return tensor.contract((share,), over)
+    return share if not over else ir.LinComb(((ONE, share, over),))
 
 
 def _over(dy: Axes, others: Axes, own: Axes) -> Axes:
@@ -206,11 +214,22 @@ def _rename_vector(n: ir.RenameVector, dy: Vector) -> Flow:
     yield n.arg, ir.rename_vector(dy, {b: a for a, b in n.pairs})
 
 
+@vjp.register(shift.Shifted | shift.ShiftedVector)
+def _shifted(n: shift.Shifted | shift.ShiftedVector, dy: Tensor | Vector) -> Flow:
+    yield n.arg, _summed(shift.unshift(dy, n.window), n.arg.axes)
+
+
+@vjp.register(shift.Unshifted | shift.UnshiftedVector)
+def _unshifted(n: shift.Unshifted | shift.UnshiftedVector, dy: Tensor | Vector) -> Flow:
+    yield n.arg, _summed(shift.shift(dy, n.window), n.arg.axes)
+
+
 @vjp.register
 def _matmul(n: ir.MatMul, dy: Vector) -> Flow:
-    # y = W x:  dx = Wᵀ dy,  dW = (1/n) Σ dy xᵀ
-    yield n.x, ir.MatMul(ir.transpose(n.matrix), dy)
-    yield n.matrix, ir.Outer(dy, n.x, union(dy.axes, n.x.axes))
+    # y = W x:  dx = Wᵀ dy,  dW = (1/n) Σ dy xᵀ, for each of a family
+    yield n.x, _summed(ir.MatMul(ir.transpose(n.matrix), dy), n.x.axes)
+    dy = ir.spread(dy, without(n.matrix.axes, n.x.axes))
+    yield n.matrix, ir.Outer(dy, n.x, without(union(dy.axes, n.x.axes), n.matrix.axes))
 
 
 @vjp.register

@@ -14,10 +14,10 @@ import sympy as sp
 from sympy import Expr
 
 from tpc.errors import InternalError
-from tpc.program.axes import Axes, Axis, Space, after, effective, ordered
+from tpc.program.axes import Axes, Axis, Space, after, effective, ordered, without
 from tpc.program.functions import argument
 from tpc.program.node import Node, Scope, kept, node
-from tpc.program.tensor import ONE, Constant, Tensor, is_number
+from tpc.program.tensor import ONE, Constant, Tensor, broadcast, is_number
 
 
 @cache
@@ -60,7 +60,7 @@ class Vector(Node):
 
 
 class Matrix(Node):
-    """A linear map from the vectors of space `inn` to those of space `out`; it has no finite axes."""
+    """A linear map from the vectors of space `inn` to those of space `out`, or one for every place of finite axes."""
 
     __slots__ = ()
 
@@ -96,12 +96,17 @@ class VectorWeight(Vector):
 
 @node
 class MatrixWeight(Matrix):
-    """A trained matrix between two spaces."""
+    """A trained matrix between two spaces, or one for every place of the axes `shape`."""
 
     name: str
     left: Space
     right: Space
     std: Expr
+    shape: Axes = ()
+
+    @property
+    def introduces(self) -> Axes:
+        return self.shape
 
     @property
     def out(self) -> Space:
@@ -133,7 +138,7 @@ class Transpose(Matrix):
 
 @node
 class Outer(Matrix):
-    """(1/n) Σ_over y xᵀ: the gradient of a matrix."""
+    """(1/n) Σ_over y xᵀ: the gradient of a matrix, or of a family of them along the axes that are left."""
 
     y: Vector
     x: Vector
@@ -173,7 +178,7 @@ class MatrixSum(Matrix):
 
 @node
 class MatMul(Vector):
-    """y = W x"""
+    """y = W x; along axes that both have they are tied, W[o] x[o]"""
 
     matrix: Matrix
     x: Vector
@@ -329,6 +334,12 @@ def lincomb(terms: Iterable[tuple[Tensor, Vector, Iterable[Axis]]]) -> Vector | 
     if len(kept) == 1 and kept[0][0] is ONE and not kept[0][2]:
         return kept[0][1]
     return LinComb(kept)
+
+
+def spread(x: Vector, axes: Axes) -> Vector:
+    """x repeated along those of `axes` that it lacks."""
+    missing = without(axes, x.axes)
+    return LinComb(((broadcast(ONE, missing), x, ()),)) if missing else x
 
 
 def matrix_sum(terms: Sequence[Matrix]) -> Matrix:

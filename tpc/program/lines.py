@@ -11,7 +11,7 @@ from functools import lru_cache, singledispatch
 import sympy as sp
 
 from tpc.errors import InternalError
-from tpc.program import ir, naming, tensor
+from tpc.program import ir, naming, shift, tensor
 from tpc.program.axes import Axes, Axis
 from tpc.program.expression import parse_expression
 from tpc.program.node import Node
@@ -75,7 +75,7 @@ def type_of(n: Node) -> str:
     if isinstance(n, ir.Vector):
         return f"{n.kind} {n.space}[{_axes(n.axes)}]"
     if isinstance(n, ir.Matrix):
-        return f"matrix {n.out} <- {n.inn}"
+        return f"matrix {n.out} <- {n.inn}" + (f"[{_axes(n.axes)}]" if n.axes else "")
     assert isinstance(n, Tensor)
     return f"scalar[{_axes(n.axes)}]"
 
@@ -189,6 +189,16 @@ def _(n: tensor.StopGradient | ir.StopGradientVector, names: Names) -> str:
 @operation.register
 def _(n: ir.Outer, names: Names) -> str:
     return f"outer[{_axes(n.over)}]({names[n.y]}, {names[n.x]})"
+
+
+@operation.register
+def _(n: shift.Shifted | shift.ShiftedVector, names: Names) -> str:
+    return f"shift[{n.window}]({names[n.arg]})"
+
+
+@operation.register
+def _(n: shift.Unshifted | shift.UnshiftedVector, names: Names) -> str:
+    return f"unshift[{n.window}]({names[n.arg]})"
 
 
 @lru_cache(maxsize=4096)

@@ -233,4 +233,12 @@ def _mapped(value: Any, image: Callable[[Node], Node], axes: Mapping[Axis, Axis]
         return image(value)
     if isinstance(value, tuple):
         return tuple([_mapped(item, image, axes) for item in value])
-    return axes.get(value, value) if axes and isinstance(value, Axis) else value
+    if not axes:
+        return value
+    if isinstance(value, Axis):
+        return axes.get(value, value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.replace(
+            value, **{f.name: _mapped(getattr(value, f.name), image, axes) for f in dataclasses.fields(value)}
+        )
+    return value

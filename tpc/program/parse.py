@@ -9,18 +9,24 @@ from dataclasses import dataclass
 import sympy as sp
 
 from tpc.errors import ProgramError, SourceLine, UsageError
-from tpc.program import ir, tensor
+from tpc.program import ir, shift, tensor
 from tpc.program.axes import Axes, Axis, Space
 from tpc.program.expression import parse_expression
 from tpc.program.functions import argument
 from tpc.program.lines import JOINS, type_of
 from tpc.program.node import Node
 from tpc.program.tensor import Tensor
+from tpc.program.window import Window
 
 Listed = tuple[str, tuple[tuple[str, Node], ...], bool]  # name, outputs, whether samples may depend on each other
 
 _LINE = re.compile(r"(?P<name>\S+) : (?P<type>[^=]*?) = (?P<op>\w+)(?:\[(?P<axes>[^\]]*)\])?(?:\((?P<args>.*)\))?$")
 _VECTOR = re.compile(r"[GX] (?P<space>\S+?)\[(?P<axes>[^\]]*)\]$")
+_MATRIX = re.compile(r"matrix (?P<out>\S+) <- (?P<inn>[^\s\[]+)(?:\[(?P<axes>[^\]]*)\])?$")
+_WINDOW = re.compile(
+    r"(?P<source>[\w']+)->(?P<target>[\w']+), (?P<offset>[\w']+)(?:, stride (?P<stride>\d+))?"
+    r"(?:, dilation (?P<dilation>\d+))?(?:, pad (?P<pad>-?\d+))?(?P<circular>, circular)?$"
+)
 _TERM = re.compile(r"(?:sum\[(?P<over>[^\]]*)\] )?(?P<c>\S+) \* (?P<x>\S+)$")
 
 # What tracing and the passes call things. Names become part of generated code, so a listing may hold no others.
@@ -162,6 +168,18 @@ class Parser:
             raise self.fail("expected rename[old->new, …]")
         return tuple((self.axis(a.strip()), self.axis(b.strip())) for a, b in halves)
 
+    def window(self, text: str) -> Window:
+        match = _WINDOW.match(text)
+        if match is None:
+            raise self.fail(
+                "expected [source->target, offsets, stride k, dilation k, pad k, circular], the numbers if need be"
+            )
+        source, target, offset = (self.axis(match[part]) for part in ("source", "target", "offset"))
+        if missing := [str(a) for a in (source, target, offset) if a.size is None]:
+            raise self.fail(f"the axes of a window have known lengths, {missing[0]} has none")
+        stride, dilation, pad = int(match["stride"] or 1), int(match["dilation"] or 1), int(match["pad"] or 0)
+        return Window(source, target, offset, stride, dilation, pad, match["circular"] is not None)
+
     def operation(self, match: re.Match[str]) -> Node:
         op, over, body, kind = match["op"], match["axes"], match["args"] or "", match["type"].strip()
         if op in ("data", "weight"):
@@ -211,10 +229,11 @@ class Parser:
             if role not in _ROLES:
                 raise self.fail(f"expected the role {' or '.join(_ROLES)}, got {role!r}")
             return ir.VectorWeight(name, self.space(vector["space"]), self.axis_list(vector["axes"]), role, std)
-        left, arrow, right = kind.removeprefix("matrix ").partition(" <- ")
-        if not arrow:
+        matrix = _MATRIX.match(kind)
+        if matrix is None:
             raise self.fail("expected the type scalar[…], G space[…], X space[…] or matrix out <- in")
-        return ir.MatrixWeight(name, self.space(left), self.space(right), std)
+        left, right = self.space(matrix["out"]), self.space(matrix["inn"])
+        return ir.MatrixWeight(name, left, right, std, self.axis_list(matrix["axes"]))
 
     def space(self, name: str) -> Space:
         return Space(self.name("space", name))
@@ -245,6 +264,20 @@ def _stop_gradient(p: Parser, r: Right) -> Node:
     return tensor.StopGradient(p.tensor(r.body)) if r.is_scalar else ir.StopGradientVector(p.vector(r.body))
 
 
+def _shift(p: Parser, r: Right) -> Node:
+    window = p.window(r.brackets)
+    if r.is_scalar:
+        return shift.Shifted(p.tensor(r.body), window)
+    return shift.ShiftedVector(p.vector(r.body), window)
+
+
+def _unshift(p: Parser, r: Right) -> Node:
+    window = p.window(r.brackets)
+    if r.is_scalar:
+        return shift.Unshifted(p.tensor(r.body), window)
+    return shift.UnshiftedVector(p.vector(r.body), window)
+
+
 OPERATIONS: dict[str, Callable[[Parser, Right], Node]] = {
     "size": lambda p, r: tensor.Size(p.axis(r.brackets)),
     "map": lambda p, r: p.applied(r.body, tensor.Map),
@@ -263,6 +296,8 @@ OPERATIONS: dict[str, Callable[[Parser, Right], Node]] = {
     "learned": lambda p, r: ir.Learned(p.vector(r.body)),
     "outer": _outer,
     "stop_gradient": _stop_gradient,
+    "shift": _shift,
+    "unshift": _unshift,
 }
 
 

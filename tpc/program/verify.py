@@ -8,7 +8,7 @@ from typing import NoReturn, TypeAlias
 import sympy as sp
 
 from tpc.errors import InternalError
-from tpc.program import ir, tensor
+from tpc.program import ir, shift, tensor
 from tpc.program.axes import Axis, union, without
 from tpc.program.node import Node, fields
 from tpc.program.program import Program
@@ -35,7 +35,12 @@ def verify(program: Program, after: str) -> Program:
         ):
             broken(n, f"two leaves are named {n.name}")
         _check_spaces(n, broken)
+        check_window(n, broken)
         check_functions(n, broken)
+    for name, value in program.outputs:
+        w = names.get(name.removeprefix("grad:"))
+        if isinstance(value, ir.Matrix) and set(value.axes) != set(w.axes if isinstance(w, ir.MatrixWeight) else ()):
+            broken(value, "an outer product sums over all finite axes of its vectors that its weight lacks")
     outputs = [name for name, _ in program.outputs]
     if len(set(outputs)) != len(outputs):
         broken(None, f"outputs repeat: {outputs}")
@@ -54,12 +59,21 @@ def check_axes(n: Node, known: dict[str, Axis], broken: Fail) -> None:
     given = union(*(s.joint for s in n.scopes))
     if missing := without(n.joins, given):
         broken(n, f"joins {', '.join(map(str, missing))}, which its operands lack")
-    if isinstance(n, ir.Matrix) and n.axes:
-        broken(n, "an outer product sums over all finite axes of its vectors")
     if not {a for a, _ in n.renames} <= set(given):
         broken(n, "renames an axis its argument lacks")
     if n.renames and len(set(n.axes)) != len(n.axes):
         broken(n, "two axes get one name")
+
+
+def check_window(n: Node, broken: Fail) -> None:
+    """Windows go along axes of known length, to one that the operand has not already."""
+    if isinstance(n, shift.Shifted | shift.ShiftedVector | shift.Unshifted | shift.UnshiftedVector):
+        w = n.window
+        ends = {w.source, w.target}
+        if any(a.size is None for a in (*ends, w.offset)) or w.stride < 1 or w.dilation < 1 or w.offset in ends:
+            broken(n, "a window has known lengths, a stride and a dilation")
+        if len(ends & set(n.arg.axes)) > 1:
+            broken(n, "a window leads to an axis that its operand has already")
 
 
 def _check_spaces(n: Node, broken: Fail) -> None:

@@ -87,6 +87,12 @@ class Gradient:
             keep = 1.0
 
 
+def _products(left: Any, right: Any, finite: int, xp: Any) -> Any:
+    """Σ left ⊗ right for every place of the first `finite` axes, (places·n, n)."""
+    flat = (math.prod(left.shape[:finite]), -1, left.shape[-1])
+    return xp.matmul(left.reshape(flat).swapaxes(1, 2), right.reshape(flat)).reshape(-1, right.shape[-1])
+
+
 def add_scaled(to: Any, keep: float, factor: float, x: Any) -> None:
     """to ← keep·to + factor·x, in place."""
     if keep != 1:
@@ -97,10 +103,15 @@ def add_scaled(to: Any, keep: float, factor: float, x: Any) -> None:
 def gradient(w: AnyWeight, plan: Plan, run: Evaluation, unit: float) -> Gradient:
     """The gradient of a weight, where the plan is evaluated."""
     outer, rest = plan.gradients[w]
-    finite: Axes = (WIDTH,) if isinstance(w, MatrixWeight) else w.axes
+    finite: Axes = (*w.shape, WIDTH) if isinstance(w, MatrixWeight) else w.axes
     whole: Axes = w.axes if isinstance(w, Weight) else (*finite, WIDTH)
     xp, pairs, added = run.arrays.xp, [], None
     for p in outer:
+        if isinstance(w, MatrixWeight) and set(p.right.axes) & set(w.shape):  # tied on both sides
+            left, right = (run.spread(n, (*w.shape, *p.over, WIDTH)) for n in (p.left, p.right))
+            value = _products(left, right, len(w.shape), xp)
+            added = value if added is None else added + value
+            continue
         left, right = run.rows(p.left, p.over, *finite), run.rows(p.right, p.over, WIDTH)
         pairs.append((xp.ascontiguousarray(left.reshape(len(right), -1)), xp.ascontiguousarray(right)))
     for n in rest:

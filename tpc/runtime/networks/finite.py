@@ -20,7 +20,7 @@ from tpc.errors import UsageError
 from tpc.limits.store import Accumulate, Append, Store, Update
 from tpc.passes.adapt import is_adapted
 from tpc.program import ir
-from tpc.program.axes import SAMPLE, without
+from tpc.program.axes import SAMPLE, Axes, without
 from tpc.program.program import AnyWeight, Program
 from tpc.runtime.models.arguments import clip_factors, real_array
 from tpc.runtime.models.divergence import not_taken
@@ -28,7 +28,7 @@ from tpc.runtime.models.step_options import StepOptions, takes_step_options
 from tpc.runtime.models.support import Support, check_given
 from tpc.runtime.models.targets import check_loss, read_targets
 from tpc.runtime.networks.interpret import Value, evaluate, numeric
-from tpc.runtime.networks.matrix import F64, LowRank, MatrixValue, Total, total
+from tpc.runtime.networks.matrix import F64, Family, LowRank, MatrixValue, Total, total
 
 Draw: TypeAlias = Callable[[str, int, int, int], F64]  # Ω (width, rank) from space, rank, width and seed
 
@@ -189,7 +189,7 @@ def _sampled(w: AnyWeight, updates: Iterable[Update], arrays: Mapping[str, F64],
         parts = []
         for s in stores:
             coefficients, atoms = arrays[s.coefficients.name], _atoms(s, arrays, omega[w.inn.name])
-            parts.append(LowRank(coefficients @ omega[w.out.name].T, atoms))
+            parts.append(_low_rank(w.shape, s, coefficients @ omega[w.out.name].T, atoms))
         return total(parts)
     if isinstance(w, ir.VectorWeight) and w.role == "readout":
         shares = []
@@ -199,6 +199,15 @@ def _sampled(w: AnyWeight, updates: Iterable[Update], arrays: Mapping[str, F64],
         return np.asarray(np.sum(shares, axis=0))
     (name,) = (u.state.name for u in updates if isinstance(u, Accumulate))
     return arrays[name] @ omega[w.space.name].T if isinstance(w, ir.VectorWeight) else arrays[name]
+
+
+def _low_rank(family: Axes, s: Store, left: F64, right: F64) -> MatrixValue:
+    """Σ_m left_m ⊗ right_m, for every place of the axes of a family where there is one."""
+    if not family:
+        return LowRank(left, right)
+    have = s.coefficients.axes[1:-1]
+    left = np.moveaxis(left, [1 + have.index(a) for a in family], range(len(family)))
+    return Family(family, {place: LowRank(left[place], right) for place in np.ndindex(left.shape[: len(family)])})
 
 
 def _atoms(s: Store, arrays: Mapping[str, F64], omega: F64) -> F64:

@@ -19,15 +19,16 @@ from numpy.typing import DTypeLike
 from sympy import Expr
 
 from tpc.errors import InternalError, UsageError
-from tpc.program import ir, tensor
-from tpc.program.axes import Axes, Axis
+from tpc.program import ir, shift, tensor
+from tpc.program.axes import Axes, Axis, without
 from tpc.program.functions import argument
 from tpc.program.ir import Vector, theta
 from tpc.program.node import Node, topological
 from tpc.program.program import Program
 from tpc.program.tensor import Input, Tensor
+from tpc.program.window import pieces
 from tpc.runtime.networks.library import Library, library
-from tpc.runtime.networks.matrix import F64, LowRank, MatrixValue, total
+from tpc.runtime.networks.matrix import F64, Family, LowRank, MatrixValue, total
 
 WIDTH = Axis("width", role="width")
 Value: TypeAlias = F64 | MatrixValue
@@ -72,9 +73,11 @@ class Evaluation:
 
     def rows(self, n: Tensor | Vector, over: Axes, *more: Axis) -> F64:
         """The array of a node with the dimensions `over` as one, and then `more`."""
-        want = (*over, *more)
-        x = self.arrays.xp.broadcast_to(aligned(self.array(n), dims(n), want), self.shape(want))
-        return cast(F64, x.reshape(-1, *self.shape(more)))
+        return self.spread(n, (*over, *more)).reshape(-1, *self.shape(more))
+
+    def spread(self, n: Tensor | Vector, want: Axes) -> F64:
+        """The array of a node with dimensions `want`, repeated along those that it lacks."""
+        return cast(F64, self.arrays.xp.broadcast_to(aligned(self.array(n), dims(n), want), self.shape(want)))
 
 
 def evaluate(
@@ -108,6 +111,11 @@ def _bind(n: Input, run: Evaluation) -> None:
 def dims(n: Tensor | Vector) -> Axes:
     """The axes of the array of a node."""
     return (*n.axes, WIDTH) if isinstance(n, Vector) else n.axes
+
+
+def places(axes: Axes, at: Mapping[Axis, int | slice]) -> tuple[int | slice, ...]:
+    """The index of an array that takes these places of axes, and all of the others."""
+    return tuple(at.get(a, slice(None)) for a in axes)
 
 
 def aligned(x: F64, have: Axes, want: Axes) -> F64:
@@ -270,7 +278,39 @@ def _lincomb(n: ir.LinComb, run: Evaluation) -> Value:
 
 @value.register
 def _matmul(n: ir.MatMul, run: Evaluation) -> Value:
-    return run.matrix(n.matrix).apply(run.array(n.x))
+    matrix = run.matrix(n.matrix)
+    if not n.matrix.axes:
+        return matrix.apply(run.array(n.x))
+    assert isinstance(matrix, Family)
+    made = run.arrays.xp.empty(run.shape(dims(n)), dtype=run.dtype)
+    for place, member in matrix.members.items():
+        at = dict(zip(matrix.axes, place))
+        made[places(dims(n), at)] = member.apply(run.array(n.x)[places(dims(n.x), at)])
+    return cast(F64, made)
+
+
+@value.register(shift.Shifted | shift.ShiftedVector)
+def _shifted(n: Any, run: Evaluation) -> Value:
+    w = n.window
+    made = run.arrays.xp.zeros(run.shape(dims(n)), dtype=run.dtype)
+    x, have = run.array(n.arg), dims(n.arg)
+    for o, p, q in pieces(*w.geometry):
+        seen = x[places(have, {w.source: q, w.offset: o})]
+        axes = tuple(w.target if a == w.source else a for a in have if a != w.offset)
+        made[places(dims(n), {w.target: p, w.offset: o})] = aligned(seen, axes, without(dims(n), (w.offset,)))
+    return cast(F64, made)
+
+
+@value.register(shift.Unshifted | shift.UnshiftedVector)
+def _unshifted(n: Any, run: Evaluation) -> Value:
+    w = n.window
+    made = run.arrays.xp.zeros(run.shape(dims(n)), dtype=run.dtype)
+    y, have = run.array(n.arg), dims(n.arg)
+    for o, p, q in pieces(*w.geometry):
+        seen = y[places(have, {w.target: p, w.offset: o})]
+        axes = tuple(w.source if a == w.target else a for a in have if a != w.offset)
+        made[places(dims(n), {w.source: q, w.offset: o})] += aligned(seen, axes, without(dims(n), (w.offset,)))
+    return cast(F64, made)
 
 
 @value.register
@@ -287,7 +327,12 @@ def _transpose(n: ir.Transpose, run: Evaluation) -> Value:
 
 @value.register
 def _outer(n: ir.Outer, run: Evaluation) -> Value:
-    return LowRank(run.rows(n.y, n.over, WIDTH), run.rows(n.x, n.over, WIDTH))
+    if not n.axes:
+        return LowRank(run.rows(n.y, n.over, WIDTH), run.rows(n.x, n.over, WIDTH))
+    left, right = (run.spread(v, (*n.axes, *n.over, WIDTH)) for v in (n.y, n.x))
+    flat = (-1, run.width)
+    found = {p: LowRank(left[p].reshape(flat), right[p].reshape(flat)) for p in np.ndindex(run.shape(n.axes))}
+    return Family(n.axes, found)
 
 
 @value.register

@@ -43,7 +43,7 @@ from tpc.runtime.models.targets import check_loss, read_targets
 from tpc.runtime.networks.descent import Gradient, Plan, add_scaled, gradient, make_plan
 from tpc.runtime.networks.interpret import Evaluation
 from tpc.runtime.networks.library import library
-from tpc.runtime.networks.matrix import Dense
+from tpc.runtime.networks.matrix import dense
 from tpc.runtime.networks.parametrization import PARAMETRIZATIONS, Scales, role, scales
 
 Array = NDArray[Any]
@@ -150,7 +150,7 @@ class Network:
 
     def _shape(self, w: AnyWeight) -> tuple[int, ...]:
         if isinstance(w, ir.MatrixWeight):
-            return (self.width, self.width)
+            return (*self._lengths(w.shape), self.width, self.width)
         return (*self._lengths(w.axes), *((self.width,) if isinstance(w, Vector) else ()))
 
     def plan(self, loss: str) -> Plan:
@@ -250,7 +250,7 @@ class Network:
             if w is None:
                 bases[name.removeprefix(BASIS)] = value
             elif isinstance(w, ir.MatrixWeight):
-                leaves[name] = Dense(value, self.arrays.product)
+                leaves[name] = dense(value, w.shape, self.arrays.product)
             else:
                 leaves[name] = self.width * value if role(w) == "readout" else value
         run = Evaluation(program, self.width, leaves, bases, self.arrays, self.dtype)
