@@ -8,8 +8,6 @@ the new K (Arora et al. 2019).
 
 from __future__ import annotations
 
-from functools import reduce
-
 import numpy as np
 
 
@@ -18,22 +16,84 @@ def places(length, size, stride=1, padding="same", dilation=1):
     reach = dilation * (size - 1) + 1
     out = (length - reach) // stride + 1 if padding == "valid" else -(-length // stride)
     before = 0 if padding == "valid" else max(0, (out - 1) * stride + reach - length) // 2
-    if padding == "circular":
-        before = (reach - 1) // 2
     s = np.zeros((size, out, length))
     for o in range(size):
         for p in range(out):
             q = stride * p + dilation * o - before
-            if padding == "circular":
-                q %= length
-            if 0 <= q < length:
-                s[o, p, q] = 1
+            if padding == "circular" or 0 <= q < length:
+                s[o, p, q % length] = 1
     return s
 
 
 def window(lengths, size, stride=1, padding="same", dilation=1):
-    """S[o, p, q] of several axes, flattened."""
-    parts = [places(n, size, stride, padding, dilation) for n in lengths]
-    return reduce(lambda a, b: np.einsum("opq,usr->ouPpsqr"[:2] + "->" if False else "opq,usr->oupsqr", a, b).reshape(
-        a.shape[0] * b.shape[0], a.shape[1] * b.shape[1], a.shape[2] * b.shape[2]
-    ), parts)
+    """S[o, p, q] of several axes, as one of each."""
+    s = np.ones((1, 1, 1))
+    for n in lengths:
+        t = places(n, size, stride, padding, dilation)
+        s = np.einsum("opq,urs->ouprqs", s, t).reshape(*(a * b for a, b in zip(s.shape, t.shape)))
+    return s
+
+
+def relu(k, p, q):
+    size = np.sqrt(p * q)
+    angle = np.arccos(np.clip(k / size, -1, 1))
+    return size * (np.sin(angle) + (np.pi - angle) * np.cos(angle)) / (2 * np.pi), (np.pi - angle) / (2 * np.pi)
+
+
+def erf(k, p, q):
+    a = (1 + 2 * p) * (1 + 2 * q)
+    return 2 / np.pi * np.arcsin(2 * k / np.sqrt(a)), 4 / np.pi / np.sqrt(a - 4 * k**2)
+
+
+class Positions:
+    """Covariance and tangent kernel of a layer, k[s, p, s', p'], of positions with these lengths."""
+
+    def __init__(self, k, theta, lengths):
+        self.k, self.theta, self.lengths = k, theta, tuple(lengths)
+
+    def __add__(self, other):
+        """A sum of independent layers."""
+        return Positions(self.k + other.k, self.theta + other.theta, self.lengths)
+
+    def __rmul__(self, factor):
+        return Positions(factor**2 * self.k, factor**2 * self.theta, self.lengths)
+
+    def __call__(self, phi):
+        variance = np.einsum("spsp->sp", self.k)
+        value, slope = phi(self.k, variance[:, :, None, None], variance)
+        return Positions(value, slope * self.theta, self.lengths)
+
+    def moved(self, s, lengths):
+        """What places see, summed over the offsets."""
+        return Positions(*(np.einsum("opq,sqtr,our->sptu", s, k, s, optimize=True) for k in (self.k, self.theta)), lengths)
+
+    def dense(self, std=1.0, bias=0.0):
+        k = std**2 * self.k + bias**2
+        return Positions(k, k + std**2 * self.theta, self.lengths)
+
+    def conv(self, size, std=1.0, bias=0.0, **how):
+        s = window(self.lengths, size, **how)
+        lengths = [places(n, size, **how).shape[1] for n in self.lengths]
+        return (self.moved(s / np.sqrt(len(s)), lengths)).dense(std, bias)
+
+    def pool(self, size):
+        """The mean of disjoint windows."""
+        s = window(self.lengths, size, stride=size, padding="valid")
+        return self.moved(s.mean(0, keepdims=True), [n // size for n in self.lengths])
+
+    def flat(self, std=1.0):
+        """A readout with a weight for every position."""
+        k, theta = (std**2 * np.einsum("sptp->st", x) / x.shape[1] for x in (self.k, self.theta))
+        return k, k + theta
+
+    def mean(self, std=1.0):
+        """A readout of the mean over positions."""
+        k, theta = (std**2 * x.mean((1, 3)) for x in (self.k, self.theta))
+        return k, k + theta
+
+
+def data(x):
+    """Samples [s, *positions, channel]; no weight has acted yet."""
+    flat = x.reshape(len(x), -1, x.shape[-1])
+    k = np.einsum("spc,tqc->sptq", flat, flat) / x.shape[-1]
+    return Positions(k, 0 * k, x.shape[1:-1])

@@ -104,8 +104,10 @@ class Ties:
         own = {(new.get(a, a), other.get(a, a)) for a in without(weight.axes, (SAMPLE,))}
         found = _same(x, y) | own
         if isinstance(v, ir.MatMul) and isinstance(w, ir.MatMul):
-            inner = self(ir.rename_vector(v.x, new), ir.rename_vector(w.x, other))
-            return ALL if inner is None else found | inner
+            same = {b: a for a, b in own if a != b}  # one member of the family, or 0
+            inner = self(ir.rename_vector(v.x, new), ir.rename_vector(ir.rename_vector(w.x, other), same))
+            back = {a: b for b, a in same.items()}
+            return ALL if inner is None else found | {(a, back.get(b, b)) for a, b in inner}
         return found
 
     def _seen(self, x: Vector, y: Vector, left: View[Vector] | None, right: View[Vector] | None) -> Pairs | None:
