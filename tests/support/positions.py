@@ -36,10 +36,10 @@ class Layer:
     def __call__(self, text):
         return Layer(ir.nonlin(parse_nonlinearity(text).xreplace({X: argument(0)}), [self.x]), self.at)
 
-    def conv(self, name, size, std=1, bias=0, **how):
+    def conv(self, name, size, std=1, bias=0, space="", **how):
         windows = make_windows(self.at, size, **how)
         family = tuple(w.offset for w in windows)
-        space = Space(name)
+        space = Space(space or name)
         if isinstance(self.x, tensor.Tensor):  # data: its last axis is the channel
             channel = self.x.axes[-1]
             w = ir.VectorWeight(name, space, (*family, channel), "input", sp.sympify(std))

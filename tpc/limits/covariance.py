@@ -16,7 +16,7 @@ import sympy as sp
 from tpc.errors import InternalError
 from tpc.limits.expect import gaussian_mean
 from tpc.limits.ties import Ties, is_sum, seen_base, unrenamed, weight_of
-from tpc.limits.views import contracted, through, view
+from tpc.limits.views import contracted, identity, through, view
 from tpc.passes.normal import Normaliser, Term
 from tpc.passes.per_sample import Randomness
 from tpc.passes.substitute import Part
@@ -202,7 +202,7 @@ class SecondMoments:
     def leaves(self, x: Vector, y: Vector) -> Tensor:
         """The covariance of two Gaussians that are seen of weights, Wx or Wᵀdx; in gradients they are leaves.
 
-        Components of a weight are independent of each other, and stand at equal places here.
+        Components of a weight are independent of each other.
         """
         seen = through(x, y, self.leaves)
         if seen is not None:
@@ -211,14 +211,15 @@ class SecondMoments:
         a, b = weight_of(v), weight_of(w)
         if a is not b:
             return ZERO
-        own = without(a.axes, (SAMPLE,))
-        if any(new.get(k, k) != other.get(k, k) for k in own):
-            raise InternalError(f"{a!r} is used without a sum over its axes")
+        places = [(new.get(k, k), other.get(k, k)) for k in without(a.axes, (SAMPLE,))]
+        same = {right: left for left, right in places if left != right}
+        factors = [identity(left, right) for right, left in same.items()]
         if isinstance(v, ir.VectorWeight):
-            return variance_of_entries(v)
+            return tensor.contract((variance_of_entries(v), *factors))
         assert isinstance(v, ir.MatMul) and isinstance(w, ir.MatMul)
-        inside = self.second(ir.rename_vector(v.x, new), ir.rename_vector(w.x, other))
-        return tensor.contract((variance_of_entries(_weight(v)), inside))
+        y = ir.rename_vector(ir.rename_vector(w.x, other), same)
+        inside = self.second(ir.rename_vector(v.x, new), y)
+        return tensor.contract((variance_of_entries(_weight(v)), inside, *factors))
 
     def covariance(self, g: Vector, h: Vector) -> Tensor:
         """Cov(Z^g, Z^h) of two G-vectors."""
@@ -288,7 +289,11 @@ class SecondMoments:
         return self._recall(self._heights, g, self._height_of)
 
     def _height_of(self, g: Vector) -> int:
-        return 0 if _is_base(g) else 1 + max(self._height(x) for _, x, _ in self._terms_of(g))
+        if _is_base(g):
+            return 0
+        seen = view(g)
+        inside = [seen.arg] if seen is not None else [x for _, x, _ in self._terms_of(g)]
+        return 1 + max(map(self._height, inside))
 
     def _scaled(self, part: Part, of: Vector, other: Vector, first: bool) -> Tensor:
         """The covariance of one term of a sum."""

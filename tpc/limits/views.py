@@ -41,9 +41,15 @@ class View(Generic[V]):
         return self.window.source if self.back else self.window.target
 
     def of(self, x: Tensor) -> Tensor:
-        """What is seen of another tensor."""
-        seen: Tensor = (unshift if self.back else shift)(x, self.window)
-        return seen
+        """What is seen of another tensor, from its own place where it has one."""
+        look = unshift if self.back else shift
+        if self.place in x.axes and self.place != self.bound:
+            # Σ_q S[q, p, o] x[q, p, o]
+            copy = fresh(self.bound.primed(), {*x.axes, self.place, self.window.offset})
+            seen = self.bound_as(copy).of(identity(self.bound, copy))
+            return tensor.contract((seen, x), (self.bound,))
+        made: Tensor = look(x, self.window)
+        return made
 
     def apart(self, taken: Iterable[Axis]) -> View[V]:
         """The same with a bound axis that none of `taken` is."""
@@ -73,6 +79,13 @@ class View(Generic[V]):
         """Whether by one offset every place sees at most one."""
         source, target, _ = self.window.sizes
         return not self.back or not self.window.circular or self.window.stride * target <= source
+
+
+def identity(a: Axis, b: Axis) -> Tensor:
+    """1 where two axes are at one place: what a single place sees by every offset, from behind."""
+    single = Axis(f"{a.base}_single", 1)
+    made: Tensor = unshift(tensor.broadcast(tensor.ONE, (single,)), Window(a, single, b))
+    return made
 
 
 def view(x: V) -> View[V] | None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import sympy as sp
 from sympy import Expr
 
 from tpc.errors import InternalError, ProgramError
-from tpc.program import ir, tensor
+from tpc.program import ir, shift, tensor
 from tpc.program.axes import Axes, union
 from tpc.program.functions import argument
 from tpc.program.ir import Vector, theta
@@ -91,6 +91,8 @@ class Normaliser:
                 return self._lincomb(x)
             case ir.RenameVector():
                 return self._renamed(x)
+            case shift.ShiftedVector() | shift.UnshiftedVector():
+                return self._windowed(x)
             case ir.Nonlin():
                 return self.applied(x.fn, x.xs, x.thetas, x)
         raise InternalError(f"no normal form for {type(x).__name__}")
@@ -105,6 +107,21 @@ class Normaliser:
         new = dict(x.pairs)
         for t in (inside or self.terms)(x.arg):
             yield renamed(freshened(t, t.over, union(new.values(), x.arg.axes)), new)
+
+    def _windowed(self, x: shift.ShiftedVector | shift.UnshiftedVector) -> Iterator[Term]:
+        # shift(c f(g; θ) v) = shift(c) f(shift(g); shift(θ)) shift(v); v is zero where nothing is seen
+        back = isinstance(x, shift.UnshiftedVector)
+        bound = x.window.target if back else x.window.source
+
+        def moved(v: Any) -> Any:
+            return (shift.unshift if back else shift.shift)(v, x.window) if bound in v.axes else v
+
+        for t in self.terms(x.arg):
+            t = freshened(t, t.over, union(x.axes, x.arg.axes))
+            if not any(bound in v.axes for v in t.leaves):
+                raise InternalError("no normal form for a window of nonlinearities")
+            gs, leaves = (tuple(moved(v) for v in vs) for vs in (t.gs, t.leaves))
+            yield Term(moved(t.coefficient), t.fn, gs, tuple(moved(p) for p in t.thetas), leaves, t.over)
 
     def applied(self, fn: Expr, xs: Sequence[Vector], thetas: Sequence[Tensor], at: Node) -> list[Term]:
         """The terms of fn(xs; thetas)."""
