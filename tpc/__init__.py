@@ -18,10 +18,12 @@ if TYPE_CHECKING:  # `__getattr__` imports them when first used: sympy alone tak
     from tpc.compiler import compile_program as compile
     from tpc.passes.adapt import adapt
     from tpc.passes.samples import joins_samples
+    from tpc.program.data import Data, Image, Sequence
     from tpc.program.load import load
     from tpc.program.nn import (
         abs,
         bias,
+        conv,
         cos,
         dense,
         elu,
@@ -47,11 +49,12 @@ if TYPE_CHECKING:  # `__getattr__` imports them when first used: sympy alone tak
         tanh,
         total,
     )
+    from tpc.program.positions import avg_pool, mean
     from tpc.program.program import Program
     from tpc.program.text import listing, parse
     from tpc.program.trace import TracedTensor as Scalar
     from tpc.program.trace import TracedVector as Vector
-    from tpc.program.trace import trace
+    from tpc.program.tracing import trace
     from tpc.runtime.models.model import Model
     from tpc.runtime.models.support import Support
     from tpc.runtime.networks.drawn import finite
@@ -60,17 +63,22 @@ if TYPE_CHECKING:  # `__getattr__` imports them when first used: sympy alone tak
 __version__ = VERSION
 
 __all__ = [
+    "Data",
+    "Image",
     "Limit",
     "Model",
     "Network",
     "Program",
     "Scalar",
+    "Sequence",
     "Support",
     "Vector",
     "abs",
     "adapt",
+    "avg_pool",
     "bias",
     "compile",
+    "conv",
     "cos",
     "dense",
     "elu",
@@ -84,6 +92,7 @@ __all__ = [
     "listing",
     "load",
     "log_softmax",
+    "mean",
     "moment",
     "nonlin",
     "parse",
@@ -104,6 +113,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "Data": ("tpc.program.data", "Data"),
+    "Image": ("tpc.program.data", "Image"),
     "Limit": ("tpc.compiler", "Limit"),
     "Model": ("tpc.runtime.models.model", "Model"),
     "Network": ("tpc.runtime.networks.network", "Network"),
@@ -111,14 +122,17 @@ _HOME = {
     "Scalar": ("tpc.program.trace", "TracedTensor"),
     "Vector": ("tpc.program.trace", "TracedVector"),
     "adapt": ("tpc.passes.adapt", "adapt"),
+    "Sequence": ("tpc.program.data", "Sequence"),
     "Support": ("tpc.runtime.models.support", "Support"),
+    "avg_pool": ("tpc.program.positions", "avg_pool"),
     "finite": ("tpc.runtime.networks.drawn", "finite"),
     "joins_samples": ("tpc.passes.samples", "joins_samples"),
     "compile": ("tpc.compiler", "compile_program"),
     "listing": ("tpc.program.text", "listing"),
     "load": ("tpc.program.load", "load"),
+    "mean": ("tpc.program.positions", "mean"),
     "parse": ("tpc.program.text", "parse"),
-    "trace": ("tpc.program.trace", "trace"),
+    "trace": ("tpc.program.tracing", "trace"),
 }  # every other name is an operation of tpc.program.nn
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -49,8 +49,14 @@ class Limit(Derivation):
 
         return summary(self)
 
-    def build(self, input_dim: int, rank: int, **options: Any) -> Model:
-        """An initialized model; see `tpc.runtime.models.model.build` for the options."""
+    def build(
+        self, input_dim: int | None = None, rank: int = 0, *, input_shape: Sequence[int] | None = None, **options: Any
+    ) -> Model:
+        """An initialized model; see `tpc.runtime.models.model.build` for the options.
+
+        The shape of a sample is its dimension, `input_dim`, or `input_shape` where it has several axes; neither is
+        needed where the program knows all lengths.
+        """
         from tpc.runtime.models.model import build
 
         if self.is_kernel:
@@ -58,7 +64,7 @@ class Limit(Derivation):
                 f"the {self.kind}-limit is a kernel and not a model that is trained: call .kernel(x1, x2), or compile "
                 "with limit='pi'"
             )
-        return build(self, input_dim, rank, **options)
+        return build(self, input_dim if input_shape is None else input_shape, rank, **options)
 
     def kernel(
         self,

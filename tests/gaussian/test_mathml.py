@@ -12,7 +12,8 @@ from tpc.gaussian.kernel import kernel
 from tpc.gaussian.mathml import NAMESPACE, expression, fenced, math, row, sign
 from tpc.program.expression import parse_nonlinearity
 
-PROGRAMS = sorted((Path(__file__).parents[2] / "programs").glob("*.py"))
+FOLDER = Path(__file__).parents[2] / "programs"
+PROGRAMS = sorted(p for p in FOLDER.glob("*.py") if p.stem != "cnn")
 PAIRS = [
     ("relu", "relu"), ("relu", "step"), ("step", "step"), ("erf", "erf"), ("gelu", "gelu"), ("abs", "relu"),
     ("sin", "sin"), ("sin", "cos"), ("exp", "exp"), ("leaky_relu", "relu"), ("x**2*erf(x)", "x"), ("x**3", "x"),

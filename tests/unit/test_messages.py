@@ -208,7 +208,7 @@ CASES = {
         "tpc.rms_norm(h) before the nonlinearity; see docs/writing_programs.md",
     ),
     "dropout": ([HIDDEN, "return tpc.readout(tpc.dropout(h, 0.5), 3)"], "unknown operation tpc.dropout", "leave it"),
-    "a convolution": (["return tpc.conv2d(x, 3)"], "a convolution is not in this version", "tpc.dense over all"),
+    "a convolution": (["return tpc.conv2d(x, 3)"], "a convolution is tpc.conv", "tpc.conv(x, name="),
     "a numpy nonlinearity": (
         ["import numpy as np", HIDDEN, "return tpc.nonlin(np.tanh)(h)"],
         "tpc.nonlin expects an expression in x, as text or from sympy, got the function tanh",

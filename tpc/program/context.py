@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tpc.errors import ProgramError, SourceLine, UsageError
-from tpc.program.axes import Space
+from tpc.program.axes import FEATURE, Axes, Axis, Space
 from tpc.program.node import Node
 from tpc.program.rewrite import Recursion
 
@@ -35,6 +36,23 @@ def user_line() -> SourceLine | None:
 
 def fail(message: str, fix: str = "") -> NoReturn:
     raise ProgramError(message, user_line(), fix)
+
+
+def root(axis: Axis) -> str:
+    """The name that an axis of positions had in the data: height for height_4."""
+    return axis.base if axis.size is None else re.sub(r"_\d+$", "", axis.base)
+
+
+def check_lengths(axes: Axes) -> None:
+    """Refuse what has two axes that were one, and have become of different lengths."""
+    known: dict[str, Axis] = {}
+    for a in axes:
+        other = known.setdefault(root(a), a)
+        if a.base != other.base and root(a) in Trace.current().positions:
+            fail(
+                f"expected the same places on both sides, got {other.size} along {other} and {a.size} along {a}",
+                "use padding='same' and equal strides on both branches, or average the positions first",
+            )
 
 
 class SpaceVariable:
@@ -77,11 +95,22 @@ class SpaceVariable:
 class Trace:
     """What is known while a network function runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, data: Axes = (FEATURE,)) -> None:
         self.spaces: dict[str, SpaceVariable] = {}
         self.layers: dict[str, tuple[str, Any]] = {}
         self.sources: dict[Node, SourceLine] = {}
         self.recall = Recursion()  # of the nodes of traced values
+        self.data: dict[str, Axis] = {a.name: a for a in data}  # the axes of a sample
+
+    @property
+    def last(self) -> str:
+        """The axis of data that input layers contract."""
+        return list(self.data)[-1]
+
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """The axes of data that vectors keep."""
+        return tuple(self.data)[:-1]
 
     @staticmethod
     def current() -> Trace:
@@ -103,8 +132,9 @@ class Trace:
 
 
 @contextmanager
-def tracing() -> Iterator[Trace]:
-    token = _current.set(Trace())
+def tracing(data: Axes = (FEATURE,)) -> Iterator[Trace]:
+    """Trace a network whose samples have these axes."""
+    token = _current.set(Trace(data))
     try:
         yield Trace.current()
     finally:

@@ -6,27 +6,30 @@ import inspect
 import linecache
 import runpy
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tpc.errors import ProgramError, SourceLine, TpcError, UsageError, did_you_mean, text_of
 from tpc.program.absent import PAGE, absent
 from tpc.program.program import Program
-from tpc.program.trace import trace
+from tpc.program.tracing import trace
 
 
-def load(path: str | Path, function: str | None = None, **settings: Any) -> Program:
+def load(
+    path: str | Path, function: str | None = None, *, input_shape: Sequence[int] | None = None, **settings: Any
+) -> Program:
     """Trace the network in a Python file.
 
-    The file holds one public function (or `function` names it); its keyword arguments are the settings.
+    The file holds one public function (or `function` names it); its keyword arguments are the settings. `input_shape`
+    is that of a sample, where the annotation of x leaves lengths open that the network needs.
     Raises ProgramError with the user's file and line, UsageError for unknown settings.
     """
     file = Path(path)
     network = _pick(_networks(file), function, file)
     _check_settings(network, settings, file)
     try:
-        return trace(network, **settings)
+        return trace(network, input_shape=input_shape, **settings)
     except TpcError:
         raise
     except (Exception, SystemExit) as e:  # whatever the user's code raises is told at the user's line

@@ -11,11 +11,22 @@ import sympy as sp
 from tpc.errors import UsageError, UserError
 from tpc.program import functions as F
 from tpc.program import ir, tensor
-from tpc.program.axes import FEATURE, SAMPLE, Axis, union, without
+from tpc.program.axes import SAMPLE, Axis, union, without
 from tpc.program.context import Trace, fail
 from tpc.program.expression import checked_nonlinearity, parse_nonlinearity
 from tpc.program.functions import X, argument
 from tpc.program.numbers import exact
+from tpc.program.positions import (
+    axis_of,
+    combined,
+    data_positions,
+    length,
+    positions_of,
+    seen,
+    shifted,
+    slidings,
+    windows,
+)
 from tpc.program.trace import (
     Traced,
     TracedTensor,
@@ -69,7 +80,7 @@ def dense(
     """W x: an input layer when x is data, contracted along a finite axis, else a hidden layer into a new space.
 
     `weight_std` scales the initialization. `space` pins the output space by name. `axis` names what is contracted of
-    data, "feature" by default; there are vectors along all other axes. Calling it twice with one name shares the
+    data, its last one by default; there are vectors along all other axes. Calling it twice with one name shares the
     weights. Raises ProgramError when x is the output of a readout, and for an axis that data lacks.
     """
     name = _name(name, "tpc.dense")
@@ -96,21 +107,75 @@ def dense(
     )
 
 
-def _contracted(x: TracedTensor, axis: str | None) -> Axis:
+def conv(
+    x: Any,
+    name: str,
+    size: Any = 3,
+    stride: Any = 1,
+    padding: str = "same",
+    *,
+    dilation: Any = 1,
+    axes: Any = None,
+    weight_std: float = 1.0,
+    space: str | None = None,
+) -> TracedVector:
+    """A convolution: h[p] = Σ_o W[o] x[stride·p + dilation·o − pad], a layer with a matrix for every offset o.
+
+    `size`, `stride` and `dilation` are numbers or one for each axis; `axes` names the axes, by default all positions.
+    `padding` is "same" (zeros beyond the border), "valid" (whole windows only) or "circular". Of data every offset and
+    channel counts in the fan-in; between layers the sum is divided by the root of the number of offsets. Strides and
+    "valid" leave fewer places, along an axis of another name. Raises ProgramError for a window that does not fit, and
+    where the length of an axis is not known.
+    """
+    name = _name(name, "tpc.conv")
+    std = _std(weight_std, "weight_std")
+    data = isinstance(x, TracedTensor) and not x.origin
+    traced = x if data else as_vector(x, "tpc.conv")
+    along = positions_of(traced, axes, "tpc.conv")
+    through = windows(slidings(along, size, stride, dilation, padding, "tpc.conv"), "tpc.conv")
+    after, offsets = seen(traced.axes, through)
+    out = Trace.current().space(name)
+    if space is not None:
+        out.merge(Trace.current().space(_name(space, "space="), pinned=True))
+    if data:
+        inner = (*offsets, _contracted(x, None, "tpc.conv"))
+        _declare(name, "an input convolution", (inner, std))
+
+        def of_data() -> ir.Vector:
+            weight = ir.VectorWeight(name, out.resolve(), inner, "input", std)
+            return ir.LinComb(((shifted(x.build_tensor(), through), weight, inner),))
+
+        return TracedVector(out, without(after, inner), of_data)
+    v = as_vector(x, "tpc.conv")
+    _declare(name, "a convolution", (v.space, offsets, std))
+    share = tensor.Constant(1 / sp.sqrt(sp.prod([a.size for a in offsets])))
+
+    def of_vectors() -> ir.Vector:
+        family = ir.MatrixWeight(name, out.resolve(), v.space.resolve(), std, offsets)
+        return combined(share, shifted(ir.MatMul(family, v.build_vector()), through), offsets)
+
+    return TracedVector(out, after, of_vectors)
+
+
+def _contracted(x: TracedTensor, axis: str | None, operation: str = "tpc.dense") -> Axis:
     """The axis of data that an input layer contracts."""
-    if axis is None and FEATURE not in x.axes:
+    last = [a for a in x.axes if a.name == Trace.current().last]
+    if axis is None and not last:
         fail(
-            "tpc.dense expects a vector or data with a feature axis, got a number",
+            f"{operation} expects a vector or data with a {Trace.current().last} axis, got a number",
             "pass the network's input x, or name the axis to contract: axis=",
         )
-    found = FEATURE if axis is None else _axis_of(x, axis)
+    found = last[0] if axis is None else axis_of(x, axis)
     if found == SAMPLE:
         fail("tpc.dense contracts an axis of every sample's data, not the samples", "name another axis")
     return found
 
 
-def readout(x: Any, classes: int, name: str = "readout", weight_std: float = 1.0) -> TracedTensor:
-    """v x with v of size Θ(1/n): `classes` numbers per sample."""
+def readout(x: Any, classes: int, name: str = "readout", weight_std: float = 1.0, *, over: Any = ()) -> TracedTensor:
+    """v x with v of size Θ(1/n): `classes` numbers per sample.
+
+    `over` names axes of positions: each place has a v of its own, and their sum is divided by the root of their number.
+    """
     v = as_vector(x, "tpc.readout")
     name = _name(name, "tpc.readout")
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
@@ -119,14 +184,16 @@ def readout(x: Any, classes: int, name: str = "readout", weight_std: float = 1.0
         _taken(name)
     axis = Axis("class" if name == "readout" else f"{name}_class", classes)
     std = _std(weight_std, "weight_std")
-    _declare(name, "a readout", (axis, std, v.space))
-    f = scalar(
-        union(v.axes, (axis,)),
-        lambda: ir.moment(
-            ir.PRODUCT,
-            (v.build_vector(), ir.VectorWeight(name, v.space.resolve(), (axis,), "readout", std)),
-        ),
-    )
+    places = positions_of(v, over, "tpc.readout") if over else ()
+    count = sp.prod([length(a, "tpc.readout") for a in places])
+    _declare(name, "a readout", (axis, std, v.space, places))
+
+    def made() -> tensor.Tensor:
+        weight = ir.VectorWeight(name, v.space.resolve(), (*places, axis), "readout", std)
+        read = ir.moment(ir.PRODUCT, (v.build_vector(), weight))
+        return tensor.contract((tensor.Constant(1 / sp.sqrt(count)), read), places)
+
+    f = scalar(union(without(v.axes, places), (axis,)), made)
     f.origin = name
     return f
 
@@ -143,8 +210,11 @@ def _taken(name: str) -> NoReturn:
     fail(f"the name {name!r} is taken by a bias made before its readout", "make the readout before its bias")
 
 
-def bias(name: str, std: float = 0.0) -> Any:
-    """The trained bias of the layer `name`: a vector of its output space, or one number per class of a readout."""
+def bias(name: str, std: float = 0.0, *, axes: Any = ()) -> Any:
+    """The trained bias of the layer `name`: a vector of its output space, or one number per class of a readout.
+
+    `axes` names axes of data: there is one vector for every place of them, a learned position.
+    """
     name = _name(name, "tpc.bias")
     width = _std(std, "std")
     kind, signature = Trace.current().layers.get(name, ("", None))
@@ -155,7 +225,10 @@ def bias(name: str, std: float = 0.0) -> Any:
         made.origin = name
         return made
     space = Trace.current().space(name)
-    return TracedVector(space, (), lambda: ir.VectorWeight(weight, space.resolve(), (), "input", width))
+    places = data_positions(axes, "tpc.bias")
+    _declare(weight, "a bias", (places, width))
+    entries = width * sp.sqrt(sp.prod([a.size for a in places]))  # the places are no fan-in
+    return TracedVector(space, places, lambda: ir.VectorWeight(weight, space.resolve(), places, "input", entries))
 
 
 def moment(x: Any, y: Any = None) -> TracedTensor:
@@ -179,17 +252,10 @@ def rms_norm(h: Any, eps: float = 1e-5) -> TracedVector:
     return v * (moment(v, v) + eps) ** -0.5
 
 
-def _axis_of(s: Traced, axis: str) -> Axis:
-    for a in s.axes:
-        if a.name == axis:
-            return a
-    return fail(f"expected one of the axes {', '.join(map(str, s.axes)) or '(none)'}, got {axis!r}")
-
-
 def log_softmax(s: Any, axis: str) -> TracedTensor:
     """s - log Σ exp s along a finite axis"""
     t = as_tensor(s)
-    a = _axis_of(t, axis)
+    a = axis_of(t, axis)
     lse = scalar(without(t.axes, (a,)), lambda: tensor.LogSumExp(t.build_tensor(), a), t)
     return t - lse
 
@@ -203,14 +269,14 @@ def softmax(s: Any, axis: str) -> TracedTensor:
 def total(value: Any, axis: str) -> Any:
     """The sum along a finite axis, of a scalar or of vectors."""
     if isinstance(value, TracedVector):
-        a = _axis_of(value, axis)
+        a = axis_of(value, axis)
         return TracedVector(
             value.space,
             without(value.axes, (a,)),
             lambda: ir.LinComb(((tensor.ONE, value.build_vector(), (a,)),)),
         )
     t = as_tensor(value)
-    a = _axis_of(t, axis)
+    a = axis_of(t, axis)
     return scalar(without(t.axes, (a,)), lambda: tensor.contract((t.build_tensor(),), (a,)), t)
 
 

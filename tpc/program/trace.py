@@ -1,4 +1,4 @@
-"""Tracing: a plain Python function becomes a Program.
+"""Traced values: what a network computes with while it is traced.
 
 Operations on traced values record deferred nodes. Spaces are variables that merge when vectors meet;
 nodes are built once all of them are known.
@@ -12,16 +12,14 @@ from typing import Any, NoReturn, overload
 
 import sympy as sp
 
-from tpc.errors import ProgramError, SourceLine
+from tpc.errors import SourceLine
 from tpc.program import ir, tensor
 from tpc.program.absent import PAGE, absent
-from tpc.program.axes import FEATURE, SAMPLE, Axes, union, without
-from tpc.program.context import SpaceVariable, Trace, fail, tracing, user_line
+from tpc.program.axes import Axes, union
+from tpc.program.context import SpaceVariable, Trace, check_lengths, fail, user_line
 from tpc.program.functions import NAMED, argument
 from tpc.program.node import Node
 from tpc.program.numbers import exact
-from tpc.program.program import Program
-from tpc.program.zeros import warn_of_zero_divisions
 
 _ARITHMETIC = "networks have + - * / and ** with a number, and the operations of tpc"
 
@@ -32,6 +30,7 @@ class Traced:
     __array_priority__ = 1000
 
     def __init__(self, axes: Axes, make: Callable[[], Node], label: str) -> None:
+        check_lengths(axes)
         self.axes = axes
         self.label = label
         self.where = user_line()
@@ -317,56 +316,3 @@ def apply_nonlin(fn: sp.Expr, xs: tuple[TracedVector, ...]) -> TracedVector:
     return TracedVector(
         xs[0].space, union(*(x.axes for x in xs)), lambda: ir.nonlin(fn, [x.build_vector() for x in xs])
     )
-
-
-def trace(function: Callable[..., Any], name: str | None = None, **settings: Any) -> Program:
-    """Run `function(x, **settings)` on a traced input with axes (sample, feature) and return its Program.
-
-    Raises ProgramError, with the user's line, for anything a Tensor Program cannot express; warns (ProgramWarning) of
-    divisions by what is 0 for a sample of zeros.
-    """
-    with tracing() as t:
-        x = scalar((SAMPLE, FEATURE), lambda: tensor.Input("x", (SAMPLE, FEATURE)))
-        x.where = None  # made here, not on a line of the user's
-        result = function(x, **settings)
-        code = getattr(function, "__code__", None)
-        here = SourceLine(code.co_filename, code.co_firstlineno) if code else None
-        if isinstance(result, TracedVector):
-            raise ProgramError(
-                "a network must return its logits (a scalar with a class axis), got a vector",
-                result.where or here,
-                "end with tpc.readout(x, classes, name='readout')",
-            )
-        if isinstance(result, tuple | list | dict) and len(result) > 1:
-            raise ProgramError(
-                f"a network returns one output, got a {type(result).__name__} of {len(result)}: several outputs, each "
-                "with its loss, are not in this version",
-                here,
-                "return one tpc.readout(x, classes) with the classes of all, or write a program for each",
-            )
-        if not isinstance(result, TracedTensor):
-            raise ProgramError(
-                f"a network must return its logits, got {type(result).__name__}",
-                here,
-                "return the result of tpc.readout",
-            )
-        others = without(result.axes, (SAMPLE,))
-        if len(result.axes) != 2 or len(others) != 1 or others[0].size is None or not result.origin:
-            shape = ", ".join(map(str, result.axes)) or "no axes"
-            raise ProgramError(
-                f"a network must return logits with axes (sample, class), got a scalar with {shape}",
-                result.where or here,
-                "return the result of tpc.readout(x, classes, name='readout')",
-            )
-        logits = result.build_tensor()
-        if set(logits.axes) != set(result.axes):
-            lost = ", ".join(map(str, without(result.axes, logits.axes)))
-            raise ProgramError(
-                f"the logits do not depend on {lost}: a factor is zero",
-                result.where or here,
-                "check the numbers and settings that multiply them",
-            )
-        joins = bool(getattr(function, "joins_samples", False))
-        program = Program(name or function.__name__, (("logits", logits),), dict(t.sources), joins)
-    warn_of_zero_divisions(program)
-    return program

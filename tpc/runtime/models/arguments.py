@@ -87,11 +87,14 @@ def check_not_negative(**values: float) -> None:
             raise UsageError(f"expected {name} to be a finite number ≥ 0, got {value!r}")
 
 
-def input_rows(x: ArrayLike, input_dim: int, dtype: str = "float64") -> Array:
-    """Inputs (N, input_dim), finite in `dtype`. Raises UsageError for anything else."""
+def input_rows(x: ArrayLike, shape: int | tuple[int, ...], dtype: str = "float64") -> Array:
+    """Inputs (N, *shape), finite in `dtype`; samples with several axes may come flat. Raises UsageError otherwise."""
     rows = real_array(x, "inputs")
-    if rows.ndim != 2 or rows.shape[1] != input_dim:
-        raise UsageError(f"expected inputs of shape (N, {input_dim}), got {rows.shape}")
+    shape = (shape,) if isinstance(shape, int) else shape
+    if rows.ndim != 1 + len(shape) or rows.shape[1:] != shape:
+        if rows.ndim != 2 or rows.shape[1] != math.prod(shape):
+            raise UsageError(f"expected inputs of shape (N, {', '.join(map(str, shape))}), got {rows.shape}")
+        rows = rows.reshape(len(rows), *shape)
     if not np.isfinite(rows).all():
         raise UsageError("expected finite inputs, got NaN or infinity")
     most = float(np.finfo(dtype).max)

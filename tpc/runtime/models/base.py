@@ -15,11 +15,12 @@ from tpc.limits.store import Fold, Store
 from tpc.lower.layout import layout
 from tpc.lower.places import columns
 from tpc.passes.adapt import is_adapted
-from tpc.program.axes import FEATURE, SAMPLE, without
+from tpc.program.axes import SAMPLE, without
 from tpc.runtime.models.arguments import check_sizes
 from tpc.runtime.models.backend import load_backend
 from tpc.runtime.models.folding import FoldOptions
 from tpc.runtime.models.initial import shape_of
+from tpc.runtime.models.input_shape import Shape, axis_sizes, sample_axes, sample_shape
 from tpc.words import html_table, human_bytes
 
 DTYPES = ("float32", "float64")
@@ -32,7 +33,7 @@ class ModelBase:
     def __init__(
         self,
         limit: Derivation,
-        input_dim: int,
+        input_shape: Shape,
         rank: int,
         *,
         backend: str = "numpy",
@@ -41,7 +42,7 @@ class ModelBase:
         storage: str | None = None,
         fold: FoldOptions | None = None,
     ) -> None:
-        check_sizes(input_dim=input_dim, rank=rank)
+        check_sizes(rank=rank)
         self.backend = load_backend(backend)
         self.backend_name = backend
         for name, value, allowed in (
@@ -52,7 +53,9 @@ class ModelBase:
             if value not in allowed:
                 raise UsageError(f"expected {name} among {', '.join(allowed)} on the {backend} backend, got {value!r}")
         self.limit = limit
-        self.input_dim = int(input_dim)
+        self.data_axes = sample_axes(limit.program)
+        self.input_shape = sample_shape(self.data_axes, input_shape)
+        self.input_dim = math.prod(self.input_shape)
         self.rank = int(rank)
         self.dtype = dtype
         self.storage = storage or dtype
@@ -64,7 +67,7 @@ class ModelBase:
         if mode == "folded":
             self._degree = self.fold.degree_for(limit.graph())
             self.fold = replace(self.fold, degree=self._degree)
-        self.sizes = {FEATURE.name: self.input_dim}
+        self.sizes = axis_sizes(self.data_axes, self.input_shape)
         self.graph: LimitGraph = limit.graph(degree=self._degree, points=self.fold.points)
         self.folds = {f.store.name: f for f in self.graph.folds}
         (classes,) = without(self.graph["logits"].axes, (SAMPLE,))
@@ -106,7 +109,8 @@ class ModelBase:
     @property
     def described(self) -> str:
         """Limit, sizes, backend and atoms, in words."""
-        sizes = f"{self.size}, {self.input_dim} inputs, {self.classes} outputs"
+        inputs = " × ".join(map(str, self.input_shape))
+        sizes = f"{self.size}, {inputs} inputs, {self.classes} outputs"
         told = f"{self.limit.title}: {sizes}, {self.backend_name}, {self.dtype}, {self.mode}"
         if not self._state:
             return f"{told}, without a state"

@@ -19,10 +19,11 @@ from tpc.lower.footprint import WIDE, Footprint, table_bytes
 from tpc.lower.instructions import Lowered
 from tpc.lower.lengths import Lengths, length_of
 from tpc.lower.lowered import Stages, lower
-from tpc.program.axes import FEATURE, SAMPLE, SUPPORT
+from tpc.program.axes import SAMPLE, SUPPORT
 from tpc.runtime.models.backend import load_backend
 from tpc.runtime.models.folding import FoldOptions, numbers_stored, outer_numbers
 from tpc.runtime.models.initial import shape_of
+from tpc.runtime.models.input_shape import Shape, axis_sizes, sample_axes, sample_shape
 from tpc.runtime.models.model import predicted_rows
 from tpc.runtime.training.episodic import tasks_at_once
 
@@ -43,7 +44,7 @@ class Training:
     `Model.step`.
     """
 
-    input_dim: int
+    input_dim: Shape
     rank: int
     samples: int
     batch: int
@@ -137,6 +138,11 @@ class _Predictor:
         """The degree that mode "folded" folds to."""
         return self._degree(_options(t)) if t.mode == "folded" else None
 
+    def _sizes(self, t: Training) -> dict[str, int]:
+        """The lengths of the axes of a sample."""
+        axes = sample_axes(self._limit.program)
+        return axis_sizes(axes, sample_shape(axes, t.input_dim))
+
     def _find_degree(self, fold: FoldOptions) -> int:
         return fold.degree_for(self._limit.graph())
 
@@ -144,9 +150,12 @@ class _Predictor:
         backend = load_backend(t.backend)
         lowered = self._lowered(self.degree(t), backend.HALVES, _options(t).points, t.momentum > 0, backend.stages)
         graph, footprint, item = lowered.graph, backend.footprint, np.dtype(t.dtype).itemsize
-        rows = {s.name: footprint.atom(_widths(s, t), item, t.storage, t.momentum > 0) for s in graph.stores}
+        sizes = self._sizes(t)
+        rows = {
+            s.name: footprint.atom(_widths(s, t.rank, sizes), item, t.storage, t.momentum > 0) for s in graph.stores
+        }
         atoms = {s.name: _stored(graph, s, t, max(t.epochs * t.samples, t.done or 0)) for s in graph.stores}
-        lengths = Lengths({FEATURE.name: t.input_dim, SUPPORT.name: t.support}, t.rank, item, atoms, rows)
+        lengths = Lengths({**sizes, SUPPORT.name: t.support}, t.rank, item, atoms, rows)
         tensors = {f.store.name: item * numbers_stored(f, t.rank) for f in graph.folds}
         parts = {} if backend.DEVICE else {"Python and libraries": LIBRARIES, "data set": t.data_bytes}
         segment = _options(t).rows if graph.folds else None
@@ -170,20 +179,22 @@ class _Predictor:
         if not backend.DEVICE:
             work["plots"] = PLOTS
         if t.done is not None and not backend.DEVICE:  # a device gets it segment by segment
-            work["reading the checkpoint"] = self._reading(graph, t, rows, tensors, atoms, footprint)
+            work["reading the checkpoint"] = self._reading(graph, t, rows, tensors, atoms, footprint, sizes)
         what = max(work, key=lambda name: work[name])
         return Prediction({name: n for name, n in (parts | {what: work[what]}).items() if n})
 
     @staticmethod
     def _reading(
         graph: LimitGraph, t: Training, rows: Mapping[str, int], tensors: Mapping[str, int],
-        atoms: Mapping[str, int], footprint: Footprint,
+        atoms: Mapping[str, int], footprint: Footprint, sizes: Mapping[str, int],
     ) -> int:  # fmt: skip
         """A checkpoint is read array by array, each beside the state: less what is stored only later."""
         now = {s.name: _stored(graph, s, t, t.done or 0) for s in graph.stores}
         later = sum((atoms[name] - now[name]) * rows[name] for name in atoms)
         item = np.dtype(t.dtype).itemsize
-        arrays = [now[s.name] * max(footprint.columns(_widths(s, t), item, t.storage)) for s in graph.stores]
+        arrays = [
+            now[s.name] * max(footprint.columns(_widths(s, t.rank, sizes), item, t.storage)) for s in graph.stores
+        ]
         return max(0, max([*arrays, *tensors.values()], default=0) - later)
 
 
@@ -213,10 +224,10 @@ def _stored(graph: LimitGraph, s: Store, t: Training, samples: int) -> int:
     return min(count, max(initial, waiting + 2 * options.rows + step))
 
 
-def _widths(s: Store, t: Training) -> list[int]:
+def _widths(s: Store, rank: int, sizes: Mapping[str, int]) -> list[int]:
     """Numbers of one atom in each column."""
     columns = (s.coefficients, *s.columns, *s.thetas)
-    return [prod(shape_of(c.axes[1:], {FEATURE.name: t.input_dim}, t.rank)) for c in columns]
+    return [prod(shape_of(c.axes[1:], sizes, rank)) for c in columns]
 
 
 def _answered(t: Training, rows: int) -> tuple[int, int]:

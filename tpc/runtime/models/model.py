@@ -25,6 +25,7 @@ from tpc.runtime.models.base import ModelBase
 from tpc.runtime.models.divergence import DivergedError
 from tpc.runtime.models.folding import FoldOptions
 from tpc.runtime.models.initial import initial_state
+from tpc.runtime.models.input_shape import Shape, arranged
 from tpc.runtime.models.model_state import loaded_state, state_of
 from tpc.runtime.models.room import require_model_room
 from tpc.runtime.models.step_options import StepOptions, takes_step_options
@@ -39,7 +40,7 @@ PREDICT_NUMBERS = 1 << 23
 
 def build(
     limit: Derivation,
-    input_dim: int,
+    input_shape: Shape,
     rank: int,
     *,
     backend: str = "numpy",
@@ -52,11 +53,12 @@ def build(
 ) -> Model:
     """An initialized model of a π-limit with `rank` latent dimensions per space.
 
+    `input_shape` is the shape of a sample: its dimension, or the lengths of the axes that the program declares.
     `init` is "zero_readout" or "paper" (readout coefficients N(0,1)/M); `storage` is the number type of stored atoms
     (by default `dtype`); `fold` says how mode "folded" folds. Raises UsageError for values out of range, and UserError,
     before anything is allocated, for a model that does not fit into memory.
     """
-    model = Model(limit, input_dim, rank, backend=backend, dtype=dtype, mode=mode, storage=storage, fold=fold)
+    model = Model(limit, input_shape, rank, backend=backend, dtype=dtype, mode=mode, storage=storage, fold=fold)
     check_seed(seed)
     require_model_room(model)
     model.load_state(initial_state(limit.graph(), model.sizes, rank, int(seed), init))
@@ -66,8 +68,8 @@ def build(
 class Model(ModelBase):
     """The state of one limit on one backend. Made by `Limit.build` or `Model.load`."""
 
-    def __init__(self, limit: Derivation, input_dim: int, rank: int, **options: Any) -> None:
-        super().__init__(limit, input_dim, rank, **options)
+    def __init__(self, limit: Derivation, input_shape: Shape, rank: int, **options: Any) -> None:
+        super().__init__(limit, input_shape, rank, **options)
         self._codes: dict[tuple[str, bool], Code] = {}
 
     def _compiled(self, loss: str) -> Code:
@@ -91,7 +93,7 @@ class Model(ModelBase):
     # --- running -----------------------------------------------------------------------------------------------
 
     def predict(self, x: ArrayLike, support: Support | None = None) -> Array:
-        """Logits of `x`, (N, input_dim) → (N, classes); an adapted network learns from `support` first."""
+        """Logits of `x`, (N, *input_shape) → (N, classes); an adapted network learns from `support` first."""
         rows = self._inputs(x)
         data = {"x": rows, **self._support(support, len(rows))}
         run = self._module("cross_entropy").predict
@@ -160,7 +162,7 @@ class Model(ModelBase):
     # --- arguments ---------------------------------------------------------------------------------------------
 
     def _inputs(self, x: ArrayLike) -> Any:
-        rows = input_rows(x, self.input_dim, self.dtype)
+        rows = arranged(input_rows(x, self.input_shape, self.dtype), self.data_axes)
         return self.backend.array(rows, self.dtype)
 
     def _support(self, support: Support | None, samples: int) -> dict[str, Any]:

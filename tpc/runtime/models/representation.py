@@ -45,7 +45,7 @@ def _on_numpy(model: Model) -> Model:
         return model
     host = Model(
         model.limit,
-        model.input_dim,
+        model.input_shape,
         model.rank,
         dtype=model.dtype,
         mode=model.mode,

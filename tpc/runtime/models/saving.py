@@ -47,7 +47,7 @@ def write(model: ModelBase, stream: IO[bytes]) -> None:
         "format": FORMAT,
         "program": listing(model.limit.program),
         "limit": model.limit.kind,
-        "input_dim": model.input_dim,
+        "input_dim": model.input_dim if len(model.input_shape) == 1 else list(model.input_shape),
         "rank": model.rank,
         "dtype": model.dtype,
         "mode": model.mode,
@@ -172,7 +172,7 @@ def _empty(model: M) -> M:
     """A model of the same limit, without a state."""
     return type(model)(
         model.limit,
-        model.input_dim,
+        model.input_shape,
         model.rank,
         backend=model.backend.NAME,
         dtype=model.dtype,
