@@ -339,7 +339,7 @@ def _sum(g: Vector) -> tuple[Part, ...]:
 
 def variance_of_entries(w: ir.VectorWeight | ir.MatrixWeight | Weight) -> Tensor:
     """σ² of N(0, σ²/fan-in), the factor of a weight in NTK parametrization; over the fan-in where that is finite."""
-    shares = _shares(w) if isinstance(w, ir.VectorWeight) else ()
+    shares = _shares(w) if isinstance(w, ir.VectorWeight) and w.role == "input" else ()
     return tensor.contract((_square(w.std), *shares))
 
 
