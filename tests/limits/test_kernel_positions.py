@@ -111,7 +111,10 @@ def test_kernels_equal_a_recursion(name, lengths, end):
     x = data(lengths)
     limit = compiled(NETWORKS[name], lengths, end)
     nngp, ntk = getattr(NETWORKS[name](plain.data(x)), end)(W)
-    for found, rows, columns in ((limit.kernel(x), slice(None), slice(None)), (limit.kernel(x[:3], x[1:]), slice(3), slice(1, None))):
+    for found, rows, columns in (
+        (limit.kernel(x), slice(None), slice(None)),
+        (limit.kernel(x[:3], x[1:]), slice(3), slice(1, None)),
+    ):
         np.testing.assert_allclose(found["nngp"], nngp[rows, columns], rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(found["ntk"], ntk[rows, columns], rtol=1e-9, atol=1e-12)
 

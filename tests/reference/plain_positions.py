@@ -65,7 +65,9 @@ class Positions:
 
     def moved(self, s, lengths):
         """What places see, summed over the offsets."""
-        return Positions(*(np.einsum("opq,sqtr,our->sptu", s, k, s, optimize=True) for k in (self.k, self.theta)), lengths)
+        return Positions(
+            *(np.einsum("opq,sqtr,our->sptu", s, k, s, optimize=True) for k in (self.k, self.theta)), lengths
+        )
 
     def dense(self, std=1.0, bias=0.0):
         k = std**2 * self.k + bias**2

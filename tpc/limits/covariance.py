@@ -7,7 +7,7 @@ independent; so are W and Wᵀ where Wᵀ occurs in gradients only (gradient ind
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import reduce, singledispatchmethod
 from operator import or_
 
@@ -16,7 +16,7 @@ import sympy as sp
 from tpc.errors import InternalError
 from tpc.limits.expect import gaussian_mean
 from tpc.limits.ties import Ties, is_sum, seen_base, unrenamed, weight_of
-from tpc.limits.views import contracted, identity, through, view
+from tpc.limits.views import contracted, identity, renamed_factors, through, view
 from tpc.passes.normal import Normaliser, Term
 from tpc.passes.per_sample import Randomness
 from tpc.passes.substitute import Part
@@ -29,7 +29,7 @@ from tpc.program.program import Program
 from tpc.program.renaming import freshened
 from tpc.program.rewrite import Recursion
 from tpc.program.shift import ShiftedVector, UnshiftedVector
-from tpc.program.tensor import ONE, ZERO, Broadcast, Contract, Rename, StopGradient, Tensor, Weight
+from tpc.program.tensor import ONE, ZERO, Broadcast, Rename, StopGradient, Tensor, Weight
 
 
 class SecondMoments:
@@ -216,7 +216,8 @@ class SecondMoments:
         factors = [identity(left, right) for right, left in same.items()]
         if isinstance(v, ir.VectorWeight):
             return tensor.contract((variance_of_entries(v), *factors))
-        assert isinstance(v, ir.MatMul) and isinstance(w, ir.MatMul)
+        assert isinstance(v, ir.MatMul)
+        assert isinstance(w, ir.MatMul)
         y = ir.rename_vector(ir.rename_vector(w.x, other), same)
         inside = self.second(ir.rename_vector(v.x, new), y)
         return tensor.contract((variance_of_entries(_weight(v)), inside, *factors))
@@ -341,13 +342,6 @@ def variance_of_entries(w: ir.VectorWeight | ir.MatrixWeight | Weight) -> Tensor
     """σ² of N(0, σ²/fan-in), the factor of a weight in NTK parametrization; over the fan-in where that is finite."""
     shares = _shares(w) if isinstance(w, ir.VectorWeight) and w.role == "input" else ()
     return tensor.contract((_square(w.std), *shares))
-
-
-def renamed_factors(x: Tensor, new: Mapping[Axis, Axis]) -> Tensor:
-    """Rename the factors of a product one by one: numbers leave it, and data stays data."""
-    if isinstance(x, Contract) and not x.over:
-        return tensor.contract(renamed_factors(f, new) for f in x.factors)
-    return tensor.rename(x, dict(new))
 
 
 def _square(std: sp.Expr) -> Tensor:

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tpc.errors import ProgramError
-from tpc.limits.covariance import SecondMoments, renamed_factors, second_sample, second_vector, variance_of_entries
+from tpc.limits.covariance import SecondMoments, second_sample, second_vector, variance_of_entries
 from tpc.limits.graph import LimitGraph
-from tpc.limits.views import contracted
+from tpc.limits.views import contracted, renamed_factors
 from tpc.passes.per_sample import OUTPUT, Randomness
 from tpc.program import ir, tensor
 from tpc.program.axes import SAMPLE, Axes, apart, union, without

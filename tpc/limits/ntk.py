@@ -71,9 +71,9 @@ def _shares(moments: SecondMoments, w: AnyWeight, grad: Node, other: bool) -> It
 def _summed(factors: tuple[Tensor, ...], over: Axes) -> Tensor:
     """Σ Π factors, as one sum with that of a factor."""
     flat = [g for f in factors for g in (f.factors if isinstance(f, tensor.Contract) and not f.over else (f,))]
-    if flat and isinstance(flat[-1], tensor.Contract):
-        *flat, last = flat
-        flat, over = [*flat, *last.factors], union(last.over, over)
+    last = flat[-1]
+    if isinstance(last, tensor.Contract):
+        flat, over = [*flat[:-1], *last.factors], union(last.over, over)
     return contracted(flat, over)
 
 

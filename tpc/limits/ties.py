@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from tpc.limits.views import View, view
+from tpc.limits.views import View, renamed_factors, view
 from tpc.passes.normal import Term
 from tpc.passes.substitute import Part
 from tpc.program import ir
@@ -38,8 +38,7 @@ class Ties:
         if not other:
             return part
         same = self.names(x, y, other, union(d.axes, y.axes))
-        d, y, other = renamed((d, y, other), same)
-        return d, y, tuple(dict.fromkeys(other))
+        return renamed_factors(d, same), ir.rename_vector(y, same), tuple(dict.fromkeys(renamed(other, same)))
 
     def joined_term(self, s: Term, t: Term) -> Term:
         """The same of a term, whose bound axes differ from those of s."""

@@ -9,15 +9,16 @@ Two that go through one window side by side, with the same target and offset, me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from tpc.program import ir, tensor
 from tpc.program.axes import Axes, Axis, fresh, union, without
 from tpc.program.ir import Vector
-from tpc.program.shift import Shifted, ShiftedVector, Unshifted, UnshiftedVector, Window, shift, unshift
+from tpc.program.shift import Shifted, ShiftedVector, Unshifted, UnshiftedVector, shift, unshift
 from tpc.program.tensor import Contract, Tensor
+from tpc.program.window import Window
 
 V = TypeVar("V", bound=Tensor | Vector)
 
@@ -97,18 +98,18 @@ def view(x: V) -> View[V] | None:
     if not isinstance(inner, Shifted | ShiftedVector | Unshifted | UnshiftedVector):
         return None
     back = isinstance(inner, Unshifted | UnshiftedVector)
-    found = View(inner.arg, inner.window, back)
+    found: View[V] = View(cast(V, inner.arg), inner.window, back)
     if not new:
         return found
-    ends = {"offset": inner.window.offset, ("source" if back else "target"): found.place}
-    window = replace(inner.window, **{end: new.get(a, a) for end, a in ends.items()})
-    pairs = {a: b for a, b in new.items() if a in inner.arg.axes and a != found.bound}
-    kept = {pairs.get(a, a) for a in inner.arg.axes if a != found.bound}
-    if found.bound in kept:
-        name = fresh(found.bound, {*kept, *inner.arg.axes})
-        pairs[found.bound] = name
-        window = replace(window, **{"target" if back else "source": name})
-    return View(_renamed(inner.arg, pairs), window, back)
+    place = new.get(found.place, found.place)
+    offset = new.get(found.window.offset, found.window.offset)
+    pairs = {a: b for a, b in new.items() if a in found.arg.axes and a != found.bound}
+    rest = {pairs.get(a, a) for a in found.arg.axes if a != found.bound}
+    bound = fresh(found.bound, {*rest, *found.arg.axes}) if found.bound in rest else found.bound
+    window = replace(found.window, source=place, offset=offset, target=bound)
+    if not back:
+        window = replace(found.window, source=bound, offset=offset, target=place)
+    return View(_renamed(found.arg, {**pairs, found.bound: bound}), window, back)
 
 
 def through(x: V, y: V, inside: Callable[[V, V], Tensor]) -> Tensor | None:
@@ -178,6 +179,12 @@ def _product(x: Tensor, y: Tensor, over: Axes, seen: Axes) -> Tensor:
     return tensor.contract((x, y), tuple(a for a in over if a in union(x.axes, y.axes) and a not in seen))
 
 
+def renamed_factors(x: Tensor, new: Mapping[Axis, Axis]) -> Tensor:
+    """Rename the factors of a product one by one: numbers leave it, and data stays data."""
+    if isinstance(x, Contract) and not x.over:
+        return tensor.contract(renamed_factors(f, new) for f in x.factors)
+    return tensor.rename(x, dict(new))
+
+
 def _renamed(x: V, pairs: dict[Axis, Axis]) -> V:
-    made: Any = ir.rename_vector(x, pairs) if isinstance(x, Vector) else tensor.rename(x, pairs)
-    return made
+    return cast(V, ir.rename_vector(x, pairs) if isinstance(x, Vector) else tensor.rename(x, pairs))

@@ -187,7 +187,9 @@ class _Samples:
 
     def entries(self, function: Function) -> int:
         """How many numbers the largest step of a function has for each of its samples, where these have positions."""
-        return max((math.prod(self._length(a) for a in t.axes) for t in function.steps if isinstance(t, Tensor)), default=1)
+        return max(
+            (math.prod(self._length(a) for a in t.axes) for t in function.steps if isinstance(t, Tensor)), default=1
+        )
 
     def _length(self, axis: Axis) -> int:
         return 1 if axis.base == SAMPLE.name else axis.size or self._lengths.get(axis.base, 1)
