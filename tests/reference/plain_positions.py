@@ -1,6 +1,6 @@
 """NNGP and NTK of networks with positions, written out on all pairs of positions with matrices that pick places.
 
-Shares no code with tpc.limits or tpc.gaussian: relu by the arc-cosine kernels (Cho & Saul 2009), erf by Williams (1997).
+Shares no code with tpc.limits or tpc.gaussian: relu by arc-cosine kernels (Cho & Saul 2009), erf by Williams (1997).
 A window is a matrix S_o for each offset, with S_o[p, q] = 1 where position p reads q; a convolution maps K to
 σ²/|offsets| Σ_o S_o K S_oᵀ (Garriga-Alonso et al. 2019; Novak et al. 2019), the tangent kernel Θ to the same of Θ plus
 the new K (Arora et al. 2019).
