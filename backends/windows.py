@@ -44,10 +44,9 @@ def sweep(x: Array, moves: tuple[tuple[int, Any], ...], back: bool) -> Array:
     y = np.zeros(shape, x.dtype)
     for chosen in product(*steps):
         if len({o for o, _, _, _ in chosen}) == 1:
-            there, here = [slice(None)] * x.ndim, [slice(None)] * x.ndim
-            for _, place, there[place], here[place] in chosen:
-                pass
-            y[tuple(there)] += x[tuple(here)]
+            moved = {place: (there, here) for _, place, there, here in chosen}
+            there, here = zip(*(moved.get(i, (slice(None), slice(None))) for i in range(x.ndim)))
+            y[there] += x[here]
     return y
 
 
