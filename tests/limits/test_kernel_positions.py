@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import tpc
+from backends.kernel_code import StretchedKernelCode
 from tests.reference import plain_positions as plain
 from tpc.errors import UserError
 from tpc.lower.kernels import lower_kernels
@@ -125,6 +126,7 @@ def test_backends_agree(name, end):
     x = data((5, 4))
     limit = compiled(NETWORKS[name], (5, 4), end)
     expected = limit.kernel(x)
+    assert isinstance(limit.kernel_function("native")._code, StretchedKernelCode)
     found = limit.kernel(x, backend="native")
     for kernel, value in expected.items():
         np.testing.assert_allclose(found[kernel], value, rtol=1e-12)

@@ -105,12 +105,12 @@ class KernelFunction:
         return dict(self._samples(x, "x", dtype).diagonal)
 
     def _block(self, x: _Samples) -> tuple[int, int]:
-        """Rows and columns of a block whose largest result, with all positions, is as large as a block without."""
+        """Rows and columns of a block; with positions, such that its many sums stay in the cache, too."""
         tall, wide = self._code.ROWS, self._code.COLUMNS
         entries = x.entries(self.lowered.pairs)
         if entries == 1:
             return tall, wide
-        side = math.isqrt(max(1, tall * wide // entries))
+        side = math.isqrt(max(1, tall * wide // (4 * entries)))
         return min(tall, side), min(wide, side)
 
     def _work(self, blocks: Sequence[tuple[range, range]], compute: Callable[[range, range], None]) -> None:
