@@ -14,8 +14,15 @@ from backends.threads import ranges, threads
 Array = NDArray[Any]
 
 BLOCK_ELEMENTS = 1 << 16  # batch × atoms of one block: elementwise work stays in the cache
+LARGE_BLOCK = 1 << 20  # the same at most, but for a few atoms
 KEEP_SHARE = 0.16  # of the atoms' memory: what a loop may keep for a later one
 BLOCK_ROWS = 1024  # so do the rows between two products with them
+
+
+def block_rows(batch: int) -> int:
+    """Atoms of one block: enough for products with them to be fast, and fewer where a batch is very large."""
+    least = min(256, max(8, LARGE_BLOCK // max(1, batch)))
+    return min(BLOCK_ROWS, max(least, BLOCK_ELEMENTS // max(1, batch)))
 
 
 def over_blocks(
@@ -33,7 +40,7 @@ def over_blocks(
     Threads take contiguous runs of blocks and the shares are added in a fixed order, so a result depends on the
     number of threads but never on timing.
     """
-    size = min(BLOCK_ROWS, max(256, BLOCK_ELEMENTS // max(1, batch)))
+    size = block_rows(batch)
     parts: list[tuple[Any, ...]] = list(atoms.stored_blocks(columns, size))
     if not parts:
         empty = tuple(np.empty((0, *atoms.widths[c]) if c != "scale" else 0, atoms.dtype) for c in columns)

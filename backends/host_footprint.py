@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from backends.blocks import BLOCK_ELEMENTS, BLOCK_ROWS, KEEP_SHARE
+from backends.blocks import KEEP_SHARE, block_rows
 from backends.moments import PROBES
 from backends.powers import CHUNK
 from backends.threads import threads
 from tpc.limits.power import packed_size
 from tpc.lower.footprint import BLOCK_ARRAYS, Footprint, Need, row_bytes, widest
 from tpc.lower.instructions import Loop
-from tpc.lower.lengths import Lengths
+from tpc.lower.lengths import Lengths, places_of
 
 HUGE_PAGE = 1 << 21  # what the kernel may hand out for the first byte of a column
 
@@ -41,7 +41,7 @@ class HostFootprint(Footprint):
     def block(self, loop: Loop, sums: int, lengths: Lengths, batch: int) -> int:
         """Per thread its sums, elementwise work, and rows that are converted from 16 bits."""
         atoms = max(1, lengths.atoms[loop.atom.base])
-        rows = min(BLOCK_ROWS, max(256, BLOCK_ELEMENTS // max(1, batch)), atoms)
+        rows = min(block_rows(batch * places_of(loop.body)), atoms)
         row = row_bytes(loop, lengths, batch)
         converted = 2 * row if lengths.row_bytes[loop.atom.base] < row else 0
         each = sums + rows * (BLOCK_ARRAYS * 8 * widest(loop, lengths, batch) + converted)

@@ -35,7 +35,7 @@ def generic_state(model: Model, seed: int = 0, spread: float = 0.5) -> dict[str,
         shape = (RANK + 2, *value.shape[1:]) if name in stored else value.shape
         state[name] = spread * rng.standard_normal(shape)
         if name in stored and name in {c.name for c in stored[name].columns}:
-            state[name] /= np.linalg.norm(state[name], axis=1, keepdims=True)
+            state[name] /= np.linalg.norm(state[name], axis=-1, keepdims=True)
     return state
 
 

@@ -21,6 +21,7 @@ from tpc.program.axes import Axes, Axis, union
 from tpc.program.functions import argument
 from tpc.program.renaming import freshened
 from tpc.program.rewrite import Recursion
+from tpc.program.shift import Shifted, Unshifted
 from tpc.program.tensor import Constant, Tensor
 
 Monomial = tuple[sp.Expr, tuple[Tensor, ...], Axes]  # number, opaque factors, bound axes
@@ -81,6 +82,8 @@ class Canonical:
             case Expectation():
                 made = _reduced(x)
                 yield from [(sp.Integer(1), (x,), ())] if made is x else self._expand(made)
+            case Shifted() | Unshifted():
+                yield from self._windowed(x)
             case _:
                 yield sp.Integer(1), (x,), ()
 
@@ -96,6 +99,22 @@ class Canonical:
                 parts, bound, taken = parts + fs, bound + inner, union(taken, inner)
                 number = number * n
             yield number, parts, bound
+
+    def _windowed(self, x: Shifted | Unshifted) -> Iterable[Monomial]:
+        """Windows are linear, and go to the factors that have their places, f g → shift(f) shift(g)."""
+        w = x.window
+        gone = w.source if isinstance(x, Shifted) else w.target
+        inside = self._expand(x.arg)
+        if inside == [(sp.Integer(1), (x.arg,), ())]:
+            inside = []
+            yield sp.Integer(1), (x,), ()
+        for term in inside:
+            number, factors, over = freshened(term, term[2], union(x.axes, x.arg.axes))
+            moved = tuple(type(x)(f, w) if gone in f.axes else f for f in factors)
+            if all(gone not in f.axes for f in factors):
+                mask = type(x)(tensor.broadcast(tensor.ONE, (gone,)), w)
+                moved = (*moved, mask)
+            yield number, moved, over
 
     def _scope(self, x: Tensor) -> Axes:
         """Every axis that the text of x may mention."""
@@ -162,6 +181,11 @@ class Canonical:
                 return f"map({x.fn}; {[self._key(a, names) for a in x.args]})"
             case tensor.LogSumExp():
                 return f"lse[{x.over.base}]({self._key(x.arg, {**names, x.over: '#'})})"
+            case Shifted() | Unshifted():
+                w = x.window
+                gone, come = (w.source, w.target) if isinstance(x, Shifted) else (w.target, w.source)
+                inside = self._key(x.arg, {**names, gone: "#"})
+                return f"{type(x).__name__}[{w.geometry} {axes((come, w.offset))}]({inside})"
             case tensor.Size():
                 return f"size[{x.axis.base}]"
             case State() | tensor.Input():

@@ -43,6 +43,11 @@ from tpc.program.program import Program
 from tpc.program.tensor import ONE, ZERO, Constant, Tensor
 
 
+def is_folded(store: Store) -> bool:
+    """Whether old atoms are folded: all but those of which every place of an axis has its own, which are kept."""
+    return not store.tied
+
+
 def fold_store(store: Store, degree: int, points: int = 0) -> Fold:
     """The tensors a store needs, and `points` values of what they leave out."""
     moments = []
@@ -88,7 +93,8 @@ class _FoldedLimit(PiLimit):
     def __init__(self, program: Program, degree: int, halves: bool, points: int) -> None:
         super().__init__(program)
         self.halves = halves
-        self.folds = {s.name: fold_store(s, degree, points) for stores in self.stores.values() for s in stores}
+        stores = (s for stores in self.stores.values() for s in stores if is_folded(s))
+        self.folds = {s.name: fold_store(s, degree, points) for s in stores}
         for f in self.folds.values():
             if f.store.columns and all(m.order == 0 for m in f.moments):
                 raise UserError(
@@ -99,7 +105,7 @@ class _FoldedLimit(PiLimit):
 
     def graph(self) -> LimitGraph:
         made = super().graph()
-        return replace(made, folds=tuple(self.folds[s.name] for s in made.stores))
+        return replace(made, folds=tuple(self.folds[s.name] for s in made.stores if s.name in self.folds))
 
     # --- where sums over atoms arise -------------------------------------------------------------------------------
 
@@ -114,7 +120,7 @@ class _FoldedLimit(PiLimit):
         if t.leaves:
             weights = [leaf.store.weight for x in t.leaves for leaf in self.leaves(x)]
             raise _two_sums([store.weight, *weights], self.program.where(t.leaves[0]))
-        yield from self._values(self.without_leaves(t), t.fn, Leaf(store, {}))
+        yield from self._values(self.without_leaves(t), t.fn, Leaf(store))
 
     def projections(self, t: Term) -> Iterator[Tensor]:
         base = self.without_leaves(t)
@@ -149,35 +155,45 @@ class _FoldedLimit(PiLimit):
 
     def _values(self, reader: LimitTerm, fn: Expr, leaf: Leaf) -> Iterator[Tensor]:
         """Σ_over coefficient · E[fn P], one term per degree, and E[fn T] of the sampled tail."""
-        beside, f = self._beside(reader, leaf), self.folds[leaf.store.name]
+        if (f := self.folds.get(leaf.store.name)) is None:
+            return
+        beside = self._beside(reader, leaf)
         yield from self._polynomial(reader, fn, f, beside)
         if f.tail is not None:
             yield from tails.values(f.tail, reader, fn, f.degree, beside)
 
     def _slopes(self, reader: LimitTerm, fn: Expr, leaf: Leaf, *extra: Tensor) -> Iterator[Tensor]:
         """Σ_over coefficient · extra · E[∂R P] for ∂R = fn; with `_gradients` E[z R P], and the same of the tail."""
-        beside, f = self._beside(reader, leaf, *extra), self.folds[leaf.store.name]
+        if (f := self.folds.get(leaf.store.name)) is None:
+            return
+        beside = self._beside(reader, leaf, *extra)
         yield from self._polynomial(reader, fn, f, beside)
         if f.tail is not None:
             yield from tails.slopes(f.tail, reader, fn, f.degree, beside)
 
     def _gradients(self, reader: LimitTerm, fn: Expr, leaf: Leaf) -> Iterator[Tensor]:
         """Σ_over coefficient · E[fn ∇P], one term per degree, and what the tail adds to it."""
-        store, f = leaf.store, self.folds[leaf.store.name]
-        beside = self._beside(reader, leaf, left=tuple(rank_axis(c) for c in store.columns[:1]))
+        if (f := self.folds.get(leaf.store.name)) is None:
+            return
+        beside = self._beside(reader, leaf, left=tuple(rank_axis(c) for c in leaf.store.columns[:1]))
         yield from self._polynomial(reader, fn, f, beside, opened=True)
         if f.tail is not None:
             yield from tails.gradients(f.tail, reader, fn, f.degree, beside)
 
     def _beside(self, reader: LimitTerm, leaf: Leaf, *extra: Tensor, left: Axes = ()) -> tails.Beside:
         """A reader's coefficient and a leaf's dual beside the tensors of its store, of which the axes `left` stay."""
-        outer = leaf.store.coefficients.axes[1:]
-        factors, names, over = (reader.coefficient, *extra), dict(leaf.names), reader.over
+        factors, over = (reader.coefficient, *extra), reader.over
+        if (names := leaf.names) is None:
+            raise ProgramError(
+                f"the weights of {leaf.store.weight!r} are seen through a window, and cannot be folded",
+                None,
+                "train with mode exact",
+            )
         if leaf.dual is not None:
-            taken = union(left, over, *(f.axes for f in factors))
-            names |= apart(outer, taken)
-            factors = (*factors, tensor.rename(leaf.dual, {a: names[a] for a in outer if a in names}))
-            over = (*over, *(names.get(a, a) for a in outer))
+            rank = (rank_axis(leaf.store.coefficients),)
+            names |= apart(rank, union(left, over, *(f.axes for f in factors)))
+            factors = (*factors, tensor.rename(leaf.dual, names))
+            over = (*over, *(names.get(a, a) for a in rank))
         return tails.Beside(factors, over, names)
 
     def _polynomial(

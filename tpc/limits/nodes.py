@@ -89,6 +89,11 @@ class Expectation(Tensor):
         return tuple(argument(i) for i in range(self.size))
 
 
+def stored(axes: Axes) -> Axes:
+    """Finite axes in the order in which stored arrays have them (tpc/lower/layout.py)."""
+    return tuple(sorted(axes, key=lambda a: (a.size is not None, a.name)))
+
+
 def rank_axis(x: Tensor) -> Axis:
     """The rank axis of a latent."""
     found = [a for a in x.axes if a.role == "rank"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import singledispatchmethod
+from functools import reduce, singledispatchmethod
 from itertools import chain, product
 
 from sympy import Expr
@@ -17,12 +17,13 @@ from sympy import Expr
 from tpc.errors import InternalError, ProgramError
 from tpc.limits.expect import divergences, expectation
 from tpc.limits.graph import LimitGraph
-from tpc.limits.nodes import State, gram
+from tpc.limits.nodes import State, gram, stored
 from tpc.limits.store import Accumulate, Append, Store, Update
 from tpc.limits.term import Leaf, LimitTerm, degree_of, multiply
+from tpc.passes.moves import moved, moves_of, through
 from tpc.passes.normal import Normaliser, Term
 from tpc.passes.project import PREFIX, outers
-from tpc.program import ir, tensor
+from tpc.program import ir, shift, tensor
 from tpc.program.axes import Axes, Axis, union, without
 from tpc.program.functions import argument, partial
 from tpc.program.ir import Matrix, Vector
@@ -81,12 +82,10 @@ class PiLimit:
 
     def _declare(self, w: ir.MatrixWeight | ir.VectorWeight) -> Iterator[Store]:
         """One store for every form of atom that the gradient of w is a sum of."""
-        forms: dict[tuple[Expr, int, int], None] = {}
-        for t in self._atom_terms(w):
-            forms.setdefault((t.fn, len(t.gs), len(t.thetas)))
+        forms = dict.fromkeys(_form(w, t) for t in self._atom_terms(w))
         inner = Axis(f"r_{w.inn if isinstance(w, ir.MatrixWeight) else w.space}", role="rank")
-        outer = (Axis(f"r_{w.out}", role="rank"),) if isinstance(w, ir.MatrixWeight) else w.axes
-        for k, (fn, columns, thetas) in enumerate(forms):
+        outer = (Axis(f"r_{w.out}", role="rank"),) if isinstance(w, ir.MatrixWeight) else ()
+        for k, (fn, columns, thetas, tied) in enumerate(forms):
             name = w.name if k == 0 else f"{w.name}.{k + 1}"
             atom = Axis(name, role="atom")
             degree = degree_of(fn) if columns == 1 and not thetas else None
@@ -94,12 +93,12 @@ class PiLimit:
                 w.name,
                 name,
                 fn,
-                State(f"{name}.A", (atom, *outer)),
+                State(f"{name}.A", (atom, *stored(w.axes), *outer)),
                 tuple(
-                    State(f"{name}.B" if i == 0 else f"{name}.B{i + 1}", (atom, inner), degree is not None)
+                    State(f"{name}.B" if i == 0 else f"{name}.B{i + 1}", (atom, *tied, inner), degree is not None)
                     for i in range(columns)
                 ),
-                tuple(State(f"{name}.t{j}", (atom,)) for j in range(thetas)),
+                tuple(State(f"{name}.t{j}", (atom, *tied)) for j in range(thetas)),
                 atom,
                 degree,
                 w.std,
@@ -156,14 +155,14 @@ class PiLimit:
                 next((where for g in t.gs if (where := self.program.where(g))), None),
                 "check the numbers and settings that multiply it",
             )
-        key = (t.fn, len(columns), len(t.thetas))
-        store = next(s for s in self.stores[w.name] if (s.fn, len(s.columns), len(s.thetas)) == key)
+        key = _form(w, t)
+        store = next(s for s in self.stores[w.name] if (s.fn, len(s.columns), len(s.thetas), s.tied) == key)
         return Append(store, self.tensor(coefficient), columns, tuple(self.tensor(p) for p in t.thetas), batch)
 
     def _state(self, w: tensor.Weight | ir.VectorWeight) -> State:
         name = f"{w.name}.A" if isinstance(w, ir.VectorWeight) and w.axes else w.name
         rank = (Axis(f"r_{w.space}", role="rank"),) if isinstance(w, ir.VectorWeight) else ()
-        return State(name, (*w.axes, *rank))
+        return State(name, (*stored(w.axes), *rank))
 
     # --- finite tensors ----------------------------------------------------------------------------------------
 
@@ -214,6 +213,11 @@ class PiLimit:
     @_latent.register
     def _(self, x: ir.RenameVector) -> Tensor:
         return tensor.rename(self.latent(x.arg), dict(x.pairs))
+
+    @_latent.register
+    def _(self, x: shift.ShiftedVector | shift.UnshiftedVector) -> Tensor:
+        # so is a window: Π shift(y) = shift(Π y)
+        return through(x, self.latent(x.arg))
 
     @_latent.register
     def _(self, x: ir.Project) -> Tensor:
@@ -289,27 +293,26 @@ class PiLimit:
 
     def _leaf(self, x: Vector) -> list[LimitTerm]:
         """An X-leaf as Σ_m a_m X_m."""
-        made = []
-        for leaf in self.leaves(x):
-            s = leaf.store
-            a = tensor.rename(s.coefficients, leaf.names)
-            if leaf.dual is not None:
-                a = tensor.contract((a, leaf.dual), s.coefficients.axes[1:])
-            made.append(LimitTerm(a, s.fn, s.columns, s.thetas, (s.atom,)))
-        return made
+        found = ((leaf, leaf.store) for leaf in self.leaves(x))
+        return [LimitTerm(leaf.coefficients, s.fn, leaf.columns, leaf.thetas, (s.atom,)) for leaf, s in found]
 
     def leaves(self, x: Vector) -> Iterator[Leaf]:
         """The sums over atoms that an X-leaf consists of, one per store."""
-        pairs: dict[Axis, Axis] = dict(x.pairs) if isinstance(x, ir.RenameVector) else {}
-        x = x.arg if isinstance(x, ir.RenameVector) else x
+        x, moves = moves_of(x)
         if isinstance(x, ir.VectorWeight):  # v = (1/n) Aᵀ X
             for s in self.stores[x.name]:
-                yield Leaf(s, pairs)
+                yield Leaf(s, moves)
         elif isinstance(x, ir.MatMul) and isinstance(x.matrix, ir.Transpose):  # Wᵀ y = Σ_m ⟨A_m, E z y(z)⟩ X_m
             w = x.matrix.arg
             assert isinstance(w, ir.MatrixWeight)
-            y = tensor.rename(self.latent(x.x), pairs)
+            y = reduce(lambda t, move: moved(move, t), moves, self.latent(x.x))
             for s in self.stores[w.name]:
-                yield Leaf(s, {}, y)
+                yield Leaf(s, moves, y)
         else:
             raise InternalError(f"{type(x).__name__} is not a leaf of a normal form")
+
+
+def _form(w: AnyWeight, t: Term) -> tuple[Expr, int, int, Axes]:
+    """What tells the stores of a weight apart: function, latents, parameters, and the axes the atoms share with it."""
+    axes = union(*(v.axes for v in (*t.gs, *t.thetas)))
+    return t.fn, len(t.gs), len(t.thetas), stored(tuple(a for a in w.axes if a in axes))

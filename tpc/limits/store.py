@@ -17,6 +17,8 @@ from tpc.program.tensor import Tensor
 class Store:
     """The atoms of one weight: X_m = fn(⟨z, columns_m⟩; thetas_m) with coefficients A_m.
 
+    Along axes of the weight that the vectors it is applied to have, too, it is as many weights with atoms of their own:
+    latents and parameters have these `tied` axes.
     `degree` is set when fn is positively homogeneous; the columns are then unit vectors.
     """
 
@@ -30,6 +32,11 @@ class Store:
     degree: int | None
     scale: Expr
     readout: bool
+
+    @property
+    def tied(self) -> Axes:
+        """The axes along which every place has atoms of its own."""
+        return self.columns[0].axes[1:-1] if self.columns else ()
 
     @property
     def function(self) -> Expr:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 from sympy import Expr
 
 from tpc.errors import GaussianError
 from tpc.gaussian.kernel import kernel
+from tpc.limits.nodes import rank_axis
 from tpc.limits.store import Store
-from tpc.program import tensor
+from tpc.passes.moves import Move, end, moved, moved_parameter
+from tpc.program import ir, tensor
 from tpc.program.axes import Axes, Axis, union
 from tpc.program.functions import X, argument
 from tpc.program.ir import theta
@@ -30,11 +33,46 @@ class LimitTerm:
 
 @dataclass(frozen=True)
 class Leaf:
-    """Σ_m a_m X_m over the atoms of a store: a = A with renamed axes, or ⟨A, dual⟩."""
+    """Σ_m a_m X_m over the atoms of a store: a = A, or ⟨A, dual⟩, all of it moved where the vector was."""
 
     store: Store
-    names: dict[Axis, Axis]
+    moves: tuple[Move, ...] = ()
     dual: Tensor | None = None
+
+    @property
+    def coefficients(self) -> Tensor:
+        """a"""
+        s = self.store
+        a = self._moved(s.coefficients)
+        return a if self.dual is None else tensor.contract((a, self.dual), (rank_axis(s.coefficients),))
+
+    @property
+    def columns(self) -> tuple[Tensor, ...]:
+        """The latents of the atoms."""
+        return tuple(self._moved(c) for c in self.store.columns)
+
+    @property
+    def thetas(self) -> tuple[Tensor, ...]:
+        """The parameters of the atoms."""
+        made: list[Tensor] = list(self.store.thetas)
+        for x in self.moves:
+            made = [moved_parameter(x, t) for t in made]
+        return tuple(made)
+
+    @property
+    def names(self) -> dict[Axis, Axis] | None:
+        """The names that the outer axes of the store have got; None where they went through a window."""
+        names = {a: a for a in self.store.coefficients.axes[1:]}
+        for x in self.moves:
+            if isinstance(x, ir.RenameVector):
+                new = dict(x.pairs)
+                names = {a: new.get(b, b) for a, b in names.items()}
+            elif end(x) in names.values():
+                return None
+        return {a: b for a, b in names.items() if a != b}
+
+    def _moved(self, value: Tensor) -> Tensor:
+        return reduce(lambda t, x: moved(x, t), self.moves, value)
 
 
 def multiply(a: LimitTerm, b: LimitTerm, also: Axes) -> LimitTerm:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 
 from tpc.errors import InternalError
 from tpc.limits.power import ROLE, order_of, packed_size
 from tpc.program.axes import SAMPLE, Axes, Axis
+from tpc.program.tensor import Tensor
 
 
 def length_of(axis: Axis, sizes: Mapping[str, int]) -> int:
@@ -18,6 +19,11 @@ def length_of(axis: Axis, sizes: Mapping[str, int]) -> int:
     if axis.base not in sizes:
         raise InternalError(f"nothing tells the length of {axis}; known are {', '.join(sizes)}")
     return sizes[axis.base]
+
+
+def places_of(tensors: Iterable[Tensor]) -> int:
+    """The most places that one of the tensors has for every sample: along finite axes of known length."""
+    return max((prod(a.size or 1 for a in t.axes if a.role == "finite") for t in tensors), default=1)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from tpc.lower.concretise import Tabulated
 from tpc.lower.elementwise import Builder
 from tpc.lower.instructions import Loop
 from tpc.lower.layout import SAMPLES, layout
+from tpc.lower.lengths import places_of
 from tpc.lower.numpy_operations import OPERATIONS
 from tpc.lower.operations import Operation, Value
 from tpc.lower.places import column_of
@@ -47,6 +48,8 @@ def loop_over_blocks(w: Writer, loop: Loop, index: int) -> Iterator[Line]:
     target = ", ".join(results) + ("," if len(results) == 1 else "")
     first = (c for c in loop.captured if c.axes and layout(c.axes)[0].base in SAMPLES)
     rows = next((f"{w.array(c)}.shape[0]" for c in first), "1")
+    if (places := places_of(loop.body)) > 1:
+        rows = f"{places} * {rows}"
     options = f", keep={len(loop.kept)}" if loop.kept else ""
     given = [f"{w.target(n)}_kept" for n in loop.given]
     if given:

@@ -73,7 +73,11 @@ def _contracted(factors: list[Tensor], over: Axes) -> Tensor:
 
 
 def _summed_alone(f: Tensor, factors: list[Tensor], over: Axes) -> Tensor:
-    """Sum the axes that only this factor has."""
+    """Sum the axes that only this factor has; a sum of a product goes over them, too."""
     own = tuple(a for a in over if a in f.axes and all(a not in g.axes for g in factors if g is not f))
     repeated = sum(g is f for g in factors) > 1
-    return tensor.Contract((f,), own) if own and not repeated and len(factors) > 1 else f
+    if not own or repeated or len(factors) == 1:
+        return f
+    if isinstance(f, Contract) and f.over:
+        return tensor.Contract(f.factors, f.over + own)
+    return tensor.Contract((f,), own)

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import sympy as sp
 from sympy import Expr
 
 from tpc.errors import InternalError, ProgramError
+from tpc.passes.moves import Windowed, end, moved, moved_parameter, require_entrywise, sees_all, through
 from tpc.program import ir, shift, tensor
-from tpc.program.axes import Axes, union
+from tpc.program.axes import Axes, union, without
 from tpc.program.functions import argument
 from tpc.program.ir import Vector, theta
 from tpc.program.node import Node
@@ -59,6 +60,7 @@ class Normaliser:
         self._limit = limit
         self._known: dict[Vector, tuple[Term, ...]] = {}
         self._summands: dict[tuple[Vector, Axes], tuple[Term, ...]] = {}
+        self._spread: dict[tuple[Vector, Axes], bool] = {}
         self._recall = Recursion()
 
     def terms(self, x: Vector) -> tuple[Term, ...]:
@@ -73,13 +75,27 @@ class Normaliser:
         x, apart = key
 
         def inside(y: Vector) -> tuple[Term, ...]:
-            return self.summands(y, apart) if y.kind == "G" and set(y.axes) & set(apart) else self.terms(y)
+            return self.summands(y, apart) if y.kind == "G" and self._spreads(y, apart) else self.terms(y)
 
         if isinstance(x, ir.LinComb):
             return tuple(self._lincomb(x, inside))
         if isinstance(x, ir.RenameVector):
             return tuple(self._renamed(x, inside))
         return self.terms(x)
+
+    def _spreads(self, x: Vector, apart: Axes) -> bool:
+        """Whether a sum has an axis of `apart` from coefficients alone."""
+        return self._recall(self._spread, (x, apart), self._is_spread)
+
+    def _is_spread(self, key: tuple[Vector, Axes]) -> bool:
+        x, apart = key
+        if isinstance(x, ir.RenameVector):
+            old = {b: a for a, b in x.pairs}
+            return self._spreads(x.arg, tuple(old.get(a, a) for a in apart))
+        if not isinstance(x, ir.LinComb) or not set(x.axes) & set(apart):
+            return False
+        own = (set(without(c.axes, (*y.axes, *over))) & set(apart) for c, y, over in x.terms)
+        return any(own) or any(self._spreads(y, apart) for _, y, _ in x.terms)
 
     def _expand(self, x: Vector) -> Iterable[Term]:
         if x.kind == "G":
@@ -108,20 +124,15 @@ class Normaliser:
         for t in (inside or self.terms)(x.arg):
             yield renamed(freshened(t, t.over, union(new.values(), x.arg.axes)), new)
 
-    def _windowed(self, x: shift.ShiftedVector | shift.UnshiftedVector) -> Iterator[Term]:
-        # shift(c f(g; θ) v) = shift(c) f(shift(g); shift(θ)) shift(v); v is zero where nothing is seen
-        back = isinstance(x, shift.UnshiftedVector)
-        bound = x.window.target if back else x.window.source
-
-        def moved(v: Any) -> Any:
-            return (shift.unshift if back else shift.shift)(v, x.window) if bound in v.axes else v
-
+    def _windowed(self, x: Windowed) -> Iterator[Term]:
+        # shift(c f(g; θ) Π v) = shift(c) f(shift(g); shift(θ)) Π shift(v), masked by shift(1) where nothing is seen
+        require_entrywise(x)
         for t in self.terms(x.arg):
             t = freshened(t, t.over, union(x.axes, x.arg.axes))
-            if not any(bound in v.axes for v in t.leaves):
-                raise InternalError("no normal form for a window of nonlinearities")
-            gs, leaves = (tuple(moved(v) for v in vs) for vs in (t.gs, t.leaves))
-            yield Term(moved(t.coefficient), t.fn, gs, tuple(moved(p) for p in t.thetas), leaves, t.over)
+            plain = sees_all(x) and end(x) not in t.coefficient.axes
+            coefficient = t.coefficient if plain else through(x, t.coefficient)
+            gs, leaves = (tuple(moved(x, v) for v in vs) for vs in (t.gs, t.leaves))
+            yield Term(coefficient, t.fn, gs, tuple(moved_parameter(x, p) for p in t.thetas), leaves, t.over)
 
     def applied(self, fn: Expr, xs: Sequence[Vector], thetas: Sequence[Tensor], at: Node) -> list[Term]:
         """The terms of fn(xs; thetas)."""

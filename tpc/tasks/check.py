@@ -19,6 +19,7 @@ from tpc.program.program import Program
 from tpc.runtime.models.arguments import as_array, check_not_negative, real_array
 from tpc.runtime.models.divergence import DivergedError
 from tpc.runtime.models.folding import FoldOptions
+from tpc.runtime.models.input_shape import sample_axes, shaped
 from tpc.runtime.models.model import build
 from tpc.runtime.models.targets import check_loss, one_hot, read_targets
 from tpc.tasks import kernel_check, pi_check
@@ -104,7 +105,7 @@ class Plan:
     def samples(self, x: ArrayLike | None, y: ArrayLike | None, train: int) -> tuple[F64, NDArray[Any]]:
         """`train` training samples followed by held-out ones, with the inputs scaled."""
         inputs, labels = _samples(x, y, train, self.classes, self.loss)
-        return inputs * self.input_scale, labels
+        return shaped(inputs, sample_axes(self.derived.program)) * self.input_scale, labels
 
     @property
     def classes(self) -> int:
@@ -143,7 +144,7 @@ def _beside_pi(
     ends = [*range(0, plan.steps * plan.batch + 1, plan.batch), len(inputs)]
     *batches, held_out = (pi_check.batch_of(inputs[a:b], labels[a:b], adapts) for a, b in pairwise(ends))
     mode = "exact" if fold is None else "folded"
-    model = build(derived, inputs.shape[1], rank, dtype="float64", seed=plan.seed, init="paper", mode=mode, fold=fold)
+    model = build(derived, inputs.shape[1:], rank, dtype="float64", seed=plan.seed, init="paper", mode=mode, fold=fold)
     state = pi_check.initial(derived, model, plan.seed)
     course = Course(batches, held_out, {**step_options, "loss": plan.loss})
     rate = pi_check.moderate_rate(model, state, course) if plan.lr is None else plan.lr
@@ -156,7 +157,7 @@ def _beside_pi(
     allowed: list[float] = []
     if fold is not None:
         pi_check.require_folded(model, course, state)
-        exact = build(derived, inputs.shape[1], rank, dtype="float64", seed=plan.seed)
+        exact = build(derived, inputs.shape[1:], rank, dtype="float64", seed=plan.seed)
         apart = pi_check.expected_alike(exact, state, course, limit)
         allowed = limit.distances(apart, fold.tolerance)
     even = pi_check.even_networks(plan.widths[-1], plan.seeds)
@@ -226,7 +227,7 @@ def _samples(x: ArrayLike | None, y: ArrayLike | None, train: int, classes: int,
         labels = np.concatenate([digits.train_y[known][:train], digits.test_y[new][:HELD_OUT]])
         return rows, one_hot(labels, classes) if classes > 1 else np.where(labels % 2 == 1, 1.0, -1.0)[:, None]
     inputs, given = real_array(x, "x").astype(np.float64), as_array(y, "y")
-    if inputs.ndim != 2 or given.ndim == 0 or len(given) != len(inputs):
+    if inputs.ndim < 2 or given.ndim == 0 or len(given) != len(inputs):
         raise UsageError(f"expected x (N, d) and N labels, got shapes {inputs.shape} and {given.shape}")
     _check_enough(len(inputs) - 1, train)
     return inputs, read_targets(given, len(inputs), classes, loss, "y").rows.astype(np.float64)

@@ -15,7 +15,7 @@ from tpc.errors import UsageError, UserError
 from tpc.gaussian.expectation import expectation
 from tpc.gaussian.kernel import kernel
 from tpc.gaussian.symbols import gram
-from tpc.limits.fold import fold_store, least_useful_degree
+from tpc.limits.fold import fold_store, is_folded, least_useful_degree
 from tpc.limits.graph import LimitGraph
 from tpc.limits.power import packed_size
 from tpc.limits.store import Fold
@@ -115,7 +115,7 @@ def fold_from(
 def least_degree(graph: LimitGraph, tolerance: float) -> int:
     """The least degree at which no store's relative remainder exceeds the tolerance."""
     least = 1
-    for s in graph.stores:
+    for s in filter(is_folded, graph.stores):
         first = least_useful_degree(s)
         error = 0.0
         for degree in range(first, LARGEST_DEGREE + 1):

@@ -52,6 +52,13 @@ def sample_shape(axes: Axes, given: Shape) -> tuple[int, ...]:
     return tuple(map(int, lengths))
 
 
+def shaped(rows: NDArray[Any], axes: Axes) -> NDArray[Any]:
+    """Samples that may come flat, with these axes; the same where their lengths are not known or do not fit."""
+    known = tuple(a.size or 0 for a in axes)
+    flat = len(axes) > 1 and rows.ndim == 2 and rows.shape[1] == prod(known)
+    return rows.reshape(len(rows), *known) if flat else rows
+
+
 def axis_sizes(axes: Axes, shape: Sequence[int]) -> dict[str, int]:
     """Lengths by the names of axes, which generated code and states ask for."""
     return {a.base: n for a, n in zip(axes, shape)}

@@ -13,6 +13,7 @@ import numpy as np
 from tpc.available import Available
 from tpc.derivation import Derivation
 from tpc.errors import UserError
+from tpc.limits.fold import is_folded
 from tpc.limits.graph import LimitGraph
 from tpc.limits.store import Append, Store
 from tpc.lower.footprint import WIDE, Footprint, table_bytes
@@ -170,7 +171,7 @@ class _Predictor:
         batch = max(1, min(t.batch, t.samples))
         folded = max([t.rank, *(_per_step(graph, s, batch, t.support) + _options(t).rows for s in graph.stores)])
         step = footprint.step(lowered, lengths, batch, t.clip, folded)
-        rows_predicted = predicted_rows(graph.folds, t.rank)
+        rows_predicted = predicted_rows(graph, t.rank)
         answered, shown = _answered(t, rows_predicted) if t.tasks else (min(EVALUATED, rows_predicted), 0)
         answering = replace(lengths, sizes={**lengths.sizes, SUPPORT.name: shown})
         evaluation = footprint.function(lowered.predict, answering, answered)
@@ -213,7 +214,7 @@ def _stored(graph: LimitGraph, s: Store, t: Training, samples: int) -> int:
     """The most atoms that a store holds one by one until so many samples are stepped over."""
     initial = t.rank if s.name == s.weight and not s.thetas else 0
     count = initial + ceil(samples / t.batch * _per_step(graph, s, t.batch, t.support))
-    if t.mode != "folded":
+    if t.mode != "folded" or not is_folded(s):
         return count
     options, step = _options(t), _per_step(graph, s, t.batch, t.support)
     waiting = options.window

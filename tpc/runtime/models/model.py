@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,9 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from tpc.derivation import Derivation
 from tpc.errors import UsageError
+from tpc.limits.graph import LimitGraph
 from tpc.limits.power import packed_size
-from tpc.limits.store import Fold
+from tpc.lower.lengths import places_of
 from tpc.lower.lowered import lower
+from tpc.program.axes import SAMPLE
 from tpc.runtime.models.arguments import (
     check_seed,
     input_rows,
@@ -112,7 +114,7 @@ class Model(ModelBase):
     @property
     def predict_rows(self) -> int:
         """Rows predicted at a time: their packed powers take no more memory than what they are multiplied with."""
-        return predicted_rows(self.folds.values(), self.rank)
+        return predicted_rows(self.graph, self.rank)
 
     @takes_step_options
     def step(self, x: ArrayLike, y: ArrayLike, *, support: Support | None = None, **options: Any) -> dict[str, Any]:
@@ -239,7 +241,11 @@ class Model(ModelBase):
         return copied(self)
 
 
-def predicted_rows(folds: Iterable[Fold], rank: int) -> int:
-    """Rows predicted at a time: what reading folded tensors makes of them is no larger than the tensors."""
-    widest = max((max(1, f.points, *(packed_size(rank, m.order) for m in f.moments)) for f in folds), default=1)
-    return max(16, min(PREDICT_ROWS, PREDICT_NUMBERS // widest))
+def predicted_rows(graph: LimitGraph, rank: int) -> int:
+    """Rows predicted at a time: what reading folded tensors makes of them is no larger than the tensors.
+
+    Every place of a sample is a row of its own.
+    """
+    widest = max((max(1, f.points, *(packed_size(rank, m.order) for m in f.moments)) for f in graph.folds), default=1)
+    places = places_of(n for n in graph.nodes if SAMPLE in n.axes and any(a.role == "rank" for a in n.axes))
+    return max(16 // places, min(PREDICT_ROWS, PREDICT_NUMBERS // widest) // places, 1)

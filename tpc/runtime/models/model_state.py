@@ -155,7 +155,7 @@ class _Loading:
             rows = slice(start, start + LOAD_ROWS)
             values = {name: given[c.name][rows].astype(np.float64) for name, c in columns(s).items()}
             if s.degree is not None:
-                self._normalise(values, s.degree)
+                self._normalise(values, s, s.degree)
             atoms.extend({n: model.backend.array(v, model.dtype) for n, v in values.items()})
         return atoms
 
@@ -212,13 +212,15 @@ class _Loading:
         model = self.model
         return STORED_EPS.get(model.storage, 0.0) + (UNIT_ERRORS + model.rank) * float(np.finfo(model.dtype).eps)
 
-    def _normalise(self, values: dict[str, Array], degree: int) -> None:
+    def _normalise(self, values: dict[str, Array], s: Store, degree: int) -> None:
         """Rows become unit vectors, their norm goes into the coefficient."""
         norm = np.linalg.norm(values["B"], axis=-1, keepdims=True)
         off = np.abs(norm - 1) > self._tolerance()
         factor = np.where(off, norm, 1.0)
         values["B"] = np.divide(values["B"], factor, out=values["B"], where=factor > 0)
-        values["A"] = values["A"] * (factor**degree).reshape(-1, *[1] * (values["A"].ndim - 1))
+        shape = zip(s.coefficients.axes, values["A"].shape)
+        shared = [n if k == 0 or a in s.tied else 1 for k, (a, n) in enumerate(shape)]
+        values["A"] = values["A"] * (factor**degree).reshape(shared)
 
     def _check_unit(self, s: Store) -> None:
         for c in s.columns:

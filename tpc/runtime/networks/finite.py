@@ -19,15 +19,21 @@ from tpc.derivation import Derivation
 from tpc.errors import UsageError
 from tpc.limits.store import Accumulate, Append, Store, Update
 from tpc.passes.adapt import is_adapted
+from tpc.passes.project import PREFIX
 from tpc.program import ir
 from tpc.program.axes import SAMPLE, Axes, without
+from tpc.program.ir import Vector
+from tpc.program.node import Node
 from tpc.program.program import AnyWeight, Program
+from tpc.program.tensor import Tensor
 from tpc.runtime.models.arguments import clip_factors, real_array
 from tpc.runtime.models.divergence import not_taken
+from tpc.runtime.models.input_shape import sample_axes, shaped
 from tpc.runtime.models.step_options import StepOptions, takes_step_options
 from tpc.runtime.models.support import Support, check_given
 from tpc.runtime.models.targets import check_loss, read_targets
-from tpc.runtime.networks.interpret import Value, evaluate, numeric
+from tpc.runtime.networks.interpret import WIDTH, Value, aligned, contracted, dims, evaluate, numeric
+from tpc.runtime.networks.library import library
 from tpc.runtime.networks.matrix import F64, Family, LowRank, MatrixValue, Total, total
 
 Draw: TypeAlias = Callable[[str, int, int, int], F64]  # Ω (width, rank) from space, rank, width and seed
@@ -145,11 +151,13 @@ class FiniteNetwork:
         data = self._data(program, x, support)
         leaves = {**self.weights, **data, "y": self._targets(program, y, len(data["x"]), loss)}
         with np.errstate(all="ignore"):  # a step tells what diverges
-            return evaluate(program, wanted, self.width, leaves, self._bases)
+            found = evaluate(program, wanted, self.width, leaves, self._bases)
+        weights = {f"{PREFIX}{w.name}": w for w in program.weights}
+        return {key: _along(weights[key], program[key], v) if key in weights else v for key, v in found.items()}
 
     def _data(self, program: Program, x: ArrayLike, support: Support | None) -> dict[str, F64]:
         check_given(support, is_adapted(program))
-        rows = real_array(x, "inputs").astype(np.float64)
+        rows = shaped(real_array(x, "inputs").astype(np.float64), sample_axes(program))
         if support is None:
             return {"x": rows}
         learned_from = real_array(support.x, "support inputs").astype(np.float64)
@@ -195,10 +203,20 @@ def _sampled(w: AnyWeight, updates: Iterable[Update], arrays: Mapping[str, F64],
         shares = []
         for s in stores:
             atoms = _atoms(s, arrays, omega[w.space.name])
-            shares.append(np.tensordot(arrays[s.coefficients.name], atoms, (0, 0)))
+            factors = [(arrays[s.coefficients.name], s.coefficients.axes), (atoms, (s.atom, *s.tied, WIDTH))]
+            shares.append(contracted(factors, dims(w), library()))
         return np.asarray(np.sum(shares, axis=0))
-    (name,) = (u.state.name for u in updates if isinstance(u, Accumulate))
-    return arrays[name] @ omega[w.space.name].T if isinstance(w, ir.VectorWeight) else arrays[name]
+    (state,) = (u.state for u in updates if isinstance(u, Accumulate))
+    if isinstance(w, ir.VectorWeight):
+        return aligned(arrays[state.name] @ omega[w.space.name].T, (*state.axes[:-1], WIDTH), dims(w))
+    return aligned(arrays[state.name], state.axes, w.axes)
+
+
+def _along(w: AnyWeight, gradient: Node, value: Value) -> Value:
+    """The gradient of a weight with the dimensions that the weight has."""
+    if isinstance(w, ir.MatrixWeight) or not isinstance(gradient, Tensor | Vector):
+        return value
+    return aligned(_array(value), dims(gradient), dims(w))
 
 
 def _low_rank(family: Axes, s: Store, left: F64, right: F64) -> MatrixValue:
@@ -207,14 +225,20 @@ def _low_rank(family: Axes, s: Store, left: F64, right: F64) -> MatrixValue:
         return LowRank(left, right)
     have = s.coefficients.axes[1:-1]
     left = np.moveaxis(left, [1 + have.index(a) for a in family], range(len(family)))
-    return Family(family, {place: LowRank(left[place], right) for place in np.ndindex(left.shape[: len(family)])})
+    tied = [family.index(a) for a in s.tied]
+    members = {
+        place: LowRank(left[place], right[(slice(None), *(place[i] for i in tied))])
+        for place in np.ndindex(left.shape[: len(family)])
+    }
+    return Family(family, members)
 
 
 def _atoms(s: Store, arrays: Mapping[str, F64], omega: F64) -> F64:
-    """X_m = fn(Ω B_m; θ_m), shape (M, n)."""
+    """X_m = fn(Ω B_m; θ_m), shape (M, *tied, n)."""
     columns = [arrays[c.name] @ omega.T for c in s.columns]
-    thetas = [arrays[t.name][:, None] for t in s.thetas]
-    shape = (len(arrays[s.coefficients.name]), len(omega))
+    thetas = [arrays[t.name][..., None] for t in s.thetas]
+    shape = (len(arrays[s.coefficients.name]), *np.shape(columns[0])[1:-1], len(omega)) if columns else ()
+    shape = shape or (len(arrays[s.coefficients.name]), len(omega))
     return np.broadcast_to(numeric(s.fn, len(columns), len(thetas))(*columns, *thetas), shape)
 
 
