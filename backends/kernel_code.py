@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Mapping, Sequence
 from ctypes import addressof
 from types import ModuleType
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from backends.threads import threads
 from tpc.lower.kernel_native import NativeKernels
+from tpc.lower.kernel_stretches import Stretch
 
 Array = NDArray[Any]
 
@@ -97,6 +99,35 @@ class NativeKernelCode(KernelCode):
             addressof(strides),
         )
         self._functions[results[0].dtype](addressof(call))
+
+
+class StretchedKernelCode(KernelCode):
+    """The same with sums in NumPy and the elementwise work between them in C."""
+
+    def pairs(self, first: Sequence[Array], second: Sequence[Array], out: Mapping[str, Array]) -> None:
+        """Compute in double precision the kernels of every row with every column; write them to the arrays of `out`."""
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            for name, value in self._module.stretched(*_doubles(first), *_doubles(second)).items():
+                out[name][...] = value
+
+
+class StretchCall:
+    """Calls the C function of a stretch."""
+
+    def __init__(self, library: ctypes.CDLL, stretch: Stretch) -> None:
+        self._function = library[stretch.name]
+        self._function.argtypes, self._function.restype = [ctypes.c_void_p] * 3, None
+        self._outer, self._count = stretch.outer, len(stretch.results)
+
+    def __call__(self, shape: tuple[int, ...], given: Sequence[Array]) -> list[Array]:
+        """The results, arrays of this shape."""
+        lengths = (*shape[: self._outer], math.prod(shape[self._outer :]))
+        made = [np.empty(shape) for _ in range(self._count)]
+        arrays = [np.ascontiguousarray(a, np.float64) for a in given]
+        sizes = (ctypes.c_int64 * len(lengths))(*lengths)
+        tables = [_addresses(arrays), _addresses(made)]
+        self._function(addressof(sizes), *map(addressof, tables))
+        return made
 
 
 def _doubles(arrays: Sequence[Array]) -> list[Array]:

@@ -21,6 +21,7 @@ from backends.numpy_runtime import (
     shift,
     softplus,
     step,
+    sweep,
     tabulated,
     unshift,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "shift",
     "softplus",
     "step",
+    "sweep",
     "tabulated",
     "unshift",
 ]

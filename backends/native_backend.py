@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from backends import native_build, native_dense, native_powers, native_products
-from backends.kernel_code import KernelCode, NativeKernelCode
+from backends.kernel_code import KernelCode, NativeKernelCode, StretchCall, StretchedKernelCode
 from backends.native_footprint import ROUNDED, NativeFootprint
 from backends.native_loops import LoopCall
 from backends.numpy_backend import NumpyBackend, run_source
@@ -18,6 +18,7 @@ from tpc.lower.c_elementwise import OPERATIONS
 from tpc.lower.footprint import Footprint
 from tpc.lower.instructions import Lowered
 from tpc.lower.kernel_native import native_kernels
+from tpc.lower.kernel_stretches import stretched_kernels
 from tpc.lower.kernels import LoweredKernels
 from tpc.lower.native_module import native_module
 from tpc.lower.protocol import Backend
@@ -51,13 +52,18 @@ class NativeBackend(NumpyBackend):
 
     def compile_kernels(self, lowered: LoweredKernels) -> KernelCode:
         """The generated functions of a kernel limit; NumPy's where C has no rule or nothing can be compiled."""
+        name = lowered.graph.name
         made = native_kernels(lowered)
-        if made is not None:
-            try:
-                library = native_build.load(made.c)
-                return NativeKernelCode(run_source(made.python, lowered.graph.name), library, made)
-            except native_build.NoCompilerError as e:
-                _warn(str(e))
+        parts = stretched_kernels(lowered) if made is None else None
+        try:
+            if made is not None:
+                return NativeKernelCode(run_source(made.python, name), native_build.load(made.c), made)
+            if parts is not None:
+                library = native_build.load(parts.c)
+                calls = {s.name: StretchCall(library, s) for s in parts.stretches}
+                return StretchedKernelCode(run_source(parts.python, name, native=calls))
+        except native_build.NoCompilerError as e:
+            _warn(str(e))
         return super().compile_kernels(lowered)
 
     def folding(self, storage: str | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from backends.blocks import over_blocks
 from backends.large import matmul, matvecs, outer_sum, over_rows, square, vecmats
 from backends.powers import opened, power, product, slope
 from backends.threads import threads
-from backends.windows import shift, unshift
+from backends.windows import shift, sweep, unshift
 
 Array = NDArray[Any]
 
@@ -198,6 +198,7 @@ __all__ = [
     "softplus",
     "square",
     "step",
+    "sweep",
     "tabulated",
     "threads",
     "unshift",

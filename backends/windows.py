@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,21 @@ def unshift(y: Array, given: Given, made: Made, geometry: Geometry) -> Array:
     for to, seen in _slices(y, x, given, made, geometry, True):
         to += seen
     return x
+
+
+def sweep(x: Array, moves: tuple[tuple[int, Any], ...], back: bool) -> Array:
+    """Σ_o x[…, q(p, o), …, q'(p', o), …]: a dimension and the geometry of each window; `back` is the transpose."""
+    shape, steps = list(x.shape), []
+    for place, geometry in moves:
+        shape[place] = geometry[0][0 if back else 1]
+        steps.append([(o, place, *((q, p) if back else (p, q))) for o, p, q in pieces(*geometry)])
+    y = np.zeros(shape, x.dtype)
+    for chosen in product(*steps):
+        if len({o for o, _, _, _ in chosen}) == 1:
+            moved = {place: (there, here) for _, place, there, here in chosen}
+            there, here = zip(*(moved.get(i, (slice(None), slice(None))) for i in range(x.ndim)))
+            y[there] += x[here]
+    return y
 
 
 def _shape(x: Array, given: Given, made: Made, length: int, offsets: int) -> tuple[int, ...]:

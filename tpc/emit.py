@@ -101,7 +101,7 @@ def _numpy(limit: Derivation, degree: int | None, points: int) -> str:
 
 def _c(limit: Derivation, degree: int | None, points: int) -> str:
     if limit.is_kernel:
-        from tpc.lower.kernel_native import kernel_c_source
+        from tpc.lower.kernel_stretches import kernel_c_source
         from tpc.lower.kernels import lower_kernels
 
         return kernel_c_source(lower_kernels(limit.graph()))

@@ -105,7 +105,7 @@ def test_progress_counts_every_entry_once(limits, backend):
     assert 300 * 300 / 2 < told[-1][1] < 300 * 300
 
 
-def test_features_as_positions_do_not_fit_c_and_run_as_numpy():
+def test_features_as_positions_run_in_parts_in_c():
     def network(x):
         h = tpc.dense(x, "embed")
         each = tpc.erf(tpc.dense(x * tpc.relu(h), "mix"))
@@ -113,7 +113,7 @@ def test_features_as_positions_do_not_fit_c_and_run_as_numpy():
 
     limit = tpc.compile(tpc.trace(network), limit="ntk")
     one, two = (limit.kernel(data(12, 3), backend=backend) for backend in BACKENDS)
-    np.testing.assert_array_equal(one["ntk"], two["ntk"])
+    np.testing.assert_allclose(one["ntk"], two["ntk"], rtol=1e-11, atol=1e-13)
 
 
 def test_integers_and_lists_are_data(limits):

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from tpc.errors import ProgramError
 from tpc.limits.graph import LimitGraph
-from tpc.limits.second_moments import SecondMoments, renamed_factors, second_sample, second_vector, variance_of_entries
+from tpc.limits.second_moments import SecondMoments, second_sample, second_vector, variance_of_entries
+from tpc.limits.views import contracted, renamed_factors
 from tpc.passes.per_sample import OUTPUT, Randomness
 from tpc.program import ir, tensor
-from tpc.program.axes import Axes, apart, union
+from tpc.program.axes import SAMPLE, Axes, apart, union, without
 from tpc.program.ir import Vector
 from tpc.program.node import Node, topological
 from tpc.program.program import Program
@@ -76,16 +77,17 @@ class OutputPart:
 
 def _covariance(moments: SecondMoments, p: OutputPart, q: OutputPart, other: bool) -> Tensor:
     c, d, x, y, over = moments.tensor(p.coefficient), moments.tensor(q.coefficient), p.x, q.x, q.over
+    own = without(p.weight.axes, (SAMPLE,))  # independent components: those of both samples are the same
     if other:
-        d, over = second_sample(d), tuple(a.primed() for a in over)
-        y = y and second_vector(y)
+        d, over = second_sample(d, own), tuple(a if a in own else a.primed() for a in over)
+        y = y and second_vector(y, own)
     else:
-        taken = union(p.over, c.axes, x.axes if x else ())
+        taken = without(union(p.over, c.axes, x.axes if x else ()), own)
         new = apart(over, taken, union(d.axes, y.axes if y else ()))
         d, over = renamed_factors(d, new), tuple(new.get(a, a) for a in over)
         y = y and ir.rename_vector(y, new)
     inside = (moments.second(x, y),) if x is not None and y is not None else ()
-    return tensor.contract((variance_of_entries(p.weight), c, d, *inside), (*p.over, *over))
+    return contracted((variance_of_entries(p.weight), c, d, *inside), union(p.over, over))
 
 
 class OutputParts:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from tpc.errors import InternalError
 from tpc.limits.graph import LimitGraph
 from tpc.limits.nngp import DIAGONAL, NTK, covariances, graph_of
-from tpc.limits.second_moments import SecondMoments, second_sample, second_vector, variance_of_entries
+from tpc.limits.views import contracted
 from tpc.passes.per_sample import sampled_outers
 from tpc.passes.project import PREFIX
 from tpc.program import ir, tensor
@@ -21,7 +21,7 @@ from tpc.program.axes import SAMPLE, Axes, union, without
 from tpc.program.ir import Matrix, Vector
 from tpc.program.node import Node
 from tpc.program.program import AnyWeight, Program
-from tpc.program.renaming import freshened
+from tpc.program.renaming import freshened, renamed
 from tpc.program.tensor import Tensor
 
 
@@ -47,25 +47,37 @@ def _shares(moments: SecondMoments, w: AnyWeight, grad: Node, other: bool) -> It
         places = list(sampled_outers(grad))
         for y, x, over in places:
             for dy, dx, bound in places:
-                dy, dx, bound = _other(dy, dx, bound, other)
+                dy, dx, bound = _other(dy, dx, bound, w.axes, other)
+                same = moments.ties.names(y, dy, bound, union(dy.axes, dx.axes))
+                dy, dx, bound = renamed((dy, dx, bound), same)
                 inside = (factor, moments.second(y, dy), moments.second(x, dx))
-                yield tensor.contract(inside, (*over, *bound))
+                yield contracted(inside, union(over, bound, w.axes))
     elif isinstance(grad, Vector):
         assert isinstance(w, ir.VectorWeight)
         own = without(w.shape, (SAMPLE,))
         second = second_vector(grad, own) if other else grad
         total = moments.second(grad, second)
         for term in total.terms if isinstance(total, tensor.Add) else (total,):
-            yield tensor.contract((factor, term), own)
+            yield _summed((factor, term), own)
     elif isinstance(grad, Tensor):
         g = moments.tensor(grad)
-        yield tensor.contract((factor, g, second_sample(g) if other else g))
+        own = without(w.axes, (SAMPLE,))
+        yield tensor.contract((factor, g, second_sample(g, own) if other else g), own)
     else:
         raise InternalError(f"the gradient of {w.name} is a {type(grad).__name__}")
 
 
-def _other(y: Vector, x: Vector, over: Axes, second: bool) -> tuple[Vector, Vector, Axes]:
-    """The gradient of the second sample, or that of the first with bound axes of its own."""
+def _summed(factors: tuple[Tensor, ...], over: Axes) -> Tensor:
+    """Σ Π factors, as one sum with that of a factor."""
+    flat = [g for f in factors for g in (f.factors if isinstance(f, tensor.Contract) and not f.over else (f,))]
+    last = flat[-1]
+    if isinstance(last, tensor.Contract):
+        flat, over = [*flat[:-1], *last.factors], union(last.over, over)
+    return contracted(flat, over)
+
+
+def _other(y: Vector, x: Vector, over: Axes, family: Axes, second: bool) -> tuple[Vector, Vector, Axes]:
+    """The gradient of the second sample, or that of the first with bound axes of its own; families are one."""
     if second:
-        return second_vector(y), second_vector(x), tuple(a.primed() for a in over)
+        return second_vector(y, family), second_vector(x, family), tuple(a.primed() for a in over)
     return freshened((y, x, over), over, union(y.axes, x.axes))

@@ -7,7 +7,7 @@ independent; so are W and Wᵀ where Wᵀ occurs in gradients only (gradient ind
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import reduce, singledispatchmethod
 from operator import or_
 
@@ -15,6 +15,8 @@ import sympy as sp
 
 from tpc.errors import InternalError
 from tpc.limits.expect import gaussian_mean
+from tpc.limits.ties import Ties, is_sum, seen_base, unrenamed, weight_of
+from tpc.limits.views import contracted, identity, renamed_factors, through, view
 from tpc.passes.normal import Normaliser, Term
 from tpc.passes.per_sample import Randomness
 from tpc.passes.substitute import Part
@@ -26,7 +28,8 @@ from tpc.program.node import Node, remade
 from tpc.program.program import Program
 from tpc.program.renaming import freshened
 from tpc.program.rewrite import Recursion
-from tpc.program.tensor import ONE, ZERO, Broadcast, Contract, Rename, StopGradient, Tensor, Weight
+from tpc.program.shift import ShiftedVector, UnshiftedVector
+from tpc.program.tensor import ONE, ZERO, Broadcast, Rename, StopGradient, Tensor, Weight
 
 
 class SecondMoments:
@@ -49,13 +52,14 @@ class SecondMoments:
         self._sums: dict[Vector, tuple[Part, ...]] = {}
         self._is_random = Randomness()
         self._recall = Recursion()
+        self.ties = Ties(self._all_parts, self.terms)
 
     @property
     def sources(self) -> dict[Tensor, Node]:
         """The program's instruction that a tensor of the limit is the limit of, or a second moment of."""
         images: dict[Node, list[Tensor]] = {}
         for (x, _), value in (self._covariances | self._seconds).items():
-            images.setdefault(_unrenamed(x)[0], []).append(value)
+            images.setdefault(unrenamed(x)[0], []).append(value)
         for s, value in self._tensors.items():
             images.setdefault(s, []).append(value)
         found: dict[Tensor, Node] = {}
@@ -114,7 +118,7 @@ class SecondMoments:
         """E Z^x Z^y, along the axes of both."""
         if _is_second_sample(x):
             if _is_second_sample(y):
-                return second_sample(self.second(first_sample(x), first_sample(y)))
+                return _of_first(x, y, self.second)
             x, y = y, x
         if not self._kinds(x) & self._kinds(y):
             return ZERO
@@ -128,7 +132,9 @@ class SecondMoments:
         return self._recall(self._kinds_known, x, self._kinds_of)
 
     def _kinds_of(self, x: Vector) -> int:
-        inner, _ = _unrenamed(x)
+        inner, _ = unrenamed(x)
+        if isinstance(inner, ShiftedVector | UnshiftedVector):
+            return self._kinds(inner.arg)
         if isinstance(inner, ir.LinComb) and inner.kind != "G":
             return reduce(or_, (self._kinds(y) for _, y, _ in inner.terms))
         return reduce(or_, (self._kind(t) for t in self.normal.terms(inner)), 0)
@@ -138,34 +144,40 @@ class SecondMoments:
             return -1
         if not t.leaves:
             return 1
-        leaf, _ = _unrenamed(t.leaves[0])
-        weight = leaf.matrix if isinstance(leaf, ir.MatMul) else leaf
+        weight = weight_of(seen_base(t.leaves[0]))
         return 2 << self._bits.setdefault(weight, len(self._bits))
 
     def _second(self, pair: tuple[Vector, Vector]) -> Tensor:
         x, y = pair
+        seen = through(x, y, self.second)
+        if seen is not None:
+            return seen
         parts = []
         for c, a, over in self._summands(x):
             taken = union(over, c.axes, a.axes, x.axes)
-            for d, b, other in (_apart(part, taken, y.axes) for part in self._summands(y)):
+            for part in self._summands(y):
+                d, b, other = self.ties.joined(a, _apart(part, taken, y.axes))
                 inside = self._products(a, b) if a is x and b is y else self.second(a, b)
-                parts.append(tensor.contract((c, d, inside), (*over, *other)))
+                parts.append(contracted((c, d, inside), union(over, other)))
         return tensor.add(parts)
 
     def _summands(self, x: Vector) -> list[Part]:
         """A sum of X-vectors as its terms, so that what they have in common is derived once."""
-        inner, new = _unrenamed(x)
-        if not isinstance(inner, ir.LinComb) or inner.kind == "G":
+        return [(ONE, x, ())] if x.kind == "G" else self._all_parts(x)
+
+    def _all_parts(self, x: Vector) -> list[Part]:
+        """The terms of any sum that are not 0 in the limit, with the limits of their coefficients."""
+        if not is_sum(x):
             return [(ONE, x, ())]
-        found = []
-        for c, y, over in inner.terms:
-            c, y, over = _apart((self.tensor(c), y, over), new.values(), inner.axes)
-            if c is not ZERO:
-                found.append((renamed_factors(c, new), ir.rename_vector(y, new), over))
-        return found
+        return [(value, y, over) for c, y, over in self._terms_of(x) if (value := self.tensor(c)) is not ZERO]
 
     def _products(self, x: Vector, y: Vector) -> Tensor:
-        return tensor.add(self._product(s, freshened(t, t.over, s.axes)) for s in self.terms(x) for t in self.terms(y))
+        right = self.terms(y)
+        return tensor.add(
+            self._product(s, self.ties.joined_term(s, freshened(t, t.over, s.axes)))
+            for s in self.terms(x)
+            for t in right
+        )
 
     def terms(self, x: Vector) -> tuple[Term, ...]:
         """The normal form of a vector without terms that are 0 in the limit."""
@@ -185,24 +197,36 @@ class SecondMoments:
             return ZERO
         thetas = [self.tensor(p) for p in (*s.thetas, *t.thetas)]
         factors.append(gaussian_mean(s.fn * t.fn.xreplace(shift), (*s.gs, *t.gs), thetas, self.covariance))
-        return tensor.contract(factors, (*s.over, *t.over))
+        return contracted(factors, union(s.over, t.over))
 
     def leaves(self, x: Vector, y: Vector) -> Tensor:
-        """The covariance of two Gaussians of the gradients: readouts, or Wᵀ dx and Wᵀ dy."""
-        (v, new), (w, other) = _unrenamed(x), _unrenamed(y)
-        if isinstance(v, ir.VectorWeight):
-            return _square(v.std) if v is w else ZERO
-        assert isinstance(v, ir.MatMul)
-        if not isinstance(w, ir.MatMul) or w.matrix is not v.matrix:
+        """The covariance of two Gaussians that are seen of weights, Wx or Wᵀdx; in gradients they are leaves.
+
+        Components of a weight are independent of each other.
+        """
+        seen = through(x, y, self.leaves)
+        if seen is not None:
+            return seen
+        (v, new), (w, other) = unrenamed(x), unrenamed(y)
+        a, b = weight_of(v), weight_of(w)
+        if a is not b:
             return ZERO
-        inside = self.second(ir.rename_vector(v.x, new), ir.rename_vector(w.x, other))
-        return tensor.contract((_square(_weight(v).std), inside))
+        places = [(new.get(k, k), other.get(k, k)) for k in without(a.axes, (SAMPLE,))]
+        same = {right: left for left, right in places if left != right}
+        factors = [identity(left, right) for right, left in same.items()]
+        if isinstance(v, ir.VectorWeight):
+            return tensor.contract((variance_of_entries(v), *factors))
+        assert isinstance(v, ir.MatMul)
+        assert isinstance(w, ir.MatMul)
+        y = ir.rename_vector(ir.rename_vector(w.x, other), same)
+        inside = self.second(ir.rename_vector(v.x, new), y)
+        return tensor.contract((variance_of_entries(_weight(v)), inside, *factors))
 
     def covariance(self, g: Vector, h: Vector) -> Tensor:
         """Cov(Z^g, Z^h) of two G-vectors."""
         if _is_second_sample(g):
             if _is_second_sample(h):
-                return second_sample(self.covariance(first_sample(g), first_sample(h)))
+                return _of_first(g, h, self.covariance)
             g, h = h, g
         if not self._weights(g) & self._weights(h):
             return ZERO
@@ -217,7 +241,7 @@ class SecondMoments:
             case ir.VectorWeight() | ir.MatMul():
                 w = g if isinstance(g, ir.VectorWeight) else g.matrix
                 return 1 << self._bits.setdefault(w, len(self._bits))
-            case ir.RenameVector() | ir.StopGradientVector():
+            case ir.RenameVector() | ir.StopGradientVector() | ShiftedVector() | UnshiftedVector():
                 return self._weights(g.arg)
             case ir.LinComb():
                 return reduce(or_, (self._weights(x) for _, x, _ in g.terms))
@@ -225,6 +249,10 @@ class SecondMoments:
 
     def _covariance(self, pair: tuple[Vector, Vector]) -> Tensor:
         g, h = pair
+        if _is_seen_sum(g) or _is_seen_sum(h):
+            seen = through(g, h, self.covariance)
+            assert seen is not None
+            return seen
         left, right = self._single(g), self._single(h)
         if left is None and (right is not None or not self._is_first(h, g)):
             return tensor.add(self._scaled(part, g, h, first=True) for part in self._terms_of(g))
@@ -241,8 +269,8 @@ class SecondMoments:
         return self._sums[g]
 
     def _has_term(self, h: Vector, g: Vector) -> bool:
-        base, _ = _unrenamed(g)
-        return any(_unrenamed(y)[0] is base for _, y, _ in self._terms_of(h))
+        base, _ = unrenamed(g)
+        return any(unrenamed(y)[0] is base for _, y, _ in self._terms_of(h))
 
     def _single(self, g: Vector) -> Part | None:
         """A base with its coefficient: what covariances are defined for; None for sums of others."""
@@ -262,7 +290,11 @@ class SecondMoments:
         return self._recall(self._heights, g, self._height_of)
 
     def _height_of(self, g: Vector) -> int:
-        return 0 if _is_base(g) else 1 + max(self._height(x) for _, x, _ in self._terms_of(g))
+        if _is_base(g):
+            return 0
+        seen = view(g)
+        inside = [seen.arg] if seen is not None else [x for _, x, _ in self._terms_of(g)]
+        return 1 + max(map(self._height, inside))
 
     def _scaled(self, part: Part, of: Vector, other: Vector, first: bool) -> Tensor:
         """The covariance of one term of a sum."""
@@ -279,35 +311,22 @@ class SecondMoments:
 
     def _pair(self, first: Part, second: Part) -> Tensor:
         """Σ over both of the covariance of two parts, whose bound axes differ."""
-        (c, x, over), (d, y, other) = first, second
-        (v, new), (w, moved) = _unrenamed(x), _unrenamed(y)
-        if isinstance(v, ir.VectorWeight):
-            if v is not w:
-                return ZERO
-            same: dict[Axis, Axis] = {}  # components of a weight are independent: Σ_ij c_i d_j δ_ij
-            for a in without(v.shape, (SAMPLE,)):
-                left, right = new.get(a, a), moved.get(a, a)
-                if left != right:
-                    if right not in other:
-                        raise InternalError(f"{v.name} is used without a sum over {a}")
-                    same[right] = left
-            value = tensor.contract((_square(v.std), *_shares(v)))
-            d, other = renamed_factors(d, same), without(other, same)
-            return tensor.contract((value, c, d), union(over, other))
-        assert isinstance(v, ir.MatMul)
-        if not isinstance(w, ir.MatMul) or w.matrix is not v.matrix:
-            return ZERO
-        inside = self.second(ir.rename_vector(v.x, new), ir.rename_vector(w.x, moved))
-        return tensor.contract((_square(_weight(v).std), c, d, inside), (*over, *other))
+        c, x, over = first
+        d, y, other = self.ties.joined(x, second)  # components of a weight are independent: Σ_ij c_i d_j δ_ij
+        return contracted((c, d, self.leaves(x, y)), union(over, other))
 
 
 def _is_base(x: Vector) -> bool:
-    return isinstance(_unrenamed(x)[0], ir.VectorWeight | ir.MatMul)
+    return isinstance(seen_base(x), ir.VectorWeight | ir.MatMul)
+
+
+def _is_seen_sum(x: Vector) -> bool:
+    return view(x) is not None and not _is_base(x)
 
 
 def _sum(g: Vector) -> tuple[Part, ...]:
     """The terms of a G-vector that is no base."""
-    x, new = _unrenamed(g)
+    x, new = unrenamed(g)
     if isinstance(x, ir.StopGradientVector):
         return ((ONE, ir.rename_vector(x.arg, new), ()),)
     if not isinstance(x, ir.LinComb):
@@ -321,15 +340,8 @@ def _sum(g: Vector) -> tuple[Part, ...]:
 
 def variance_of_entries(w: ir.VectorWeight | ir.MatrixWeight | Weight) -> Tensor:
     """σ² of N(0, σ²/fan-in), the factor of a weight in NTK parametrization; over the fan-in where that is finite."""
-    shares = _shares(w) if isinstance(w, ir.VectorWeight) else ()
+    shares = _shares(w) if isinstance(w, ir.VectorWeight) and w.role == "input" else ()
     return tensor.contract((_square(w.std), *shares))
-
-
-def renamed_factors(x: Tensor, new: Mapping[Axis, Axis]) -> Tensor:
-    """Rename the factors of a product one by one: numbers leave it, and data stays data."""
-    if isinstance(x, Contract) and not x.over:
-        return tensor.contract(renamed_factors(f, new) for f in x.factors)
-    return tensor.rename(x, dict(new))
 
 
 def _square(std: sp.Expr) -> Tensor:
@@ -338,17 +350,13 @@ def _square(std: sp.Expr) -> Tensor:
 
 def _shares(w: ir.VectorWeight) -> tuple[Tensor, ...]:
     """1/fan-in of an input-like matrix."""
-    return tuple(tensor.elementwise(1 / argument(0), (tensor.Size(a),)) for a in without(w.shape, (SAMPLE,)))
+    return tuple(tensor.elementwise(1 / argument(0), (tensor.size(a),)) for a in without(w.shape, (SAMPLE,)))
 
 
 def _weight(x: ir.MatMul) -> ir.MatrixWeight:
     w = x.matrix.arg if isinstance(x.matrix, ir.Transpose) else x.matrix
     assert isinstance(w, ir.MatrixWeight)
     return w
-
-
-def _unrenamed(x: Vector) -> tuple[Vector, dict[Axis, Axis]]:
-    return (x.arg, dict(x.pairs)) if isinstance(x, ir.RenameVector) else (x, {})
 
 
 def _apart(part: Part, taken: Iterable[Axis], free: Axes) -> Part:
@@ -361,9 +369,9 @@ def _apart(part: Part, taken: Iterable[Axis], free: Axes) -> Part:
 # --- the second sample ---------------------------------------------------------------------------------------------
 
 
-def second_sample(x: Tensor) -> Tensor:
-    """The same for the second of two samples: its axes primed."""
-    return tensor.rename(x, {a: a.primed() for a in x.axes})
+def second_sample(x: Tensor, shared: Axes = ()) -> Tensor:
+    """The same for the second of two samples: its axes primed, but for those `shared` by both."""
+    return tensor.rename(x, {a: a.primed() for a in without(x.axes, shared)})
 
 
 def second_vector(x: Vector, shared: Axes = ()) -> Vector:
@@ -371,14 +379,15 @@ def second_vector(x: Vector, shared: Axes = ()) -> Vector:
     return ir.rename_vector(x, {a: a.primed() for a in without(x.axes, shared)})
 
 
-def first_sample(x: Vector) -> Vector:
-    """A vector of the second sample as one of the first."""
-    return ir.rename_vector(x, {a: _unprimed(a) for a in x.axes})
+def _of_first(x: Vector, y: Vector, moment: Callable[[Vector, Vector], Tensor]) -> Tensor:
+    """A moment of the second sample alone: that of the first under the second's names."""
+    axes = union(x.axes, y.axes)
+    new = {a: Axis(a.name.removesuffix("'"), a.size, a.role) for a in axes if a.name.endswith("'")}
+    if len({*new.values(), *without(axes, new)}) < len(axes):
+        new = {SAMPLE.primed(): SAMPLE}  # other axes of both names are of one sample
+    value = moment(ir.rename_vector(x, new), ir.rename_vector(y, new))
+    return tensor.rename(value, {b: a for a, b in new.items()})
 
 
 def _is_second_sample(x: Vector) -> bool:
-    return SAMPLE.primed() in x.axes and all(a.name.endswith("'") for a in x.axes)
-
-
-def _unprimed(a: Axis) -> Axis:
-    return Axis(a.name.removesuffix("'"), a.size, a.role)
+    return SAMPLE.primed() in x.axes and SAMPLE not in x.axes

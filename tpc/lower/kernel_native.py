@@ -56,15 +56,6 @@ def native_kernels(lowered: LoweredKernels) -> NativeKernels | None:
     return NativeKernels(python, c, left, right, numbers, tuple(name for name, _ in lowered.pairs.outputs))
 
 
-def kernel_c_source(lowered: LoweredKernels) -> str:
-    """The C of a kernel limit, or a comment that says why there is none."""
-    made = native_kernels(lowered)
-    if made is None:
-        graph = lowered.graph
-        return f"/* The {graph.limit}-limit of {graph.name} has kernels without a closed form in C: NumPy runs it. */\n"
-    return made.c
-
-
 class _Pairs:
     """The pair function as products of the data and operations on one entry."""
 

@@ -14,6 +14,7 @@ from tpc.limits.graph import LimitGraph
 from tpc.limits.nngp import DIAGONAL
 from tpc.lower.instructions import Function, Lowered
 from tpc.lower.lowered import through, until
+from tpc.lower.sweep import Sweeper
 from tpc.program import tensor
 from tpc.program.axes import FEATURE, SAMPLE, Axes, Axis
 from tpc.program.node import topological
@@ -55,7 +56,9 @@ def collect_kernels(graph: LimitGraph) -> Lowered:
 def lower_kernels(graph: LimitGraph, only: Iterable[str] = ()) -> LoweredKernels:
     """Schedule the kernels of a graph, or those named in `only`."""
     names = tuple(only) or tuple(name for name, _ in graph.outputs if not name.endswith(DIAGONAL))
-    images = dict(through(until("plan"), collect_kernels(graph)).function(KERNELS).outputs)
+    swept = Sweeper()
+    planned = through(until("plan"), collect_kernels(graph)).function(KERNELS).outputs
+    images = {name: swept(value) for name, value in planned}
     split = _Split()
     pairs = {name: split(images[name]) for name in names}
     steps = [n for n in topological(pairs.values()) if isinstance(n, Tensor) and not _is_leaf(n)]

@@ -14,6 +14,7 @@ from tpc.lower.layout import half_layout, layout
 from tpc.lower.numpy_operations import INFIX, OPERATIONS
 from tpc.lower.operations import Operation
 from tpc.lower.places import MomentState
+from tpc.lower.sweep import Swept
 from tpc.lower.writer import Line, Writer, indexed, is_elementwise, permuted
 from tpc.program import tensor
 from tpc.program.axes import Axis, union, without
@@ -77,6 +78,15 @@ def _shifted(x: Shifted, w: Writer) -> str:
 @expression.register
 def _unshifted(x: Unshifted, w: Writer) -> str:
     return _windowed("unshift", x, x.window.target, x.window.source, w)
+
+
+@expression.register
+def _swept(x: Swept, w: Writer) -> str:
+    have, new = layout(x.arg.axes), dict(x.ends)
+    moves = ", ".join(f"({have.index(a)}, {v.geometry})" for (a, _), v in zip(x.ends, x.windows))
+    return permuted(
+        f"rt.sweep({w.array(x.arg)}, ({moves},), {x.back})", tuple(new.get(a, a) for a in have), layout(x.axes)
+    )
 
 
 def _windowed(function: str, x: Shifted | Unshifted, old: Axis, new: Axis, w: Writer) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TypeGuard
 
 from tpc.errors import ProgramError
 from tpc.passes.adapt import is_adapted
@@ -16,7 +17,7 @@ from tpc.passes.project import PREFIX, outers
 from tpc.passes.samples import refuse_joined
 from tpc.passes.substitute import Substitution
 from tpc.program import ir, tensor
-from tpc.program.axes import SAMPLE, Axes, Axis, without
+from tpc.program.axes import SAMPLE, Axes, Axis, union, without
 from tpc.program.ir import Matrix
 from tpc.program.node import Node
 from tpc.program.program import AnyWeight, Program
@@ -67,12 +68,17 @@ def _copy(w: AnyWeight, classes: Axes) -> AnyWeight:
 
 
 def _classes(program: Program) -> Axes:
-    """The axes of outputs."""
+    """The axes of outputs: of readouts and their biases, but for positions, which hidden vectors have too."""
     found: dict[Axis, None] = {}
     for w in program.weights:
-        if isinstance(w, tensor.Weight) or (isinstance(w, ir.VectorWeight) and w.role == "readout"):
+        if isinstance(w, tensor.Weight) or _is_readout(w):
             found.update(dict.fromkeys(w.shape))
-    return tuple(found)
+    read = [x for n in program.nodes if isinstance(n, ir.Moment) and any(map(_is_readout, n.xs)) for x in n.xs]
+    return without(found, union(*(x.axes for x in read if not _is_readout(x))))
+
+
+def _is_readout(w: Node) -> TypeGuard[ir.VectorWeight]:
+    return isinstance(w, ir.VectorWeight) and w.role == "readout"
 
 
 def _check(program: Program) -> None:

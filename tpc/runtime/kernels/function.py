@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -11,8 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from tpc.derivation import Derivation
 from tpc.errors import UsageError
+from tpc.lower.instructions import Function
 from tpc.lower.kernels import LoweredKernels, lower_kernels
-from tpc.program.axes import SAMPLE
+from tpc.lower.layout import layout
+from tpc.program.axes import SAMPLE, Axes, Axis
+from tpc.program.tensor import Tensor
 from tpc.runtime.models.arguments import as_array
 from tpc.runtime.models.backend import load_backend
 
@@ -69,11 +73,13 @@ class KernelFunction:
         """The kernels of all rows of x1 with all rows of x2; see `Limit.kernel`."""
         first = self._samples(x1, "x1", dtype)
         second = first if x2 is None else self._samples(x2, "x2", dtype)
-        if first.width != second.width:
-            raise UsageError(f"expected x1 and x2 with as many features, got {first.width} and {second.width}")
+        if first.shape != second.shape:
+            left, right = (", ".join(map(str, s.shape)) for s in (first, second))
+            raise UsageError(f"expected x1 and x2 with as many features, got {left} and {right}")
         shape = (first.count, second.count)
         results = self._rooms(out, shape, np.dtype(dtype))
-        blocks = list(_blocks(*shape, x2 is None, self._code.ROWS, self._code.COLUMNS))
+        tall, wide = self._block(first)
+        blocks = list(_blocks(*shape, x2 is None, tall, wide))
         meter = _Meter(progress, sum(len(r) * len(c) for r, c in blocks))
 
         def compute(rows: range, columns: range) -> None:
@@ -91,12 +97,21 @@ class KernelFunction:
         if x2 is None:
             for name, k in results.items():
                 np.fill_diagonal(k, first.diagonal[name])
-                _mirror(k, self._code.ROWS)
+                _mirror(k, tall)
         return results
 
     def diagonal(self, x: ArrayLike, *, dtype: str = "float64") -> dict[str, Array]:
         """The kernels of every row of x with itself, shape (N,)."""
         return dict(self._samples(x, "x", dtype).diagonal)
+
+    def _block(self, x: _Samples) -> tuple[int, int]:
+        """Rows and columns of a block; with positions, such that its many sums stay in the cache, too."""
+        tall, wide = self._code.ROWS, self._code.COLUMNS
+        entries = x.entries(self.lowered.pairs)
+        if entries == 1:
+            return tall, wide
+        side = math.isqrt(max(1, tall * wide // (4 * entries)))
+        return min(tall, side), min(wide, side)
 
     def _work(self, blocks: Sequence[tuple[range, range]], compute: Callable[[range, range], None]) -> None:
         left, lock, failed = iter(blocks), threading.Lock(), threading.Event()
@@ -119,12 +134,14 @@ class KernelFunction:
         if dtype not in DTYPES:
             raise UsageError(f"expected a dtype among {', '.join(DTYPES)}, got {dtype!r}")
         rows = as_array(x, name)
-        if rows.ndim != 2 or rows.dtype.kind not in "fiub" or not rows.size:
-            raise UsageError(f"expected {name} of shape (samples, features), got {rows.dtype} of shape {rows.shape}")
+        axes = self.lowered.points.inputs[0].axes
+        if not _fits(rows, axes) or rows.dtype.kind not in "fiub" or not rows.size:
+            raise UsageError(f"expected {name} of shape {_named(axes)}, got {rows.dtype} of shape {rows.shape}")
         if not np.isfinite(rows).all():
             raise UsageError(f"expected finite numbers in {name}, got nan or infinity")
+        flat = rows.reshape(len(rows), -1)
         with np.errstate(over="ignore"):
-            squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64, casting="unsafe")
+            squares = np.einsum("ij,ij->i", flat, flat, dtype=np.float64, casting="unsafe")
         if not np.isfinite(squares).all():
             row = int(np.argmin(np.isfinite(squares)))
             raise UsageError(f"expected rows whose squared length is a number, got {name}[{row}] beyond 1e154: {SCALE}")
@@ -150,10 +167,14 @@ class _Samples:
     """Data as it was given, with what `points` says of it, and the diagonals of its kernels in the results' type."""
 
     def __init__(self, lowered: LoweredKernels, code: KernelCode, x: Array, dtype: np.dtype[Any]) -> None:
-        self.count, self.width = x.shape
+        axes = lowered.points.inputs[0].axes
+        self.count, self.shape = len(x), x.shape[1:]
+        self._lengths = dict(zip((a.base for a in axes[1:]), self.shape))
+        x = x.transpose([axes.index(a) for a in layout(axes)])
         points, diagonal = [], []
-        for k in range(0, len(x), CHUNK):
-            chunk = np.asarray(x[k : k + CHUNK], np.float64)
+        chunk_size = max(1, CHUNK // max(self.entries(f) for f in (lowered.points, lowered.diagonal)))
+        for k in range(0, len(x), chunk_size):
+            chunk = np.asarray(x[k : k + chunk_size], np.float64)
             points.append(code.points(chunk))
             diagonal.append(code.diagonal(chunk))
         self._sampled = {"x", *(name for name, t in lowered.points.outputs if SAMPLE in t.axes)}
@@ -164,9 +185,28 @@ class _Samples:
         with np.errstate(over="ignore"):
             self.diagonal = {name: np.concatenate([d[name] for d in diagonal]).astype(dtype) for name in diagonal[0]}
 
+    def entries(self, function: Function) -> int:
+        """How many numbers the largest step of a function has for each of its samples, where these have positions."""
+        return max(
+            (math.prod(self._length(a) for a in t.axes) for t in function.steps if isinstance(t, Tensor)), default=1
+        )
+
+    def _length(self, axis: Axis) -> int:
+        return 1 if axis.base == SAMPLE.name else axis.size or self._lengths.get(axis.base, 1)
+
     def of(self, names: Iterable[str], rows: slice) -> list[Array]:
         """The named arrays of some rows; what has no sample axis is the same for all."""
         return [self._known[name][rows] if name in self._sampled else self._known[name] for name in names]
+
+
+def _fits(x: Array, axes: Axes) -> bool:
+    """Whether an array has these axes, with their lengths where they are known."""
+    return x.ndim == len(axes) and all(a.size in (None, n) for a, n in zip(axes, x.shape))
+
+
+def _named(axes: Axes) -> str:
+    names = [f"{a}s" if a.size is None else f"{a} = {a.size}" for a in axes]
+    return f"({', '.join(names)})"
 
 
 class _Meter:
