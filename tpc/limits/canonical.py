@@ -19,7 +19,7 @@ from tpc.limits.nodes import Expectation, Gram, Kernel, State, kernel, upper_tri
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, union
 from tpc.program.functions import argument
-from tpc.program.node import remade
+from tpc.program.node import Node, remade
 from tpc.program.renaming import freshened, renamed
 from tpc.program.rewrite import Recursion
 from tpc.program.shift import Shifted, Unshifted
@@ -115,10 +115,15 @@ class Canonical:
             yield sp.Integer(1), (x,), ()
         for term in inside:
             number, factors, over = freshened(term, term[2], union(x.axes, x.arg.axes))
-            undone = {f: self._undone(x, f) for f in factors}
-            moved = tuple(type(x)(f, w) if g is None else g for f, g in undone.items() if g is None or not _is_one(g))
-            mask = type(x)(tensor.broadcast(tensor.ONE, (gone,)), w)
-            yield number, moved if None in undone.values() else (*moved, mask), over
+            undone = [(f, self._undone(x, f)) for f in factors]
+            moved = tuple(type(x)(f, w) if g is None else f for f, g in undone if g is None or g is f)
+            if all(g is not None for _, g in undone):
+                moved = (*moved, type(x)(tensor.broadcast(tensor.ONE, (gone,)), w))
+            taken = union(over, *(f.axes for f in moved))
+            before = tuple(g for f, g in undone if g is not None and g is not f and not _is_one(g))
+            for part in self._multiplied(before, ()):
+                n, fs, bound = freshened(part, part[2], taken)
+                yield number * n, moved + fs, over + bound
 
     def _undone(self, x: Shifted | Unshifted, f: Tensor) -> Tensor | None:
         """What f is before the window that x undoes, but for a mask; None where there is none."""
@@ -129,10 +134,13 @@ class Canonical:
             return f.arg
         if not isinstance(f, Kernel | Gram | tensor.Map):
             return None
-        images = {n: self._undone(x, n) for n in f.operands if isinstance(n, Tensor)}
-        if None in images.values():
-            return None
-        made = remade(f, lambda n: images[n])  # type: ignore[index, return-value]
+        images: dict[Node, Node] = {}
+        for n in f.operands:
+            found = self._undone(x, n) if isinstance(n, Tensor) else None
+            if found is None:
+                return None
+            images[n] = found
+        made = remade(f, images.__getitem__)
         return made if isinstance(made, Tensor) else None
 
     def _scope(self, x: Tensor) -> Axes:
