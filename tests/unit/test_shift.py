@@ -11,12 +11,16 @@ import sympy as sp
 from backends import windows
 from tests.support.interpreter import Interpreter
 from tpc.errors import InternalError, ProgramError
+from tpc.limits import latex, latex_program, mathml
+from tpc.limits.graph import LimitGraph
+from tpc.limits.text import LimitNames
 from tpc.lower.layout import layout
 from tpc.passes.backward import differentiate
 from tpc.passes.project import norm2
 from tpc.passes.substitute import Substitution
 from tpc.program import ir, tensor
 from tpc.program.axes import SAMPLE, Axis, Space
+from tpc.program.lines import Names
 from tpc.program.program import Program
 from tpc.program.shift import Shifted, ShiftedVector, Unshifted, UnshiftedVector, shift, unshift
 from tpc.program.tensor import ONE, Tensor
@@ -232,6 +236,23 @@ BROKEN: dict[str, Tensor] = {
 def test_broken_windows_are_refused(rule):
     with pytest.raises(InternalError, match=rule):
         verify(Program("p", (("out", BROKEN[rule]),)), "a pass")
+
+
+def test_windows_are_shown_as_mathematics():
+    x, h = tensor.Input("x", (SAMPLE, Q)), ir.VectorWeight("h", S, (Q,), "input", STD)
+    w, family = WINDOWS["stride"], ir.MatrixWeight("w", S, S, STD, (OFFSET,))
+    for given, writer in ((x, latex.Symbols.finite), (h, latex_program.Instructions.operation)):
+        names = latex_program.Instructions(Names([given]))
+        told = writer(names, shift(given, w))
+        assert r"\to" in told
+        assert "stride 2" in told
+        assert "top" not in told
+        assert "top" in writer(names, unshift(given, WINDOWS["same"]))
+    assert latex_program.described(family).endswith("[offset]")
+    graph = LimitGraph("p", "ntk", (("out", x),), (), ())
+    shown = mathml.Equations(LimitNames(graph))
+    assert "<mtext>height → height, offset, pad 1, circular</mtext>" in shown.right(shift(x, WINDOWS["circular"]))
+    assert "⊤" in shown.right(unshift(x, WINDOWS["circular"]))
 
 
 def test_a_listing_that_cannot_be_read_is_told():

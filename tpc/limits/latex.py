@@ -18,7 +18,9 @@ from tpc.program.functions import argument
 from tpc.program.lines import Names
 from tpc.program.naming import named
 from tpc.program.node import Node
+from tpc.program.shift import Shifted, Unshifted
 from tpc.program.tensor import Tensor
+from tpc.program.window import Window
 
 
 def kernel_name(phi: Expr, psi: Expr, functions: KernelNames) -> str:
@@ -40,6 +42,12 @@ def renamed(pairs: Sequence[tuple[Axis, Axis]]) -> str:
     """Axes and their new names."""
     shown = [rf"{upright(a.name)} \to {upright(b.name)}" for a, b in pairs]
     return fenced(listed(shown), "[", "]")
+
+
+def windowed(w: Window) -> str:
+    """A window: the axis along which it slides, where it leads, and its numbers."""
+    ends = rf"{upright(w.source.name)} \to {upright(w.target.name)}"
+    return fenced(listed([ends, *map(upright, w.details)]), "[", "]")
 
 
 class Symbols:
@@ -76,6 +84,10 @@ class Symbols:
                 return fenced(upright(x.axis.name), "|", "|")
             case tensor.Rename():
                 return self.symbol(x.arg) + renamed(x.pairs)
+            case Shifted():
+                return self.symbol(x.arg) + windowed(x.window)
+            case Unshifted():
+                return rf"{self.symbol(x.arg)}^{{\top}}" + windowed(x.window)
             case tensor.Broadcast() | tensor.StopGradient():
                 return self.symbol(x.arg)
             case tensor.Input():

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from sympy import Expr
 
 from tpc.gaussian.latex import escaped, expression, upright
-from tpc.limits.latex import Symbols, renamed, summed
+from tpc.limits.latex import Symbols, renamed, summed, windowed
 from tpc.program import ir, tensor
 from tpc.program.functions import argument
 from tpc.program.naming import named
 from tpc.program.node import Node
+from tpc.program.shift import ShiftedVector, UnshiftedVector
 from tpc.program.tensor import Tensor
 
 
@@ -48,6 +49,10 @@ class Instructions(Symbols):
                 return rf"\frac{{1}}{{n}} \sum_{{\alpha}} {self._coordinates(n)}"
             case ir.Project():
                 return rf"\Pi\, {self.symbol(n.arg)}"
+            case ShiftedVector():
+                return self.symbol(n.arg) + windowed(n.window)
+            case UnshiftedVector():
+                return rf"{self.symbol(n.arg)}^{{\top}}" + windowed(n.window)
             case ir.RenameVector():
                 return self.symbol(n.arg) + renamed(n.pairs)
             case ir.StopGradientVector() | ir.Learned():
@@ -76,7 +81,8 @@ class Instructions(Symbols):
 def described(n: Node) -> str:
     """What a line is: its kind, space and finite axes, as text."""
     if isinstance(n, ir.Matrix):
-        return rf"matrix, space {escaped(str(n.inn))} {escaped('→')} space {escaped(str(n.out))}"
+        family = f" [{escaped(', '.join(map(str, n.axes)))}]" if n.axes else ""
+        return rf"matrix, space {escaped(str(n.inn))} {escaped('→')} space {escaped(str(n.out))}{family}"
     assert isinstance(n, ir.Vector | Tensor)
     axes = escaped(", ".join(map(str, n.axes)))
     if isinstance(n, ir.Vector):

@@ -16,6 +16,7 @@ from tpc.program import tensor
 from tpc.program.axes import Axes
 from tpc.program.functions import X, argument
 from tpc.program.naming import named
+from tpc.program.shift import Shifted, Unshifted
 from tpc.program.tensor import Tensor
 
 X_SHOWN = {X: "<mi>x</mi>"}
@@ -83,6 +84,8 @@ class Equations:
             case tensor.Rename():
                 pairs = ", ".join(f"{a} → {b}" for a, b in x.pairs)
                 return row(self.symbol(x.arg), fenced(f"<mtext>{pairs}</mtext>", "[", "]"))
+            case Shifted() | Unshifted():
+                return self._windowed(x)
             case tensor.Broadcast() | tensor.StopGradient():
                 return self.symbol(x.arg)
             case Power():
@@ -98,6 +101,13 @@ class Equations:
                 inner = fenced(listed([self.symbol(x.dual), power]), "⟨", "⟩")
                 return f"<mfrac>{row(sign('∂'), inner)}{row(sign('∂'), self.symbol(x.arg))}</mfrac>"
         return self.symbol(x)
+
+    def _windowed(self, x: Shifted | Unshifted) -> str:
+        shown, w = self.symbol(x.arg), x.window
+        if isinstance(x, Unshifted):
+            shown = f"<msup>{shown}{sign('⊤')}</msup>"
+        told = ", ".join([f"{w.source} → {w.target}", *w.details])
+        return row(shown, fenced(f"<mtext>{told}</mtext>", "[", "]"))
 
     def update(self, u: Update) -> tuple[str, ...]:
         """What a step does to a weight: one equation per array that changes."""

@@ -16,6 +16,7 @@ from tpc.program.functions import argument
 from tpc.program.lines import Names, operation, type_of
 from tpc.program.node import Node, topological
 from tpc.program.program import Program
+from tpc.program.shift import Shifted, ShiftedVector, Unshifted, UnshiftedVector
 from tpc.program.tensor import Tensor
 
 STAGES = ("network", "loss", "gradient", "gradient norm")
@@ -50,6 +51,7 @@ STEIN = Rule("projection, by Stein's lemma", "Π f(h₁, …)  ⟹  E z f(⟨z,g
 LINEAR = Rule("linearity", "h = Σ c hᵢ  ⟹  g = Σ c gᵢ")
 PROJECT = Rule("projection", "Π h = h for a G-vector; else Π x has the latent E z x(z)")
 RENAME = Rule("renamed axes", "the same values, other names of axes")
+WINDOW = Rule("window", "y[p, o] = x[stride·p + dilation·o − pad], or its transpose: both are linear")
 GRAM = Rule("moment of a G-vector", "(1/n) hᵀ x  ⟹  ⟨g, E z x(z)⟩")
 MOMENT = Rule("Master Theorem", "(1/n) Σ_α f(x_α, …)  ⟹  E f(x(z), …), z ~ N(0, I_r)")
 SCALAR = Rule("finite tensors", "the limit of f(s₁, …) is f of the limits")
@@ -67,6 +69,8 @@ _STEPS: dict[type[Tensor], Rule] = {
     tensor.Size: Rule("length of an axis", "known when data are given"),
     tensor.Rename: RENAME,
     tensor.Broadcast: Rule("broadcast", "the same values along further axes"),
+    Shifted: WINDOW,
+    Unshifted: WINDOW,
     tensor.LogSumExp: Rule("log-sum-exp", "log Σ exp s"),
     Power: Rule("folding: symmetric power", "⟨Φₙ(g), Φₙ(h)⟩ = ⟨g, h⟩ⁿ"),
     Product: Rule("folding: symmetric product", "the symmetric part of g₁ ⊗ g₂ ⊗ …"),
@@ -146,6 +150,8 @@ def rule_of(n: Node, kernels: bool = False) -> Rule:
             return MOMENT
         case ir.RenameVector() | tensor.Rename():
             return RENAME
+        case ShiftedVector() | UnshiftedVector() | Shifted() | Unshifted() if not kernels:
+            return WINDOW
         case ir.Vector() if kernels:
             return COVARIANCE
         case ir.LinComb():

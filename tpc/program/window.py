@@ -71,9 +71,13 @@ class Window:
         return replace(self, target=pairs.get(self.target, self.target), offset=pairs.get(self.offset, self.offset))
 
     def __str__(self) -> str:
+        return ", ".join([f"{self.source}->{self.target}", *self.details])
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """The offsets, and the numbers that are not those of a plain window, in words."""
         extra = [f"{name} {value}" for name, value, plain in self._numbers if value != plain]
-        ending = ["circular"] if self.circular else []
-        return ", ".join([f"{self.source}->{self.target}", str(self.offset), *extra, *ending])
+        return (str(self.offset), *extra, *(["circular"] if self.circular else []))
 
     @property
     def _numbers(self) -> tuple[tuple[str, int, int], ...]:

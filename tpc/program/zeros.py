@@ -13,7 +13,7 @@ import sympy as sp
 from sympy import Expr
 
 from tpc.errors import ProgramWarning
-from tpc.program import ir, tensor
+from tpc.program import ir, shift, tensor
 from tpc.program.functions import argument
 from tpc.program.ir import theta
 from tpc.program.node import Node
@@ -83,5 +83,7 @@ def _is_zero(n: Node, zero: Mapping[Node, bool]) -> bool:
             zeros = _zeros(n, zero)
             return bool(zeros) and bool(n.fn.xreplace(dict(zeros)) == 0)
         case tensor.Rename() | tensor.Broadcast() | tensor.StopGradient() | ir.RenameVector() | ir.StopGradientVector():
+            return known(n.arg)
+        case shift.Shifted() | shift.ShiftedVector():
             return known(n.arg)
     return False

@@ -103,7 +103,7 @@ def _built(task: Task, limit: Limit) -> tuple[Model | Network, Prediction]:
     """An initialized model or finite network that fits into memory."""
     job = task.job
     if job.network is not None:
-        net = Network(limit, input_dim=task.input_dim, backend=job.backend, **job.network)
+        net = Network(limit, input_shape=task.input_dim, backend=job.backend, **job.network)
         prediction = require_network_memory(net, task.training())
         initialize(net, job.seed, job.init)
         return net, prediction

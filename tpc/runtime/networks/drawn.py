@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
 
@@ -18,7 +18,7 @@ from tpc.runtime.models.arguments import check_seed
 from tpc.runtime.models.initial import INITS, initial_state
 from tpc.runtime.models.room import require_room
 from tpc.runtime.networks.finite import FiniteNetwork
-from tpc.runtime.networks.matrix import LowRank
+from tpc.runtime.networks.matrix import Family, LowRank
 from tpc.runtime.networks.network import BASIS, Network
 
 Array = NDArray[Any]
@@ -30,8 +30,9 @@ DRAWN = 1 << 20  # numbers at a time
 def finite(
     program: Program | Derivation,
     width: int,
-    input_dim: int,
+    input_dim: int | None = None,
     *,
+    input_shape: Sequence[int] | None = None,
     parametrization: str = "mup",
     rank: int | None = None,
     seed: int = 0,
@@ -41,12 +42,15 @@ def finite(
 ) -> Network:
     """An initialized network of width n.
 
+    The shape of a sample is its dimension, `input_dim`, or `input_shape` where it has several axes; neither is needed
+    where the program knows their lengths.
     `parametrization` is "mup", "ntk", "standard" (see `tpc.runtime.networks.parametrization`) or "pi": μP with
     gradients projected to the span of Ω ∈ R^(n×rank), and the initial state of a π-limit of that rank. `init` is
     "random" (default) or "zero_readout", for "pi" "zero_readout" (default) or "paper". Raises UsageError for values out
     of range, and for "pi" ProgramError where the program has no π-limit.
     """
-    net = Network(program, width, input_dim, parametrization=parametrization, rank=rank, dtype=dtype, backend=backend)
+    shape = input_dim if input_shape is None else input_shape
+    net = Network(program, width, shape, parametrization=parametrization, rank=rank, dtype=dtype, backend=backend)
     initialize(net, seed, init)
     return net
 
@@ -91,11 +95,19 @@ def _projected(net: Network, limit: Derivation, seed: int, init: str | None) -> 
     for name, value in drawn.weights.items():
         w = net.parameters[name]
         if isinstance(w, ir.MatrixWeight):
-            assert isinstance(value, LowRank)
-            left, right = value.left.astype(net.dtype), (value.right / net.width).astype(net.dtype)
-            state[name] = left.T @ right
+            members = value.members.values() if isinstance(value, Family) else (value,)
+            entries = [_entries(m, net) for m in members]
+            state[name] = np.reshape(entries, net.shapes[name])
         else:
             array = np.asarray(value)
             is_readout = isinstance(w, ir.VectorWeight) and w.role == "readout"
             state[name] = array / net.width if is_readout else array
     return state
+
+
+def _entries(value: Any, net: Network) -> Array:
+    """The entries of a matrix that is given by factors."""
+    assert isinstance(value, LowRank)
+    left, right = value.left.astype(net.dtype), (value.right / net.width).astype(net.dtype)
+    entries: Array = left.T @ right
+    return entries

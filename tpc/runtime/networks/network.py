@@ -22,7 +22,7 @@ from tpc.passes.outer_products import learns_vectors, unprojected
 from tpc.passes.project import project
 from tpc.passes.samples import admitted
 from tpc.program import ir
-from tpc.program.axes import FEATURE, SAMPLE, Axes, without
+from tpc.program.axes import SAMPLE, Axes, without
 from tpc.program.ir import Vector
 from tpc.program.node import Node, topological
 from tpc.program.program import AnyWeight, Program
@@ -36,6 +36,7 @@ from tpc.runtime.models.arguments import (
     unknown_name,
 )
 from tpc.runtime.models.divergence import not_taken
+from tpc.runtime.models.input_shape import Shape, axis_sizes, sample_axes, sample_shape
 from tpc.runtime.models.step_checks import UNHEARD, largest
 from tpc.runtime.models.step_options import StepOptions, takes_step_options
 from tpc.runtime.models.support import BY_SAMPLE, Support, check_given
@@ -62,14 +63,14 @@ class Network:
         self,
         program: Program | Derivation,
         width: int,
-        input_dim: int,
+        input_shape: Shape = None,
         *,
         parametrization: str = "mup",
         rank: int | None = None,
         dtype: str = "float32",
         backend: str = "numpy",
     ) -> None:
-        check_sizes(width=width, input_dim=input_dim, **({} if rank is None else {"rank": rank}))
+        check_sizes(width=width, **({} if rank is None else {"rank": rank}))
         for name, value, allowed in (
             ("parametrization", parametrization, PARAMETRIZATIONS),
             ("dtype", dtype, DTYPES),
@@ -87,11 +88,13 @@ class Network:
         if parametrization == "pi":
             self.limit = program if isinstance(program, Derivation) else Derivation.of(program)
         self.program = admitted(program.program if isinstance(program, Derivation) else program)
-        self.width, self.input_dim, self.rank = int(width), int(input_dim), rank
+        self.data_axes = sample_axes(self.program)
+        self.input_shape = sample_shape(self.data_axes, input_shape)
+        self.width, self.input_dim, self.rank = int(width), math.prod(self.input_shape), rank
         self.parametrization = parametrization
         self.dtype = dtype
         self.backend = backend
-        self.sizes = {FEATURE.name: self.input_dim}
+        self.sizes = axis_sizes(self.data_axes, self.input_shape)
         self.arrays = library(backend)
         (classes,) = without(self.program.tensor("logits").axes, (SAMPLE,))
         self.classes = int(classes.size or 0)
@@ -172,8 +175,8 @@ class Network:
         return max(16, PREDICT_NUMBERS // self.width)
 
     def predict(self, x: ArrayLike, support: Support | None = None) -> Array:
-        """Logits of `x`, (N, input_dim) → (N, classes); an adapted network learns from `support` first."""
-        rows = input_rows(x, self.input_dim, self.dtype)
+        """Logits of `x`, (N, *input_shape) → (N, classes); an adapted network learns from `support` first."""
+        rows = input_rows(x, self.input_shape, self.dtype)
         data = {"x": rows, **self._support(support, len(rows))}
         program = self.plan(LOSSES[0]).program
         order = topological([program["logits"]])
@@ -195,7 +198,7 @@ class Network:
         chosen = StepOptions(**options)
         own, keeps = chosen.per_weight(self.weights)
         lr, clip = chosen.lr, chosen.clip
-        rows = input_rows(x, self.input_dim, self.dtype)
+        rows = input_rows(x, self.input_shape, self.dtype)
         if not len(rows):
             raise UsageError("expected at least one sample in a batch, got none")
         check_loss(chosen.loss, self.classes)
@@ -263,7 +266,7 @@ class Network:
         check_given(support, self.adapts)
         if support is None:
             return {}
-        x = input_rows(support.x, self.input_dim, self.dtype)
+        x = input_rows(support.x, self.input_shape, self.dtype)
         if not len(x):
             raise UsageError("expected at least one support sample, got none")
         answers = read_targets(support.y, len(x), self.classes, what="support targets")

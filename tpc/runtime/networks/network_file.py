@@ -33,6 +33,9 @@ class Saved(Protocol):
     def parameters_now(self) -> Mapping[str, Array]: ...
 
     @property
+    def input_shape(self) -> tuple[int, ...]: ...
+
+    @property
     def velocity(self) -> Mapping[str, Array]: ...
 
     def load_state(self, arrays: Mapping[str, Any]) -> None: ...
@@ -53,7 +56,10 @@ def save(net: Saved, path: str | Path) -> None:
 def write(net: Saved, stream: IO[bytes]) -> None:
     """Write a network to an open file."""
     meta = {"format": FORMAT, "program": listing(net.program)}
-    meta |= {"network": {name: getattr(net, name) for name in SIZES}}
+    sizes = {name: getattr(net, name) for name in SIZES}
+    if len(net.input_shape) > 1:
+        sizes["input_dim"] = list(net.input_shape)
+    meta |= {"network": sizes}
     columns = {"meta": [np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)]}
     for kind, arrays in (("array", net.parameters_now), ("velocity", net.velocity)):
         columns |= {f"{kind}/{name}": [np.atleast_1d(value)] for name, value in arrays.items()}
