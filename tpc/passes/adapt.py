@@ -21,7 +21,7 @@ from tpc.passes.project import outers
 from tpc.passes.samples import joined
 from tpc.passes.substitute import Increment, Part, Substitution, within
 from tpc.program import ir, tensor
-from tpc.program.axes import FEATURE, SAMPLE, SUPPORT, Axis, without
+from tpc.program.axes import SAMPLE, SUPPORT, Axis, without
 from tpc.program.context import fail, user_line
 from tpc.program.functions import argument
 from tpc.program.ir import Matrix, Vector
@@ -34,7 +34,7 @@ from tpc.program.tensor import ONE, Input, Tensor
 from tpc.program.trace import Traced, TracedTensor, scalar
 
 OTHER = SUPPORT.primed()
-X_SUPPORT = Input("x_support", (SUPPORT, FEATURE))
+X_SUPPORT = "x_support"
 NEAR = {SAMPLE: Input("near", (SAMPLE, SUPPORT)), SUPPORT: Input("near_support", (SUPPORT, OTHER))}
 
 Change = Tensor | Vector | tuple[Increment, ...]  # what one sample of the support changes in a weight, per unit step
@@ -54,7 +54,7 @@ def adapt(
 
     `layers` names the weights that adapt ("all", one name, or several); `step_size` is one number or one per name.
     Weights in `zero` are zero before they adapt, and are not trained. `order` 2 differentiates through the steps, 1
-    takes them as constant (first-order MAML). The program gains the inputs x_support (support, feature), y_support
+    takes them as constant (first-order MAML). The program gains the inputs x_support (x along support), y_support
     (support, class), near (sample, support) and near_support, the weight of a support sample in the mean over its
     task, zero for other tasks, and share (sample,), the weight of a sample in the loss.
     Raises ProgramError, at the user's line, where samples depend on each other, and for order 2 through a hidden
@@ -124,7 +124,7 @@ def _inputs(f: Tensor) -> list[Input]:
 
 def is_adapted(program: Program) -> bool:
     """Whether the logits of a program depend on a support set."""
-    return any(n.name == X_SUPPORT.name for n in program.inputs)
+    return any(n.name == X_SUPPORT for n in program.inputs)
 
 
 def _weights(root: Node) -> Iterator[AnyWeight]:
@@ -180,7 +180,8 @@ class _Adaptation:
         (x,) = _inputs(self.f)
         f = self._widened()
         leaves: dict[Node, Node | None] = {w: self._template(w) for w in self.weights.values()}
-        f = Substitution({**leaves, x: X_SUPPORT}, axes={SAMPLE: SUPPORT}).tensor(f)
+        support = Input(X_SUPPORT, renamed(x.shape, {SAMPLE: SUPPORT}))
+        f = Substitution({**leaves, x: support}, axes={SAMPLE: SUPPORT}).tensor(f)
         (classes,) = without(f.axes, (SUPPORT,))
         y = Input("y_support", (SUPPORT, classes))
         total = tensor.contract((per_sample(f, y, classes, self.loss),), (SUPPORT,))

@@ -13,6 +13,8 @@ from tpc.lower.numpy_printer import numpy_writer
 from tpc.lower.plan import Planner
 from tpc.lower.schedule import schedule
 from tpc.passes.representation import GRAM, with_gram
+from tpc.runtime.models.arguments import input_rows
+from tpc.runtime.models.input_shape import arranged
 from tpc.runtime.models.model import Model
 
 Array = NDArray[Any]
@@ -20,7 +22,7 @@ _HEADER = "import numpy as np\n\nfrom backends import numpy_runtime as rt\n\n"
 
 
 def gram(model: Model, x: ArrayLike) -> Array:
-    """K(x, x') = (1/n) φ(x)·φ(x') of the representations φ before the readout, (N, input_dim) → (N, N).
+    """K(x, x') = (1/n) φ(x)·φ(x') of the representations φ before the readout, (N, *input_shape) → (N, N).
 
     The derivation is that of the whole limit with one more output, so it holds for any program; it runs on NumPy,
     on the state of any backend. Raises UsageError for a network without a nonlinearity.
@@ -35,8 +37,9 @@ def gram(model: Model, x: ArrayLike) -> Array:
     tables: dict[tuple[str, str], str] = {}
     text = numpy_writer(schedule(GRAM, {GRAM: value}), tables).text
     run = getattr(run_source(_HEADER + tabulations(tables) + "\n" + text, graph.name), GRAM)
+    rows = arranged(input_rows(x, host.input_shape, host.dtype), host.data_axes)
     with np.errstate(all="ignore"):
-        found: Array = run(host.raw_state, np.ascontiguousarray(x, host.dtype))[GRAM]
+        found: Array = run(host.raw_state, np.ascontiguousarray(rows, host.dtype))[GRAM]
     return found.astype(np.float64)
 
 
