@@ -84,12 +84,17 @@ class Moments:
         return self._tensors[order]
 
     def half(self, order: int, g: Array) -> Array:
-        """⟨M_order, g ⊗ ·⟩ without the multiplier, for degree 2: (b, r) or (r,) → (b, k, r) or (k, r)."""
+        """⟨M_order, g ⊗ ·⟩ without the multiplier, for degree 2: (…, r) → (…, k, r)."""
         return self.halves(order, g)[0]
 
     def halves(self, order: int, g: Array) -> tuple[Array, Array]:
-        """`half` and ⟨M_order, g ⊗ g⟩, (b, k) or (k,), of one pass over the tensor."""
-        return self._halves(self._tensors[order], g)
+        """`half` and ⟨M_order, g ⊗ g⟩, (…, k), of one pass over the tensor."""
+        m = self._tensors[order]
+        if m.ndim == 2 and g.ndim <= 2:
+            return self._halves(m, g)
+        one, both = self._halves(m.reshape(-1, m.shape[-1]), g.reshape(-1, g.shape[-1]))
+        shape = (*g.shape[:-1], *m.shape[:-1])
+        return one.reshape(*shape, g.shape[-1]), both.reshape(shape)
 
     def weight(self, order: int) -> Any:
         """What M_order is multiplied by."""

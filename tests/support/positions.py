@@ -80,6 +80,7 @@ CASES = {
     "erf, flat": {"head": "flat", "phi": "erf"},
     "polynomial": {"phi": "poly"},
     "polynomial, flat": {"phi": "poly", "head": "flat"},
+    "polynomial, pooled": {"phi": "poly", "pool": (2, 1, 0)},
     "stride": {"stride": 2},
     "stride, flat": {"stride": 2, "head": "flat"},
     "circular": {"circular": True},

@@ -19,7 +19,8 @@ from tpc.limits.nodes import Expectation, Gram, Kernel, State, kernel, upper_tri
 from tpc.program import tensor
 from tpc.program.axes import Axes, Axis, union
 from tpc.program.functions import argument
-from tpc.program.renaming import freshened
+from tpc.program.node import Node, remade
+from tpc.program.renaming import freshened, renamed
 from tpc.program.rewrite import Recursion
 from tpc.program.shift import Shifted, Unshifted
 from tpc.program.tensor import Constant, Tensor
@@ -84,6 +85,10 @@ class Canonical:
                 yield from [(sp.Integer(1), (x,), ())] if made is x else self._expand(made)
             case Shifted() | Unshifted():
                 yield from self._windowed(x)
+            case tensor.Rename():
+                new = dict(x.pairs)
+                for term in self._expand(x.arg):
+                    yield renamed(freshened(term, term[2], union(new.values(), x.arg.axes)), new)
             case _:
                 yield sp.Integer(1), (x,), ()
 
@@ -110,11 +115,33 @@ class Canonical:
             yield sp.Integer(1), (x,), ()
         for term in inside:
             number, factors, over = freshened(term, term[2], union(x.axes, x.arg.axes))
-            moved = tuple(type(x)(f, w) if gone in f.axes else f for f in factors)
-            if all(gone not in f.axes for f in factors):
-                mask = type(x)(tensor.broadcast(tensor.ONE, (gone,)), w)
-                moved = (*moved, mask)
-            yield number, moved, over
+            undone = [(f, self._undone(x, f)) for f in factors]
+            moved = tuple(type(x)(f, w) if g is None else f for f, g in undone if g is None or g is f)
+            if all(g is not None for _, g in undone):
+                moved = (*moved, type(x)(tensor.broadcast(tensor.ONE, (gone,)), w))
+            taken = union(over, *(f.axes for f in moved))
+            before = tuple(g for f, g in undone if g is not None and g is not f and not _is_one(g))
+            for part in self._multiplied(before, ()):
+                n, fs, bound = freshened(part, part[2], taken)
+                yield number * n, moved + fs, over + bound
+
+    def _undone(self, x: Shifted | Unshifted, f: Tensor) -> Tensor | None:
+        """What f is before the window that x undoes, but for a mask; None where there is none."""
+        gone = x.window.source if isinstance(x, Shifted) else x.window.target
+        if gone not in f.axes:
+            return f
+        if isinstance(f, Shifted | Unshifted) and type(f) is not type(x) and f.window == x.window:
+            return f.arg
+        if not isinstance(f, Kernel | Gram | tensor.Map):
+            return None
+        images: dict[Node, Node] = {}
+        for n in f.operands:
+            found = self._undone(x, n) if isinstance(n, Tensor) else None
+            if found is None:
+                return None
+            images[n] = found
+        made = remade(f, images.__getitem__)
+        return made if isinstance(made, Tensor) else None
 
     def _scope(self, x: Tensor) -> Axes:
         """Every axis that the text of x may mention."""
@@ -136,6 +163,7 @@ class Canonical:
 
         Axes are told apart by the factors they touch (refined a few times); what remains is symmetric.
         """
+        factors = _unmasked(factors)
         colour: dict[Axis, str] = {a: f"?{a.base}" for a in over}
         for _ in range(4):
             shown = {**names, **colour}
@@ -216,3 +244,32 @@ def _reduced(x: Expectation) -> Tensor:
             number = sp.Mul(*(s**n for s, n in powers.items() if s not in symbols))
             terms.append(tensor.contract((Constant(number), *grams, pair)))
     return tensor.add(terms)
+
+
+def _unmasked(factors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Without masks that other factors of the same window make good, which are zero where it sees nothing."""
+    found = [_window(f) for f in factors]
+    seen = {window for window, masks in filter(None, found) if not masks}
+    kept: list[Tensor] = []
+    for f, w in zip(factors, found):
+        if w is None or not w[1]:
+            kept.append(f)
+        elif w[0] not in seen:
+            seen.add(w[0])
+            kept.append(f)
+    return tuple(kept)
+
+
+def _window(f: Tensor) -> tuple[tuple[object, ...], bool] | None:
+    """A window as where it leads from what, and whether f is but a mask."""
+    names = dict(f.pairs) if isinstance(f, tensor.Rename) else {}
+    f = f.arg if isinstance(f, tensor.Rename) else f
+    if not isinstance(f, Shifted | Unshifted):
+        return None
+    w, come = f.window, f.window.target if isinstance(f, Shifted) else f.window.source
+    place = (type(f), w.geometry, names.get(come, come), names.get(w.offset, w.offset))
+    return place, _is_one(f.arg)
+
+
+def _is_one(x: Tensor) -> bool:
+    return isinstance(x, tensor.Broadcast) and x.arg is tensor.ONE

@@ -34,4 +34,4 @@ def layout(axes: Axes) -> Axes:
 
 def half_layout(x: Half) -> Axes:
     """The axes of the array that folded tensors make of a latent."""
-    return (*without(x.arg.axes, (x.rank,)), *without(x.matrix.axes, (x.slot,)), x.left)
+    return (*without(layout(x.arg.axes), (x.rank,)), *without(layout(x.matrix.axes), (x.slot,)), x.left)

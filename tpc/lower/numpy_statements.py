@@ -60,7 +60,14 @@ def _rename(x: tensor.Rename, w: Writer) -> str:
 
 @expression.register
 def _broadcast(x: tensor.Broadcast, w: Writer) -> str:
-    shape = ", ".join(str(a.size) if a.size is not None else w.size(a) for a in layout(x.axes))
+    given = layout(x.arg.axes)
+
+    def length(a: Axis) -> str:
+        if a.size is not None:
+            return str(a.size)
+        return f"{w.array(x.arg)}.shape[{given.index(a)}]" if a.role == "rank" and a in given else w.size(a)
+
+    shape = ", ".join(map(length, layout(x.axes)))
     return f"np.broadcast_to({w.aligned(w.value(x.arg), x.axes)}, ({shape},))"
 
 

@@ -1,20 +1,28 @@
 """The π-limit of networks with positions: gradients against differences, both routes, backends, files."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import tpc
-from tests.backends.test_gradients import EPS, accumulated, appended, slope
+from tests.backends.test_gradients import accumulated, appended, slope
+from tests.limits.test_routes import assert_agreement, routes
 from tests.support.positions import CASES, CHANNELS, PLACES, network
 from tests.support.problems import CLASSES, RANK, computed, generic_state
 from tpc.errors import UsageError
+from tpc.limits.canonical import Canonical
 from tpc.limits.nodes import State
 from tpc.limits.store import Accumulate
 from tpc.lower.layout import layout
 from tpc.lower.lowered import lower
+from tpc.program.node import topological
+from tpc.program.tensor import Tensor
+from tpc.runtime.models.folding import FoldOptions
+from tpc.runtime.models.model import PREDICT_ROWS, predicted_rows
 from tpc.tasks.check import run_check
 
-assert EPS
+PROGRAMS = Path(__file__).parents[2] / "programs"
 
 
 def made(case, **options):
@@ -122,3 +130,48 @@ def test_finite_networks_converge(case):
     result = run_check(network(**CASES[case]), x=x, y=y, batch=6, widths=(64, 128, 256), seeds=2, rank=4, **options)
     assert all(m > 0.05 for m in result.moved[1:])
     assert all(d.size < 0.05 for d in result.deviations)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_both_routes_give_the_same_updates(case, loss):
+    derived, second = routes(network(**CASES[case]), loss)
+    canonical = Canonical(n for n in topological([derived["logits"]]) if isinstance(n, Tensor))
+    assert_agreement(derived, second, canonical)
+
+
+@pytest.mark.parametrize("readout", ["mean", "flatten"])
+def test_both_routes_agree_in_two_dimensions(readout):
+    program = tpc.load(PROGRAMS / "cnn.py", input_shape=(5, 4, 2), layers=2, readout=readout, classes=3)
+    derived, second = routes(program, "mse")
+    assert_agreement(derived, second, Canonical(n for n in topological([derived["logits"]]) if isinstance(n, Tensor)))
+
+
+@pytest.mark.parametrize("case", ["polynomial", "polynomial, flat", "polynomial, pooled"])
+@pytest.mark.parametrize("backend", ["numpy", "native"])
+def test_folding_is_exact_for_polynomials(case, backend):
+    exact = made(case)
+    dtype = "float64" if backend == "numpy" else "float32"
+    options = {"mode": "folded", "dtype": dtype, "backend": backend}
+    folded = tpc.compile(network(**CASES[case])).build(rank=RANK, fold=FoldOptions(degree=2, window=0), **options)
+    folded.load_state(exact.state())
+    wanted, found = trained(exact, 4), trained(folded, 4)
+    assert folded.remainders["conv1"] < 1e-3
+    assert len(folded.raw_state["conv1"]) < exact.atoms["conv1"]
+    tolerance = 1e-9 if dtype == "float64" else 1e-4
+    np.testing.assert_allclose(found, wanted, atol=tolerance * np.abs(wanted).max())
+
+
+def test_atoms_of_a_place_each_are_kept_by_folding():
+    model = tpc.compile(network(**CASES["flat"])).build(rank=RANK, mode="folded", fold=FoldOptions(degree=2, window=0))
+    assert set(model.folds) == {"conv1"}
+    model.step(*batch(), lr=0.1)
+    assert len(model.raw_state["readout"]) == model.atoms["readout"] == RANK + 3
+
+
+def test_predictions_do_not_depend_on_how_many_go_at_a_time(monkeypatch):
+    model, x = made("pooled, flat"), batch(3, 40)[0]
+    whole = model.predict(x)
+    monkeypatch.setattr(type(model), "predict_rows", property(lambda self: 7))
+    np.testing.assert_allclose(model.predict(x), whole, rtol=1e-12)
+    assert predicted_rows(model.graph, RANK) < PREDICT_ROWS
