@@ -13,7 +13,7 @@ from tpc.gaussian.mathml import NAMESPACE, expression, fenced, math, row, sign
 from tpc.program.expression import parse_nonlinearity
 
 FOLDER = Path(__file__).parents[2] / "programs"
-PROGRAMS = sorted(p for p in FOLDER.glob("*.py") if p.stem != "cnn")
+PROGRAMS = sorted(FOLDER.glob("*.py"))
 PAIRS = [
     ("relu", "relu"), ("relu", "step"), ("step", "step"), ("erf", "erf"), ("gelu", "gelu"), ("abs", "relu"),
     ("sin", "sin"), ("sin", "cos"), ("exp", "exp"), ("leaky_relu", "relu"), ("x**2*erf(x)", "x"), ("x**3", "x"),
