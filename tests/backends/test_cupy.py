@@ -151,7 +151,7 @@ def test_functions_of_the_array_library_are_cupys(programs_dir):
     ]
     texts += [cuda_module(Problem(network(phi)).lowered).python for phi in (*NONLINEARITIES.values(), tpc.tanh)]
     names = used("\n".join(texts), "np")
-    for file in ("device", "device_runtime", "device_tables", "device_powers", "device_loops", "atoms", "moments"):
+    for file in ("device", "device_runtime", "device_tables", "device_powers", "device_loops", "atoms", "folded_atoms"):
         names |= used((ROOT / "backends" / f"{file}.py").read_text(), "xp")
     assert {n for n in names if not hasattr(cupy, n)} == set()
     assert len(names) > 15

@@ -72,7 +72,8 @@ def _summed(factors: tuple[Tensor, ...], over: Axes) -> Tensor:
     """Σ Π factors, as one sum with that of a factor."""
     flat = [g for f in factors for g in (f.factors if isinstance(f, tensor.Contract) and not f.over else (f,))]
     last = flat[-1]
-    if isinstance(last, tensor.Contract):
+    outside = union(over, *(f.axes for f in flat[:-1]))
+    if isinstance(last, tensor.Contract) and not set(last.over) & set(outside):
         flat, over = [*flat[:-1], *last.factors], union(last.over, over)
     return contracted(flat, over)
 

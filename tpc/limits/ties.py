@@ -49,9 +49,12 @@ class Ties:
 
     def names(self, x: Vector, y: Vector, bound: Iterable[Axis], taken: Iterable[Axis]) -> dict[Axis, Axis]:
         """New names of axes of y, those of x that they must equal."""
+        free = set(bound)
+        if not free:  # nothing can be tied: the search, which goes through all layers below, is not worth its time
+            return {}
         used = set(taken)
         pairs = self(x, y) or ()
-        return {b: a for a, b in sorted(pairs, key=str) if b in bound and a not in used}
+        return {b: a for a, b in sorted(pairs, key=str) if b in free and a not in used}
 
     def __call__(self, x: Vector, y: Vector) -> Pairs | None:
         """Pairs (a, b) such that E x y = 0 unless a = b; `ALL` where it is 0 anyway."""

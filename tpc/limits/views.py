@@ -138,10 +138,14 @@ def through(x: V, y: V, inside: Callable[[V, V], Tensor]) -> Tensor | None:
 
 def contracted(factors: Iterable[Tensor], over: Axes) -> Tensor:
     """Σ_over Π factors; what two factors see is multiplied first where the sum is over its offset, and then summed."""
-    flat = [g for f in factors for g in (f.factors if isinstance(f, Contract) and not f.over else (f,))]
+    given = tuple(factors)
+    flat = [g for f in given for g in (f.factors if isinstance(f, Contract) and not f.over else (f,))]
+    views = [view(f) for f in flat]
+    if all(v is None for v in views):
+        return tensor.contract(given, over)
     for i, f in enumerate(flat):
         for j in range(i + 1, len(flat)):
-            left, right = view(f), view(flat[j])
+            left, right = views[i], views[j]
             if left is None or right is None or left.back != right.back or left.window.offset not in over:
                 continue
             if left.window.offset != right.window.offset:
@@ -154,7 +158,7 @@ def contracted(factors: Iterable[Tensor], over: Axes) -> Tensor:
     for i, f in enumerate(flat):
         others = union(*(g.axes for k, g in enumerate(flat) if k != i))
         own = tuple(a for a in over if a in f.axes and a not in others)
-        if own and view(f) is not None:
+        if own and views[i] is not None:
             flat[i], over = summed(f, own), without(over, own)
     return tensor.contract(flat, over)
 
