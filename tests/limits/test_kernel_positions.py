@@ -171,3 +171,20 @@ def test_data_of_another_shape_are_told():
         limit.kernel(np.ones((3, 4, 5, 2)))
     with pytest.raises(UserError, match="height = 5"):
         limit.kernel(np.ones((3, 8)))
+
+
+@pytest.mark.parametrize("kind", ["nngp", "ntk"])
+def test_features_that_are_summed_twice_are_bound_apart(kind):
+    """Σ_f x_f relu(h) is s(x) relu(h), s = Σ_f x_f: its kernels are s(x) s(x') times those of the perceptron."""
+
+    def weighted(x):
+        return tpc.readout(tpc.total(x * tpc.relu(tpc.dense(x, "embed", 1.2)), "feature"), 2)
+
+    def plain(x):
+        return tpc.readout(tpc.relu(tpc.dense(x, "embed", 1.2)), 2)
+
+    x = np.random.default_rng(2).standard_normal((4, 3))
+    s = x.sum(axis=1)
+    found, want = (tpc.compile(tpc.trace(f), limit=kind) for f in (weighted, plain))
+    np.testing.assert_allclose(found.kernel(x)[kind], np.outer(s, s) * want.kernel(x)[kind], rtol=1e-12)
+    np.testing.assert_allclose(found.kernel_diagonal(x)[kind], s**2 * want.kernel_diagonal(x)[kind], rtol=1e-12)
