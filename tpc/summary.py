@@ -9,8 +9,7 @@ from tpc.errors import UserError
 from tpc.gaussian.kernel import kernel
 from tpc.gaussian.names import KernelNames
 from tpc.limits.fold import fold_store
-from tpc.limits.graph import LimitGraph
-from tpc.limits.nngp import DIAGONAL
+from tpc.limits.graph import DIAGONAL, LimitGraph
 from tpc.limits.nodes import Kernel
 from tpc.limits.store import Accumulate, Append
 from tpc.program.ir import Matrix, Vector

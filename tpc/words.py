@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 
 def human_bytes(count: float) -> str:
@@ -28,6 +27,8 @@ def human_time(seconds: float) -> str:
 
 def html_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """A table that needs no style sheet; text stands at the left."""
+    from html import escape  # most commands print no HTML
+
     top = "".join(f'<th style="text-align:left">{escape(name)}</th>' for name in head)
     body = "".join(
         "<tr>" + "".join(f'<td style="text-align:left">{escape(cell)}</td>' for cell in row) + "</tr>" for row in rows

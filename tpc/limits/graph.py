@@ -12,6 +12,8 @@ from tpc.program.axes import Axes, union
 from tpc.program.node import Node, topological
 from tpc.program.tensor import Tensor
 
+DIAGONAL = ".diagonal"  # what follows the name of a kernel at equal samples
+
 
 @dataclass(frozen=True)
 class LimitGraph:

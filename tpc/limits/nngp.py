@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tpc.errors import ProgramError
-from tpc.limits.graph import LimitGraph
+from tpc.limits.graph import DIAGONAL, LimitGraph
 from tpc.limits.second_moments import SecondMoments, second_sample, second_vector, variance_of_entries
 from tpc.limits.views import contracted, renamed_factors
 from tpc.passes.per_sample import OUTPUT, Randomness
@@ -24,7 +24,6 @@ from tpc.program.rewrite import Recursion
 from tpc.program.tensor import ONE, ZERO, Tensor
 
 NNGP, NTK = "nngp", "ntk"
-DIAGONAL = ".diagonal"
 
 
 def nngp_limit(program: Program) -> LimitGraph:

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tpc.errors import InternalError
-from tpc.limits.graph import LimitGraph
-from tpc.limits.nngp import DIAGONAL, NTK, covariances, graph_of
+from tpc.limits.graph import DIAGONAL, LimitGraph
+from tpc.limits.nngp import NTK, covariances, graph_of
 from tpc.limits.second_moments import SecondMoments, second_sample, second_vector, variance_of_entries
 from tpc.limits.views import contracted
 from tpc.passes.per_sample import sampled_outers

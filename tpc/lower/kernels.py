@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tpc.errors import InternalError
-from tpc.limits.graph import LimitGraph
-from tpc.limits.nngp import DIAGONAL
+from tpc.limits.graph import DIAGONAL, LimitGraph
 from tpc.lower.instructions import Function, Lowered
 from tpc.lower.lowered import through, until
 from tpc.lower.sweep import Sweeper

@@ -12,7 +12,6 @@ from tpc.program.axes import Axis
 from tpc.program.ir import MatrixWeight, Vector, VectorWeight
 from tpc.program.lines import written
 from tpc.program.node import Node, topological
-from tpc.program.parse import read
 from tpc.program.tensor import Input, Tensor, Weight
 
 AnyWeight = Weight | VectorWeight | MatrixWeight
@@ -50,6 +49,8 @@ class Program:
     @classmethod
     def listed(cls, text: str, file: str) -> Program:
         """The program of a listing; raises ProgramError naming the line that cannot be read."""
+        from tpc.program.parse import read  # what is traced is not read
+
         name, outputs, joins = read(text, file)
         return cls(name, outputs, joins_samples=joins)
 
