@@ -25,7 +25,6 @@ from tpc.cli.options import (
 )
 from tpc.cli.types import Choice, FiniteRange, Named, OutputFile, powers_of_two
 from tpc.errors import UserError
-from tpc.limits.kinds import LIMITS
 
 if TYPE_CHECKING:
     from tpc.tasks.convergence import CheckResult
@@ -125,6 +124,7 @@ def check(
       tpc check programs/mlp.py --limit ntk --fit-steps 200
       tpc check programs/mlp.py --limit all --widths 128:2048 --report convergence.html
     """
+    from tpc.limits.kinds import LIMITS
     from tpc.runtime.models.folding import fold_from
     from tpc.runtime.training.progress import Display, Pace
     from tpc.tasks.check import run_check

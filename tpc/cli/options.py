@@ -24,7 +24,6 @@ from tpc.cli.types import (
     multiplier,
 )
 from tpc.errors import UsageError
-from tpc.limits.kinds import LIMITS, kernel_limits, trained_limits
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 NOT_TRAINED = "is a kernel, which is not trained"
@@ -73,22 +72,22 @@ def json_option(command: Command) -> Command:
 
 def program_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--function, --set and --limit."""
-    return _program_options(command, LimitChoice(lambda: LIMITS))
+    return _program_options(command, LimitChoice())
 
 
 def trained_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The same for commands that train."""
-    return _program_options(command, LimitChoice(trained_limits, NOT_TRAINED))
+    return _program_options(command, LimitChoice("model", NOT_TRAINED))
 
 
 def checked_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The same, where all limits can be taken at once."""
-    return _program_options(command, LimitChoice(lambda: LIMITS, more=("all",)))
+    return _program_options(command, LimitChoice(more=("all",)))
 
 
 def kernel_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The same for commands that take a kernel limit."""
-    return _program_options(command, LimitChoice(kernel_limits, NO_KERNEL), "ntk")
+    return _program_options(command, LimitChoice("kernel", NO_KERNEL), "ntk")
 
 
 def _program_options(command: Callable[..., Any], limits: LimitChoice, default: str = "pi") -> Callable[..., Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import click
 from click.shell_completion import CompletionItem
 
 from tpc.errors import UserError, did_you_mean
-from tpc.limits.kinds import LIMITS
 
 
 class Choice(click.Choice[str]):
@@ -48,13 +47,16 @@ class Available(Choice):
 class LimitChoice(Available):
     """A choice among limits, as they are known when the command runs."""
 
-    def __init__(self, fit: Callable[[], Iterable[str]], others: str = "", more: tuple[str, ...] = ()) -> None:
-        self._fit, self._others, self._more = fit, others, more
+    def __init__(self, builds: str = "", others: str = "", more: tuple[str, ...] = ()) -> None:
+        self._builds, self._others, self._more = builds, others, more  # what those that fit build; of any limit ""
         super().__init__("limit", ())
 
     @property
     def choices(self) -> tuple[str, ...]:
-        return (*self._fit(), *self._more)
+        from tpc.limits.kinds import LIMITS  # not for the list of commands
+
+        fit = (name for name, kind in LIMITS.items() if self._builds in ("", kind.builds))
+        return (*fit, *self._more)
 
     @choices.setter
     def choices(self, given: object) -> None:
@@ -62,6 +64,8 @@ class LimitChoice(Available):
 
     @property
     def unfit(self) -> dict[str, str]:
+        from tpc.limits.kinds import LIMITS
+
         return dict.fromkeys(LIMITS, self._others) if self._others else {}
 
     @unfit.setter
