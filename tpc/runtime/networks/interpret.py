@@ -289,27 +289,17 @@ def _matmul(n: ir.MatMul, run: Evaluation) -> Value:
     return cast(F64, made)
 
 
-@value.register(shift.Shifted | shift.ShiftedVector)
-def _shifted(n: Any, run: Evaluation) -> Value:
-    w = n.window
+@value.register(shift.Shifted | shift.ShiftedVector | shift.Unshifted | shift.UnshiftedVector)
+def _windowed(n: Any, run: Evaluation) -> Value:
+    w, back = n.window, isinstance(n, shift.Unshifted | shift.UnshiftedVector)
+    before, after = (w.target, w.source) if back else (w.source, w.target)
     made = run.arrays.xp.zeros(run.shape(dims(n)), dtype=run.dtype)
-    x, have = run.array(n.arg), dims(n.arg)
+    x, have, rest = run.array(n.arg), dims(n.arg), without(dims(n), (w.offset,))
+    axes = tuple(after if a == before else a for a in have if a != w.offset)
     for o, p, q in pieces(*w.geometry):
-        seen = x[places(have, {w.source: q, w.offset: o})]
-        axes = tuple(w.target if a == w.source else a for a in have if a != w.offset)
-        made[places(dims(n), {w.target: p, w.offset: o})] = aligned(seen, axes, without(dims(n), (w.offset,)))
-    return cast(F64, made)
-
-
-@value.register(shift.Unshifted | shift.UnshiftedVector)
-def _unshifted(n: Any, run: Evaluation) -> Value:
-    w = n.window
-    made = run.arrays.xp.zeros(run.shape(dims(n)), dtype=run.dtype)
-    y, have = run.array(n.arg), dims(n.arg)
-    for o, p, q in pieces(*w.geometry):
-        seen = y[places(have, {w.target: p, w.offset: o})]
-        axes = tuple(w.source if a == w.target else a for a in have if a != w.offset)
-        made[places(dims(n), {w.source: q, w.offset: o})] += aligned(seen, axes, without(dims(n), (w.offset,)))
+        seen, to = (p, q) if back else (q, p)
+        part = x[places(have, {before: seen, w.offset: o})]
+        made[places(dims(n), {after: to, w.offset: o})] += aligned(part, axes, rest)
     return cast(F64, made)
 
 
